@@ -1,0 +1,108 @@
+/* The link: one secured, framed, two-way connection between two Skep programs, over nng's stream layer with our OpenSSL
+ * engine. One narrow interface, so that the transport under it can change.
+ *
+ * A link_hub owns a libuv loop's view of all connections: listeners, dialers, accepted and dialled connections, the mailbox
+ * that nng's threads fill, and one timer for every deadline. All functions run on the loop's thread, and all callbacks are
+ * made there, never from inside the call that started the operation, and never after link_hub_close's callback.
+ *
+ *     link_hub_open -> link_hub_listen*, link_hub_dial* -> on_open -> (on_message)* -> on_close ... -> link_hub_close(cb)
+ *
+ * A frame is 16 bytes of header (u32 length, u8 kind, u8 flags, u16 zero, u64 sequence; little-endian) and a payload. Kinds: heartbeat and data.
+ * Sequence numbers start at 1 in each direction and rise by one; a gap closes the connection. */
+#ifndef COMMON_NET_LINK_H
+#define COMMON_NET_LINK_H
+
+#include "common/buffer.h"
+#include "common/net/identity.h"
+#include "common/status.h"
+
+#include <stdint.h>
+
+struct uv_loop_s;
+struct link_hub;
+struct link; /* one connection, dialled or accepted */
+struct tls_identity; /* our certificate, key and the CA we trust: common/net/tls.h */
+
+enum {
+    LINK_FRAME_BYTES_MAX = 6 << 20,      /* once the peer may send (role known and allowed) */
+    LINK_FRAME_BYTES_MAX_JOIN = 64 << 10, /* for peers of role join */
+    LINK_SEND_QUEUE_BYTES_MAX = 64 << 20, /* default of link_limits.send_queue_bytes */
+};
+
+struct link_limits {
+    uint32_t connections_max;      /* accepted, 0: 4096 */
+    uint32_t half_open_max;        /* before the first valid frame, 0: 256 */
+    uint32_t handshake_ms;         /* accept or dial to the first valid frame, 0: 5000 */
+    uint32_t heartbeat_ms;         /* 0: 1000 */
+    uint32_t dead_ms;              /* nothing heard for this long, 0: 3000 */
+    uint64_t send_queue_bytes;     /* per peer, 0: LINK_SEND_QUEUE_BYTES_MAX; over it link_send answers LIMIT */
+    uint64_t mailbox_bytes;        /* per peer, received but not yet handled; over it the peer is closed, 0: 64 MiB */
+    uint32_t redial_ms_min;        /* back-off of a dialler, jittered; 0: 50 */
+    uint32_t redial_ms_max;        /* 0: 2000 */
+};
+
+/* Counters of the hub, for the metrics registry. refused_* never disturb other connections; each is logged once with its
+ * address (rate-limited per address so that a flood cannot fill the log). */
+struct link_stats {
+    uint64_t accepted, dialled, closed;
+    uint64_t refused_no_certificate, refused_untrusted, refused_expired, refused_revoked, refused_protocol /* TLS version, garbage */,
+        refused_identity /* no or foreign URI SAN, wrong cluster */, refused_timeout, refused_limit, refused_frame;
+    uint64_t frames_sent, frames_received, bytes_sent, bytes_received;
+    uint64_t connections, half_open, send_queue_bytes;
+};
+
+struct link_events {
+    void *data;
+    /* The handshake is done, the peer's identity is known and allowed, its first frame came. */
+    void (*on_open)(void *data, struct link *l);
+    /* One data frame; payload is valid until the callback returns. */
+    void (*on_message)(void *data, struct link *l, struct bytes payload);
+    /* After on_open: the connection is gone; l may not be used after the callback. reason is for people. */
+    void (*on_close)(void *data, struct link *l, struct status why, const char *reason);
+    /* A dialled connection failed before on_open; the dialler tries again unless it was stopped. May be NULL. */
+    void (*on_dial_failed)(void *data, const char *address, struct status why, const char *reason);
+    /* Policy of ours beyond the CA: may this identity connect at all (revocation)? Called on nng's threads as well as on the loop's: must be
+     * thread-safe and must not block. NULL: yes. */
+    bool (*allow)(void *data, const struct identity *peer);
+};
+
+NODISCARD struct status link_hub_open(struct link_hub **out, struct uv_loop_s *loop, const struct tls_identity *own,
+                                      const struct link_limits *limits, const struct link_events *events,
+                                      struct errmsg *msg);
+/* Asynchronous: closes everything; cb runs once, then the hub is gone. */
+void link_hub_close(struct link_hub *hub, void (*cb)(void *data), void *data);
+
+/* address is HOST:PORT; port 0 picks one. *port_out (may be NULL) receives the port. */
+NODISCARD struct status link_hub_listen(struct link_hub *hub, const char *address, uint16_t *port_out, struct errmsg *msg);
+
+/* Keeps a connection to address: dials, redials with jittered back-off. expect limits who may answer (role, and name when not empty).
+ * tag is returned by link_tag for connections of this dialler. */
+NODISCARD struct status link_hub_dial(struct link_hub *hub, const char *address, const struct identity *expect, uint64_t tag,
+                                      struct errmsg *msg);
+/* Stops dialling that address/tag pair and closes its connection, if any (on_close is still called). */
+void link_hub_undial(struct link_hub *hub, const char *address, uint64_t tag);
+
+/* Queues one data frame made of `count` parts; bytes are copied. Writes of one loop turn are coalesced. LIMIT when the peer's queue is
+ * full (nothing queued), UNAVAILABLE when the link is closing. */
+NODISCARD struct status link_send(struct link *l, const struct bytes *parts, size_t count);
+
+/* Closes; on_close follows later, from the loop. Queued frames are sent first when flush is true (bounded by dead_ms). */
+void link_close(struct link *l, bool flush, const char *reason);
+
+const struct identity *link_peer(const struct link *l);
+const char *link_address(const struct link *l); /* "127.0.0.1:4000" of the peer */
+bool link_dialled(const struct link *l);
+uint64_t link_tag(const struct link *l);
+uint64_t link_queued_bytes(const struct link *l);
+/* A slot for the owner. */
+void link_set_data(struct link *l, void *data);
+void *link_data(const struct link *l);
+
+/* Calls fn for every open link, which may call link_close. */
+void link_hub_each(struct link_hub *hub, void (*fn)(void *arg, struct link *l), void *arg);
+struct link_stats link_hub_stats(const struct link_hub *hub);
+
+/* New certificate: connections made from now on use it, live ones go on undisturbed. */
+NODISCARD struct status link_hub_renew(struct link_hub *hub, const struct tls_identity *own, struct errmsg *msg);
+
+#endif
