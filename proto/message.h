@@ -1,0 +1,97 @@
+/* The plain structs that Skep's programs speak in: what the cores see. Made from the rows of rows.h, where each field is listed.
+ *
+ * A row F(STR, function) of message `call` is `const char *function` in `struct call`; L(pair, labels) is `struct pair *labels` with
+ * `size_t labels_count`; M(function_spec, spec) is `struct function_spec *spec`. Texts and bytes are borrowed: from the arena after decoding, from
+ * whoever filled the struct before encoding.
+ *
+ * Thread: any; no shared state. */
+#ifndef PROTO_MESSAGE_H
+#define PROTO_MESSAGE_H
+
+#include "common/buffer.h"
+#include "common/ids.h"
+#include "proto/rows.h"
+
+#include <stdint.h>
+
+#define ROW_DECLARE_U32(name) uint32_t name;
+#define ROW_DECLARE_U64(name) uint64_t name;
+#define ROW_DECLARE_BOOL(name) bool name;
+#define ROW_DECLARE_STR(name) const char *name;
+#define ROW_DECLARE_BYTES(name) struct bytes name;
+#define ROW_DECLARE_ID(name) struct id128 name;
+#define ROW_DECLARE_DIGEST(name) struct digest name;
+#define ROW_DECLARE_F(kind, name) ROW_DECLARE_##kind(name)
+#define ROW_DECLARE_L(type, name)                                                                  \
+    struct type *name;                                                                             \
+    size_t name##_count;
+#define ROW_DECLARE_M(type, name) struct type *name;
+#define ROW_STRUCT(type, camel)                                                                    \
+    struct type {                                                                                  \
+        FIELDS_##type(ROW_DECLARE_F, ROW_DECLARE_L, ROW_DECLARE_M)                                 \
+    };
+#define ROW_STRUCT_BODY(type, camel, upper) ROW_STRUCT(type, camel)
+
+PARTS(ROW_STRUCT)
+MESSAGES(ROW_STRUCT_BODY)
+COMMANDS(ROW_STRUCT_BODY)
+
+enum message_type {
+    MESSAGE_NONE,
+#define ROW_ENUM(type, camel, upper) MESSAGE_##upper,
+    MESSAGES(ROW_ENUM)
+#undef ROW_ENUM
+        MESSAGE_TYPE_COUNT_
+};
+
+struct message {
+    enum message_type type;
+    uint64_t request; /* pairs an answer with its question; 0: no answer expected */
+    uint64_t term;    /* of the leader that commands, 0 elsewhere */
+    union {
+#define ROW_MEMBER(type, camel, upper) struct type type;
+        MESSAGES(ROW_MEMBER)
+    };
+};
+
+enum command_type {
+    COMMAND_NONE,
+#define ROW_ENUM(type, camel, upper) upper,
+    COMMANDS(ROW_ENUM)
+#undef ROW_ENUM
+        COMMAND_TYPE_COUNT_
+};
+
+struct command {
+    enum command_type type;
+    uint64_t time_ms; /* Unix, stamped by the proposer */
+    const char *by;   /* whose request caused it, as role/name */
+    union {
+        COMMANDS(ROW_MEMBER)
+#undef ROW_MEMBER
+    };
+};
+
+/* States of an instance, in instance_report.state. */
+enum instance_state {
+    INSTANCE_STARTING = 1,
+    INSTANCE_READY = 2,
+    INSTANCE_STOPPING = 3,
+    INSTANCE_ENDED = 4,
+};
+
+/* Modes of a node, in command_node_set.mode. */
+enum node_mode { NODE_MODE_NORMAL = 0, NODE_MODE_CORDONED = 1, NODE_MODE_DRAINING = 2 };
+
+enum {
+    PROTOCOL_VERSION_MIN = 1,
+    PROTOCOL_VERSION = 1,
+    PAYLOAD_BYTES_MAX = 4 << 20, /* of an invocation's input or output */
+    CHUNK_BYTES_MAX = 256 << 10,
+};
+
+/* "call", "node_register"; "none" for numbers outside. */
+const char *message_type_name(enum message_type type);
+const char *command_type_name(enum command_type type);
+
+#endif

@@ -1,0 +1,244 @@
+/* Every message and command, a row a field: the plain structs (message.h) and the codec (codec.c) are made from these rows, which say the
+ * same as skep.proto; the codec does not compile when they differ in a name or a type.
+ *
+ * F(KIND, name) is a field, L(type, name) a list of nested ones, M(type, name) one nested one.
+ * Kinds: U32, U64, BOOL, STR (never NULL after decoding), BYTES, ID (16 bytes), DIGEST (32 bytes). */
+#ifndef PROTO_ROWS_H
+#define PROTO_ROWS_H
+
+/* ---- Nested parts ---- */
+/* value_kind says how JSON output shows the value: 0 text, 1 number, 2 true or false. */
+#define FIELDS_pair(F, L, M) F(STR, key) F(STR, value) F(U32, value_kind)
+#define FIELDS_record(F, L, M) L(pair, fields)
+/* One revision of a function, as deployed. chunks: SHA-256 digests of the package's chunks, one behind the other. */
+#define FIELDS_function_spec(F, L, M)                                                              \
+    F(STR, name)                                                                                   \
+    F(STR, runtime)                                                                                \
+    F(STR, handler)                                                                                \
+    L(text, command)                                                                               \
+    F(U32, cpu_millis)                                                                             \
+    F(U64, memory_bytes)                                                                           \
+    F(U64, tmp_bytes)                                                                              \
+    F(U32, processes_max)                                                                          \
+    F(U32, scale_min)                                                                              \
+    F(U32, scale_max)                                                                              \
+    F(U32, concurrency)                                                                            \
+    F(U64, idle_ms)                                                                                \
+    F(U32, queue_max)                                                                              \
+    F(U64, timeout_ms)                                                                             \
+    F(U64, startup_timeout_ms)                                                                     \
+    L(pair, env)                                                                                   \
+    L(pair, require)                                                                               \
+    F(BYTES, chunks)                                                                               \
+    F(U64, package_bytes)
+#define FIELDS_text(F, L, M) F(STR, text)
+#define FIELDS_instance_report(F, L, M)                                                            \
+    F(ID, instance)                                                                                \
+    F(DIGEST, revision)                                                                            \
+    F(STR, function)                                                                               \
+    F(U32, state)                                                                                  \
+    F(U32, concurrency)                                                                            \
+    F(U32, inflight)                                                                               \
+    F(U32, cpu_millis)                                                                             \
+    F(U64, memory_bytes)                                                                           \
+    F(U64, startup_us)                                                                             \
+    F(STR, message)
+#define FIELDS_attempt_report(F, L, M) F(ID, invocation) F(U32, attempt) F(ID, instance)
+#define FIELDS_instance_usage(F, L, M)                                                             \
+    F(ID, instance) F(U64, memory_bytes) F(U64, memory_peak_bytes) F(U64, cpu_us) F(U32, processes)
+
+/* ---- Any peer ---- */
+#define FIELDS_hello(F, L, M) F(U32, version_min) F(U32, version_max) F(STR, build) F(STR, address)
+/* The answer to whatever has no answer of its own. leader: where to ask instead, when code is NOT_LEADER. */
+#define FIELDS_reply(F, L, M)                                                                      \
+    F(U32, code) F(STR, message) F(STR, leader) F(U64, index) F(BYTES, detail) F(U32, retry_after_ms)
+
+/* ---- Users ---- */
+#define FIELDS_call(F, L, M) F(STR, function) F(BYTES, payload) F(U32, timeout_ms)
+#define FIELDS_call_reply(F, L, M)                                                                 \
+    F(U32, code)                                                                                   \
+    F(STR, message)                                                                                \
+    F(STR, leader)                                                                                 \
+    F(BYTES, output)                                                                               \
+    F(ID, invocation)                                                                              \
+    F(ID, instance)                                                                                \
+    F(STR, node)                                                                                   \
+    F(BOOL, cold)                                                                                  \
+    F(U64, queue_us)                                                                               \
+    F(U64, run_us)                                                                                 \
+    F(U32, retry_after_ms)
+#define FIELDS_chunk_query(F, L, M) F(BYTES, digests)
+#define FIELDS_chunk_missing(F, L, M) F(BYTES, digests)
+#define FIELDS_chunk_put(F, L, M) F(DIGEST, digest) F(BYTES, data)
+#define FIELDS_chunk_get(F, L, M) F(DIGEST, digest)
+#define FIELDS_chunk_data(F, L, M) F(U32, code) F(DIGEST, digest) F(BYTES, data)
+/* check_index 0: deploy whatever is there; else only when the function was last changed by that index. */
+#define FIELDS_deploy(F, L, M) M(function_spec, spec) F(U64, check_index)
+#define FIELDS_query(F, L, M) F(STR, what) F(STR, name)
+#define FIELDS_records(F, L, M) F(U32, code) F(STR, message) F(STR, leader) L(record, rows)
+#define FIELDS_admin(F, L, M) F(STR, action) F(STR, name) L(pair, args)
+/* From a user: selector is a function's name or an instance's id. From a leader to an agent: instance. */
+#define FIELDS_logs(F, L, M)                                                                       \
+    F(STR, selector) F(ID, instance) F(BOOL, follow) F(U64, tail_bytes) F(BOOL, stop)
+#define FIELDS_log_data(F, L, M)                                                                   \
+    F(U32, code)                                                                                   \
+    F(STR, message)                                                                                \
+    F(STR, leader)                                                                                 \
+    F(ID, instance)                                                                                \
+    F(STR, node)                                                                                   \
+    F(U64, offset)                                                                                 \
+    F(U64, missed)                                                                                 \
+    F(BYTES, data)                                                                                 \
+    F(BOOL, end)
+#define FIELDS_metrics_query(F, L, M) F(STR, target)
+#define FIELDS_metrics_text(F, L, M) F(U32, code) F(STR, message) F(STR, leader) F(BYTES, text)
+
+/* ---- Joining and renewal ---- */
+#define FIELDS_join(F, L, M) F(STR, role) F(STR, name) F(STR, csr) F(STR, address)
+#define FIELDS_join_reply(F, L, M)                                                                 \
+    F(U32, code)                                                                                   \
+    F(STR, message)                                                                                \
+    F(STR, leader)                                                                                 \
+    F(STR, cert)                                                                                   \
+    F(STR, ca)                                                                                     \
+    F(STR, ca_key)                                                                                 \
+    L(pair, schedulers)
+#define FIELDS_renew(F, L, M) F(STR, csr)
+
+/* ---- Leader to agent; the envelope's term fences them ---- */
+#define FIELDS_lead(F, L, M) F(STR, leader) F(U32, lease_ms) L(pair, schedulers) L(text, revoked)
+#define FIELDS_start(F, L, M) F(ID, instance) F(DIGEST, revision) M(function_spec, spec)
+#define FIELDS_stop(F, L, M) F(ID, instance) F(BOOL, kill) F(STR, reason)
+#define FIELDS_invoke(F, L, M)                                                                     \
+    F(ID, invocation) F(U32, attempt) F(ID, instance) F(U32, timeout_ms) F(BYTES, payload)
+#define FIELDS_cancel(F, L, M) F(ID, invocation) F(U32, attempt) F(ID, instance) F(STR, reason)
+
+/* ---- Agent to schedulers ---- */
+#define FIELDS_node_register(F, L, M)                                                              \
+    F(U64, boot)                                                                                   \
+    F(U32, cpu_millis)                                                                             \
+    F(U64, memory_bytes)                                                                           \
+    L(pair, labels)                                                                                \
+    L(instance_report, instances)                                                                  \
+    L(attempt_report, attempts)
+#define FIELDS_heartbeat(F, L, M)                                                                  \
+    F(U64, sequence)                                                                               \
+    F(U32, cpu_used_millis)                                                                        \
+    F(U64, memory_used_bytes)                                                                      \
+    F(U64, memory_total_bytes)                                                                     \
+    F(U32, load1_milli)                                                                            \
+    F(U32, psi_cpu_milli)                                                                          \
+    F(U32, psi_memory_milli)                                                                       \
+    F(U32, psi_io_milli)                                                                           \
+    F(U64, disk_free_bytes)                                                                        \
+    L(instance_usage, instances)
+#define FIELDS_instance_event(F, L, M) M(instance_report, report) F(U32, code)
+#define FIELDS_result(F, L, M)                                                                     \
+    F(ID, invocation)                                                                              \
+    F(U32, attempt)                                                                                \
+    F(ID, instance)                                                                                \
+    F(U32, code)                                                                                   \
+    F(STR, message)                                                                                \
+    F(BYTES, output)                                                                               \
+    F(U64, run_us)
+
+/* ---- Scheduler to scheduler ---- */
+#define FIELDS_raft(F, L, M) F(BYTES, data)
+
+/* ---- Replicated commands ---- */
+#define FIELDS_command_deploy(F, L, M) M(function_spec, spec) F(DIGEST, revision) F(U64, check_index)
+#define FIELDS_command_function_delete(F, L, M) F(STR, name)
+#define FIELDS_command_function_rollback(F, L, M) F(STR, name) F(DIGEST, revision)
+#define FIELDS_command_node_admit(F, L, M) F(STR, name)
+#define FIELDS_command_node_set(F, L, M) F(STR, name) F(U32, mode)
+#define FIELDS_command_node_remove(F, L, M) F(STR, name)
+#define FIELDS_command_token_create(F, L, M) F(STR, id) F(STR, role) F(STR, name) F(U64, expires_ms)
+#define FIELDS_command_token_use(F, L, M) F(STR, id) F(STR, role) F(STR, name)
+#define FIELDS_command_revoke(F, L, M) F(STR, what) F(STR, reason)
+#define FIELDS_command_setting(F, L, M) F(STR, key) F(STR, value)
+#define FIELDS_command_scheduler_put(F, L, M) F(STR, name) F(STR, address)
+#define FIELDS_command_scheduler_remove(F, L, M) F(STR, name)
+
+/* ---- The state machine's snapshot ---- */
+#define FIELDS_state_revision(F, L, M) F(DIGEST, revision) M(function_spec, spec) F(U64, index) F(U64, time_ms)
+#define FIELDS_state_function(F, L, M)                                                             \
+    F(STR, name) F(DIGEST, current) F(U64, index) L(state_revision, revisions)
+#define FIELDS_state_node(F, L, M) F(STR, name) F(U32, mode) F(U64, index)
+#define FIELDS_state_token(F, L, M)                                                                \
+    F(STR, id) F(STR, role) F(STR, name) F(U64, expires_ms) F(STR, used_by)
+#define FIELDS_state_revoked(F, L, M) F(STR, what) F(STR, reason) F(U64, time_ms)
+#define FIELDS_state(F, L, M)                                                                      \
+    F(U64, index)                                                                                  \
+    F(U64, time_ms)                                                                                \
+    L(state_function, functions)                                                                   \
+    L(state_node, nodes)                                                                           \
+    L(state_token, tokens)                                                                         \
+    L(state_revoked, revoked)                                                                      \
+    L(pair, settings)                                                                              \
+    L(pair, schedulers)
+
+/* Nested types first, in an order in which each is complete before it is used. Names in snake and camel case. */
+#define PARTS(P)                                                                                   \
+    P(pair, Pair)                                                                                  \
+    P(record, Record)                                                                              \
+    P(text, Text)                                                                                  \
+    P(function_spec, FunctionSpec)                                                                 \
+    P(instance_report, InstanceReport)                                                             \
+    P(attempt_report, AttemptReport)                                                               \
+    P(instance_usage, InstanceUsage)                                                               \
+    P(state_revision, StateRevision)                                                               \
+    P(state_function, StateFunction)                                                               \
+    P(state_node, StateNode)                                                                       \
+    P(state_token, StateToken)                                                                     \
+    P(state_revoked, StateRevoked)                                                                 \
+    P(state, State)
+
+/* Messages: names in snake, camel and upper case. */
+#define MESSAGES(X)                                                                                \
+    X(hello, Hello, HELLO)                                                                         \
+    X(reply, Reply, REPLY)                                                                         \
+    X(call, Call, CALL)                                                                            \
+    X(call_reply, CallReply, CALL_REPLY)                                                           \
+    X(chunk_query, ChunkQuery, CHUNK_QUERY)                                                        \
+    X(chunk_missing, ChunkMissing, CHUNK_MISSING)                                                  \
+    X(chunk_put, ChunkPut, CHUNK_PUT)                                                              \
+    X(chunk_get, ChunkGet, CHUNK_GET)                                                              \
+    X(chunk_data, ChunkData, CHUNK_DATA)                                                           \
+    X(deploy, Deploy, DEPLOY)                                                                      \
+    X(query, Query, QUERY)                                                                         \
+    X(records, Records, RECORDS)                                                                   \
+    X(admin, Admin, ADMIN)                                                                         \
+    X(logs, Logs, LOGS)                                                                            \
+    X(log_data, LogData, LOG_DATA)                                                                 \
+    X(metrics_query, MetricsQuery, METRICS_QUERY)                                                  \
+    X(metrics_text, MetricsText, METRICS_TEXT)                                                     \
+    X(join, Join, JOIN)                                                                            \
+    X(join_reply, JoinReply, JOIN_REPLY)                                                           \
+    X(renew, Renew, RENEW)                                                                         \
+    X(lead, Lead, LEAD)                                                                            \
+    X(start, Start, START)                                                                         \
+    X(stop, Stop, STOP)                                                                            \
+    X(invoke, Invoke, INVOKE)                                                                      \
+    X(cancel, Cancel, CANCEL)                                                                      \
+    X(node_register, NodeRegister, NODE_REGISTER)                                                  \
+    X(heartbeat, Heartbeat, HEARTBEAT)                                                             \
+    X(instance_event, InstanceEvent, INSTANCE_EVENT)                                               \
+    X(result, Result, RESULT)                                                                      \
+    X(raft, Raft, RAFT)
+
+/* Replicated commands: names in snake, camel and upper case. */
+#define COMMANDS(X)                                                                                \
+    X(command_deploy, CommandDeploy, COMMAND_DEPLOY)                                                       \
+    X(command_function_delete, CommandFunctionDelete, COMMAND_FUNCTION_DELETE)                             \
+    X(command_function_rollback, CommandFunctionRollback, COMMAND_FUNCTION_ROLLBACK)                       \
+    X(command_node_admit, CommandNodeAdmit, COMMAND_NODE_ADMIT)                                            \
+    X(command_node_set, CommandNodeSet, COMMAND_NODE_SET)                                                  \
+    X(command_node_remove, CommandNodeRemove, COMMAND_NODE_REMOVE)                                         \
+    X(command_token_create, CommandTokenCreate, COMMAND_TOKEN_CREATE)                                      \
+    X(command_token_use, CommandTokenUse, COMMAND_TOKEN_USE)                                               \
+    X(command_revoke, CommandRevoke, COMMAND_REVOKE)                                                       \
+    X(command_setting, CommandSetting, COMMAND_SETTING)                                                    \
+    X(command_scheduler_put, CommandSchedulerPut, COMMAND_SCHEDULER_PUT)                                   \
+    X(command_scheduler_remove, CommandSchedulerRemove, COMMAND_SCHEDULER_REMOVE)
+
+#endif
