@@ -90,6 +90,11 @@ enum {
     CHUNK_BYTES_MAX = 256 << 10,
 };
 
+struct arena;
+/* A deep copy in the arena. NOMEM; *out is unchanged then. */
+NODISCARD struct status function_spec_copy(struct arena *a, const struct function_spec *from,
+                                           struct function_spec *out);
+
 /* "call", "node_register"; "none" for numbers outside. */
 const char *message_type_name(enum message_type type);
 const char *command_type_name(enum command_type type);

@@ -1,0 +1,178 @@
+/* What operators change: each action is a row of a table and becomes one replicated command. */
+#include "scheduler/core/core_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct pending {
+    struct core *core;
+    uint64_t peer, request;
+};
+
+static const char *arg_find(const struct admin *a, const char *key)
+{
+    for (size_t i = 0; i < a->args_count; i++) {
+        if (strcmp(a->args[i].key, key) == 0) {
+            return a->args[i].value;
+        }
+    }
+    return "";
+}
+
+typedef struct status (*admin_make)(const struct core *c, const struct admin *a, struct command *out,
+                                    struct errmsg *msg);
+
+static struct status make_function_delete(const struct core *c, const struct admin *a, struct command *out,
+                                          struct errmsg *msg)
+{
+    (void)c;
+    (void)msg;
+    out->type = COMMAND_FUNCTION_DELETE;
+    out->command_function_delete.name = a->name;
+    return status_ok();
+}
+
+/* revision: a digest or a unique prefix of one; empty: the one before the current one. */
+static struct status make_function_rollback(const struct core *c, const struct admin *a, struct command *out,
+                                            struct errmsg *msg)
+{
+    const struct catalog_function *f = catalog_function_find(&c->catalog, a->name);
+    if (f == NULL) {
+        return status_fail(msg, STATUS_NOT_FOUND, "no function is named %.80s", a->name);
+    }
+    const char *wanted = arg_find(a, "revision");
+    const struct catalog_revision *found = NULL;
+    struct catalog_revision *r;
+    DL_FOREACH(f->revisions, r)
+    {
+        if (wanted[0] == '\0') {
+            if (digest_compare(&r->id, &f->current) == 0) {
+                break; /* found is the one before it */
+            }
+            found = r;
+            continue;
+        }
+        char text[DIGEST_STRING_BYTES];
+        digest_format(&r->id, text);
+        if (strncmp(text, wanted, strlen(wanted)) == 0) {
+            if (found != NULL) {
+                return status_fail(msg, STATUS_INVALID, "revision %.20s is ambiguous; give more digits", wanted);
+            }
+            found = r;
+        }
+    }
+    if (found == NULL) {
+        return status_fail(msg, STATUS_NOT_FOUND, "function %s has no %s; see skep function history %s", f->name,
+                           wanted[0] == '\0' ? "earlier revision" : "such revision", f->name);
+    }
+    out->type = COMMAND_FUNCTION_ROLLBACK;
+    out->command_function_rollback = (struct command_function_rollback){.name = a->name, .revision = found->id};
+    return status_ok();
+}
+
+static struct status make_node_mode(const struct admin *a, uint32_t mode, struct command *out)
+{
+    out->type = COMMAND_NODE_SET;
+    out->command_node_set = (struct command_node_set){.name = a->name, .mode = mode};
+    return status_ok();
+}
+
+static struct status make_node_cordon(const struct core *c, const struct admin *a, struct command *out,
+                                      struct errmsg *msg)
+{
+    (void)c;
+    (void)msg;
+    return make_node_mode(a, NODE_MODE_CORDONED, out);
+}
+
+static struct status make_node_uncordon(const struct core *c, const struct admin *a, struct command *out,
+                                        struct errmsg *msg)
+{
+    (void)c;
+    (void)msg;
+    return make_node_mode(a, NODE_MODE_NORMAL, out);
+}
+
+static struct status make_node_drain(const struct core *c, const struct admin *a, struct command *out,
+                                     struct errmsg *msg)
+{
+    (void)c;
+    (void)msg;
+    return make_node_mode(a, NODE_MODE_DRAINING, out);
+}
+
+static struct status make_node_remove(const struct core *c, const struct admin *a, struct command *out,
+                                      struct errmsg *msg)
+{
+    (void)c;
+    (void)msg;
+    out->type = COMMAND_NODE_REMOVE;
+    out->command_node_remove.name = a->name;
+    return status_ok();
+}
+
+/* name: a certificate's serial (hex), or role/name. */
+static struct status make_revoke(const struct core *c, const struct admin *a, struct command *out, struct errmsg *msg)
+{
+    (void)c;
+    if (a->name[0] == '\0') {
+        return status_fail(msg, STATUS_INVALID, "name what to revoke: a certificate's serial, or role/name");
+    }
+    out->type = COMMAND_REVOKE;
+    out->command_revoke = (struct command_revoke){.what = a->name, .reason = arg_find(a, "reason")};
+    return status_ok();
+}
+
+static const struct {
+    const char *action;
+    admin_make make;
+} actions[] = {
+    {"function.delete", make_function_delete}, {"function.rollback", make_function_rollback},
+    {"node.cordon", make_node_cordon},         {"node.uncordon", make_node_uncordon},
+    {"node.drain", make_node_drain},           {"node.remove", make_node_remove},
+    {"ca.revoke", make_revoke},
+};
+
+static void on_done(void *data, struct status s, const char *message, uint64_t index)
+{
+    struct pending *p = data;
+    const struct message answer = {
+        .type = MESSAGE_REPLY,
+        .request = p->request,
+        .reply = {.code = s.code,
+                  .message = message,
+                  .index = index,
+                  .leader = s.code == STATUS_NOT_LEADER ? p->core->leader_address : ""}};
+    p->core->env.send(p->core->env.data, p->peer, &answer);
+    mem_free(p);
+}
+
+void admin_receive(struct core *c, struct core_time now, uint64_t peer, const struct message *m)
+{
+    if (!c->leader) {
+        send_not_leader(c, peer, m);
+        return;
+    }
+    const struct peer *p = peer_find(c, peer);
+    for (size_t i = 0; i < sizeof actions / sizeof actions[0] && p != NULL; i++) {
+        if (strcmp(actions[i].action, m->admin.action) != 0) {
+            continue;
+        }
+        char by[2 * NAME_BYTES_MAX];
+        (void)snprintf(by, sizeof by, "%s/%s", role_name(p->who.role), p->who.name.text);
+        struct command cmd = {.by = by};
+        struct errmsg msg = {.text = ""};
+        struct status s = actions[i].make(c, &m->admin, &cmd, &msg);
+        if (!status_is_ok(s)) {
+            send_reply(c, peer, m->request, s.code, msg.text);
+            return;
+        }
+        struct pending *pending = mem_must(mem_zalloc(1, sizeof *pending));
+        *pending = (struct pending){c, peer, m->request};
+        core_submit(c, now, &cmd, on_done, pending);
+        return;
+    }
+    char text[REASON_BYTES_MAX];
+    (void)snprintf(text, sizeof text, "no such action: %.60s", m->admin.action);
+    send_reply(c, peer, m->request, STATUS_INVALID, text);
+}

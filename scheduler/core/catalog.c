@@ -1,0 +1,609 @@
+#include "scheduler/core/catalog.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- Lookup ---- */
+
+struct catalog_function *catalog_function_find(const struct catalog *c, const char *name)
+{
+    struct catalog_function *f;
+    HASH_FIND_STR(c->functions, name, f);
+    return f;
+}
+
+struct catalog_revision *catalog_revision_find(const struct catalog_function *f, const struct digest *id)
+{
+    struct catalog_revision *r;
+    DL_FOREACH(f->revisions, r)
+    {
+        if (digest_compare(&r->id, id) == 0) {
+            return r;
+        }
+    }
+    return NULL;
+}
+
+struct catalog_revision *catalog_current(const struct catalog_function *f)
+{
+    struct catalog_revision *r = catalog_revision_find(f, &f->current);
+    CHECK(r != NULL);
+    return r;
+}
+
+struct catalog_node *catalog_node_find(const struct catalog *c, const char *name)
+{
+    struct catalog_node *n;
+    HASH_FIND_STR(c->nodes, name, n);
+    return n;
+}
+
+struct catalog_token *catalog_token_find(const struct catalog *c, const char *id)
+{
+    struct catalog_token *t;
+    HASH_FIND_STR(c->tokens, id, t);
+    return t;
+}
+
+const char *catalog_setting_find(const struct catalog *c, const char *key, const char *otherwise)
+{
+    struct catalog_setting *s;
+    HASH_FIND_STR(c->settings, key, s);
+    return s == NULL ? otherwise : s->value;
+}
+
+bool catalog_is_revoked(const struct catalog *c, const char *serial, const char *role, const char *name)
+{
+    struct catalog_revoked *r = NULL;
+    if (c->revoked == NULL) {
+        return false;
+    }
+    if (serial[0] != '\0') {
+        HASH_FIND_STR(c->revoked, serial, r);
+    }
+    if (r == NULL) {
+        char who[CATALOG_TEXT_BYTES_MAX];
+        (void)snprintf(who, sizeof who, "%s/%s", role, name);
+        HASH_FIND_STR(c->revoked, who, r);
+    }
+    return r != NULL;
+}
+
+/* ---- Removal ---- */
+
+static void revision_free(struct catalog_function *f, struct catalog_revision *r)
+{
+    DL_DELETE(f->revisions, r);
+    arena_close(&r->arena);
+    mem_free(r);
+}
+
+static void function_remove(struct catalog *c, struct catalog_function *f)
+{
+    while (f->revisions != NULL) {
+        revision_free(f, f->revisions);
+    }
+    HASH_DEL(c->functions, f);
+    mem_free(f);
+}
+
+#define REMOVE_ALL(table, type)                                                                    \
+    do {                                                                                           \
+        struct type *item, *next;                                                                  \
+        HASH_ITER(hh, table, item, next)                                                           \
+        {                                                                                          \
+            HASH_DEL(table, item);                                                                 \
+            mem_free(item);                                                                        \
+        }                                                                                          \
+    } while (0)
+
+void catalog_close(struct catalog *c)
+{
+    while (c->functions != NULL) {
+        function_remove(c, c->functions);
+    }
+    REMOVE_ALL(c->nodes, catalog_node);
+    REMOVE_ALL(c->tokens, catalog_token);
+    REMOVE_ALL(c->revoked, catalog_revoked);
+    REMOVE_ALL(c->settings, catalog_setting);
+    REMOVE_ALL(c->schedulers, catalog_setting);
+    *c = (struct catalog){0};
+}
+
+/* ---- Functions ---- */
+
+static void revision_put(struct catalog_function *f, const struct digest *id, const struct function_spec *spec,
+                         uint64_t index, uint64_t time_ms)
+{
+    struct catalog_revision *r = catalog_revision_find(f, id);
+    if (r != NULL) {
+        DL_DELETE(f->revisions, r); /* Deployed again: it becomes the newest. */
+        DL_APPEND(f->revisions, r);
+        return;
+    }
+    r = mem_must(mem_zalloc(1, sizeof *r));
+    r->id = *id;
+    r->index = index;
+    r->time_ms = time_ms;
+    struct status copied = function_spec_copy(&r->arena, spec, &r->spec);
+    (void)mem_must(status_is_ok(copied) ? r : NULL);
+    DL_APPEND(f->revisions, r);
+    int count;
+    struct catalog_revision *each;
+    DL_COUNT(f->revisions, each, count);
+    if (count > CATALOG_REVISIONS_MAX) {
+        revision_free(f, f->revisions);
+    }
+}
+
+static struct status apply_deploy(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+{
+    const struct command_deploy *d = &cmd->command_deploy;
+    struct catalog_function *f = catalog_function_find(c, d->spec->name);
+    uint64_t index_now = f == NULL ? 0 : f->index;
+    if (d->check_index != 0 && d->check_index != index_now) {
+        return status_fail(msg, STATUS_CONFLICT, "function %s was changed at index %" PRIu64 ", not at %" PRIu64,
+                           d->spec->name, index_now, d->check_index);
+    }
+    if (f == NULL) {
+        if (HASH_COUNT(c->functions) >= CATALOG_FUNCTIONS_MAX) {
+            return status_fail(msg, STATUS_LIMIT, "the cluster has %d functions, the most it may have",
+                               CATALOG_FUNCTIONS_MAX);
+        }
+        struct name name;
+        TRY(name_parse("function name", d->spec->name, strlen(d->spec->name), &name, msg));
+        f = mem_must(mem_zalloc(1, sizeof *f));
+        memcpy(f->name, name.text, sizeof f->name);
+        HASH_ADD_STR(c->functions, name, f);
+    }
+    revision_put(f, &d->revision, d->spec, c->index, c->time_ms);
+    f->current = d->revision;
+    f->index = c->index;
+    return status_ok();
+}
+
+static struct status function_or_fail(const struct catalog *c, const char *name, struct catalog_function **out,
+                                      struct errmsg *msg)
+{
+    *out = catalog_function_find(c, name);
+    return *out != NULL ? status_ok() : status_fail(msg, STATUS_NOT_FOUND, "no function is named %.80s", name);
+}
+
+static struct status apply_function_delete(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+{
+    struct catalog_function *f;
+    TRY(function_or_fail(c, cmd->command_function_delete.name, &f, msg));
+    function_remove(c, f);
+    return status_ok();
+}
+
+static struct status apply_function_rollback(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+{
+    const struct command_function_rollback *r = &cmd->command_function_rollback;
+    struct catalog_function *f;
+    TRY(function_or_fail(c, r->name, &f, msg));
+    struct catalog_revision *to = catalog_revision_find(f, &r->revision);
+    if (to == NULL) {
+        return status_fail(msg, STATUS_NOT_FOUND, "function %s has no such revision; see skep function history %s",
+                           f->name, f->name);
+    }
+    f->current = to->id;
+    f->index = c->index;
+    return status_ok();
+}
+
+/* ---- Nodes ---- */
+
+static struct status apply_node_admit(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+{
+    const char *text = cmd->command_node_admit.name;
+    if (catalog_node_find(c, text) != NULL) {
+        return status_ok();
+    }
+    if (HASH_COUNT(c->nodes) >= CATALOG_NODES_MAX) {
+        return status_fail(msg, STATUS_LIMIT, "the cluster has %d nodes, the most it may have", CATALOG_NODES_MAX);
+    }
+    struct name name;
+    TRY(name_parse("node name", text, strlen(text), &name, msg));
+    struct catalog_node *n = mem_must(mem_zalloc(1, sizeof *n));
+    memcpy(n->name, name.text, sizeof n->name);
+    n->index = c->index;
+    HASH_ADD_STR(c->nodes, name, n);
+    return status_ok();
+}
+
+static struct status apply_node_set(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+{
+    const struct command_node_set *set = &cmd->command_node_set;
+    struct catalog_node *n = catalog_node_find(c, set->name);
+    if (n == NULL) {
+        return status_fail(msg, STATUS_NOT_FOUND, "no node is named %.80s", set->name);
+    }
+    if (set->mode > NODE_MODE_DRAINING) {
+        return status_fail(msg, STATUS_INVALID, "node mode %u is not known", set->mode);
+    }
+    n->mode = set->mode;
+    n->index = c->index;
+    return status_ok();
+}
+
+static struct status apply_node_remove(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+{
+    struct catalog_node *n = catalog_node_find(c, cmd->command_node_remove.name);
+    if (n == NULL) {
+        return status_fail(msg, STATUS_NOT_FOUND, "no node is named %.80s", cmd->command_node_remove.name);
+    }
+    HASH_DEL(c->nodes, n);
+    mem_free(n);
+    return status_ok();
+}
+
+/* ---- Tokens and revocations ---- */
+
+/* Copies a text that must fit. */
+static struct status take_text(const char *what, const char *text, char *out, size_t out_size, struct errmsg *msg)
+{
+    size_t size = strlen(text);
+    if (size >= out_size) {
+        return status_fail(msg, STATUS_LIMIT, "%s: %zu bytes, at most %zu are allowed", what, size, out_size - 1);
+    }
+    memcpy(out, text, size + 1);
+    return status_ok();
+}
+
+static void tokens_expire(struct catalog *c)
+{
+    struct catalog_token *t, *next;
+    HASH_ITER(hh, c->tokens, t, next)
+    {
+        if (t->expires_ms < c->time_ms) {
+            HASH_DEL(c->tokens, t);
+            mem_free(t);
+        }
+    }
+}
+
+static struct status apply_token_create(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+{
+    const struct command_token_create *create = &cmd->command_token_create;
+    tokens_expire(c);
+    if (HASH_COUNT(c->tokens) >= CATALOG_TOKENS_MAX) {
+        return status_fail(msg, STATUS_LIMIT, "%d join tokens are open, the most there may be", CATALOG_TOKENS_MAX);
+    }
+    if (catalog_token_find(c, create->id) != NULL) {
+        return status_fail(msg, STATUS_EXISTS, "token %.40s exists", create->id);
+    }
+    struct catalog_token t = {.expires_ms = create->expires_ms};
+    TRY(take_text("token id", create->id, t.id, sizeof t.id, msg));
+    TRY(take_text("token role", create->role, t.role, sizeof t.role, msg));
+    TRY(take_text("token name", create->name, t.name, sizeof t.name, msg));
+    struct catalog_token *kept = mem_must(mem_dup(&t, sizeof t));
+    HASH_ADD_STR(c->tokens, id, kept);
+    return status_ok();
+}
+
+static struct status apply_token_use(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+{
+    const struct command_token_use *use = &cmd->command_token_use;
+    struct catalog_token *t = catalog_token_find(c, use->id);
+    if (t == NULL || t->expires_ms < c->time_ms) {
+        return status_fail(msg, STATUS_DENIED, "join token %.40s is not known or has expired", use->id);
+    }
+    if (t->used_by[0] != '\0') {
+        return status_fail(msg, STATUS_DENIED, "join token %.40s was used by %s", use->id, t->used_by);
+    }
+    if (strcmp(t->role, use->role) != 0) {
+        return status_fail(msg, STATUS_DENIED, "join token %.40s is for role %s", use->id, t->role);
+    }
+    if (t->name[0] != '\0' && strcmp(t->name, use->name) != 0) {
+        return status_fail(msg, STATUS_DENIED, "join token %.40s is for name %s", use->id, t->name);
+    }
+    return take_text("joiner's name", use->name, t->used_by, sizeof t->used_by, msg);
+}
+
+static struct status apply_revoke(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+{
+    const struct command_revoke *revoke = &cmd->command_revoke;
+    struct catalog_revoked *known;
+    HASH_FIND_STR(c->revoked, revoke->what, known);
+    if (known != NULL) {
+        return status_ok();
+    }
+    if (HASH_COUNT(c->revoked) >= CATALOG_REVOKED_MAX) {
+        return status_fail(msg, STATUS_LIMIT, "%d revocations are held, the most there may be", CATALOG_REVOKED_MAX);
+    }
+    struct catalog_revoked r = {.time_ms = c->time_ms};
+    TRY(take_text("what to revoke", revoke->what, r.what, sizeof r.what, msg));
+    TRY(take_text("reason", revoke->reason, r.reason, sizeof r.reason, msg));
+    struct catalog_revoked *kept = mem_must(mem_dup(&r, sizeof r));
+    HASH_ADD_STR(c->revoked, what, kept);
+    return status_ok();
+}
+
+/* ---- Settings and schedulers: texts by key ---- */
+
+static struct status texts_put(struct catalog_setting **table, unsigned max, const char *what, const char *key,
+                               const char *value, struct errmsg *msg)
+{
+    struct catalog_setting s = {.key = ""};
+    TRY(take_text(what, key, s.key, sizeof s.key, msg));
+    TRY(take_text(key, value, s.value, sizeof s.value, msg));
+    struct catalog_setting *known;
+    HASH_FIND_STR(*table, key, known);
+    if (known != NULL) {
+        memcpy(known->value, s.value, sizeof known->value);
+        return status_ok();
+    }
+    if (HASH_COUNT(*table) >= max) {
+        return status_fail(msg, STATUS_LIMIT, "%s: there are %u, the most there may be", what, max);
+    }
+    struct catalog_setting *kept = mem_must(mem_dup(&s, sizeof s));
+    HASH_ADD_STR(*table, key, kept);
+    return status_ok();
+}
+
+static struct status apply_setting(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+{
+    return texts_put(&c->settings, CATALOG_SETTINGS_MAX, "setting", cmd->command_setting.key,
+                     cmd->command_setting.value, msg);
+}
+
+static struct status apply_scheduler_put(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+{
+    const struct command_scheduler_put *put = &cmd->command_scheduler_put;
+    return texts_put(&c->schedulers, CATALOG_SCHEDULERS_MAX, "scheduler", put->name, put->address, msg);
+}
+
+static struct status apply_scheduler_remove(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+{
+    struct catalog_setting *s;
+    HASH_FIND_STR(c->schedulers, cmd->command_scheduler_remove.name, s);
+    if (s == NULL) {
+        return status_fail(msg, STATUS_NOT_FOUND, "no scheduler is named %.80s", cmd->command_scheduler_remove.name);
+    }
+    HASH_DEL(c->schedulers, s);
+    mem_free(s);
+    return status_ok();
+}
+
+struct status catalog_apply(struct catalog *c, uint64_t index, const struct command *cmd, struct errmsg *msg)
+{
+    static struct status (*const appliers[COMMAND_TYPE_COUNT_])(struct catalog *, const struct command *,
+                                                                struct errmsg *) = {
+        [COMMAND_DEPLOY] = apply_deploy,
+        [COMMAND_FUNCTION_DELETE] = apply_function_delete,
+        [COMMAND_FUNCTION_ROLLBACK] = apply_function_rollback,
+        [COMMAND_NODE_ADMIT] = apply_node_admit,
+        [COMMAND_NODE_SET] = apply_node_set,
+        [COMMAND_NODE_REMOVE] = apply_node_remove,
+        [COMMAND_TOKEN_CREATE] = apply_token_create,
+        [COMMAND_TOKEN_USE] = apply_token_use,
+        [COMMAND_REVOKE] = apply_revoke,
+        [COMMAND_SETTING] = apply_setting,
+        [COMMAND_SCHEDULER_PUT] = apply_scheduler_put,
+        [COMMAND_SCHEDULER_REMOVE] = apply_scheduler_remove,
+    };
+    CHECK(index > c->index);
+    CHECK(cmd->type > COMMAND_NONE);
+    CHECK(cmd->type < COMMAND_TYPE_COUNT_);
+    c->index = index;
+    if (cmd->time_ms > c->time_ms) {
+        c->time_ms = cmd->time_ms; /* A new leader's clock may be behind the old one's. */
+    }
+    return appliers[cmd->type](c, cmd, msg);
+}
+
+/* ---- Snapshot ---- */
+
+#define EXPORT_BEGIN(field, table)                                                                 \
+    out->field##_count = HASH_COUNT(c->table);                                                     \
+    out->field = arena_zalloc(a, out->field##_count, sizeof out->field[0]);                        \
+    if (out->field == NULL) {                                                                      \
+        return status_of(STATUS_NOMEM);                                                            \
+    }
+
+static struct status export_function(const struct catalog_function *f, struct arena *a, struct state_function *out)
+{
+    out->name = f->name;
+    out->current = f->current;
+    out->index = f->index;
+    struct catalog_revision *r;
+    int count;
+    DL_COUNT(f->revisions, r, count);
+    out->revisions = arena_zalloc(a, (size_t)count, sizeof out->revisions[0]);
+    if (out->revisions == NULL) {
+        return status_of(STATUS_NOMEM);
+    }
+    DL_FOREACH(f->revisions, r)
+    {
+        out->revisions[out->revisions_count++] =
+            (struct state_revision){.revision = r->id, .spec = &r->spec, .index = r->index, .time_ms = r->time_ms};
+    }
+    return status_ok();
+}
+
+static struct status export_texts(const struct catalog_setting *table, struct arena *a, struct pair **out,
+                                  size_t *count)
+{
+    *count = 0;
+    *out = arena_zalloc(a, HASH_COUNT(table), sizeof **out);
+    if (*out == NULL) {
+        return status_of(STATUS_NOMEM);
+    }
+    for (const struct catalog_setting *s = table; s != NULL; s = s->hh.next) {
+        (*out)[(*count)++] = (struct pair){.key = s->key, .value = s->value};
+    }
+    return status_ok();
+}
+
+struct status catalog_export(const struct catalog *c, struct arena *a, struct state *out)
+{
+    *out = (struct state){.index = c->index, .time_ms = c->time_ms};
+    size_t i = 0;
+    EXPORT_BEGIN(functions, functions)
+    for (struct catalog_function *f = c->functions; f != NULL; f = f->hh.next) {
+        TRY(export_function(f, a, &out->functions[i++]));
+    }
+    i = 0;
+    EXPORT_BEGIN(nodes, nodes)
+    for (struct catalog_node *n = c->nodes; n != NULL; n = n->hh.next) {
+        out->nodes[i++] = (struct state_node){.name = n->name, .mode = n->mode, .index = n->index};
+    }
+    i = 0;
+    EXPORT_BEGIN(tokens, tokens)
+    for (struct catalog_token *t = c->tokens; t != NULL; t = t->hh.next) {
+        out->tokens[i++] = (struct state_token){
+            .id = t->id, .role = t->role, .name = t->name, .expires_ms = t->expires_ms, .used_by = t->used_by};
+    }
+    i = 0;
+    EXPORT_BEGIN(revoked, revoked)
+    for (struct catalog_revoked *r = c->revoked; r != NULL; r = r->hh.next) {
+        out->revoked[i++] = (struct state_revoked){.what = r->what, .reason = r->reason, .time_ms = r->time_ms};
+    }
+    TRY(export_texts(c->settings, a, &out->settings, &out->settings_count));
+    return export_texts(c->schedulers, a, &out->schedulers, &out->schedulers_count);
+}
+
+static struct status import_function(struct catalog *c, const struct state_function *from, struct errmsg *msg)
+{
+    struct name name;
+    TRY(name_parse("function name", from->name, strlen(from->name), &name, msg));
+    struct catalog_function *f = mem_must(mem_zalloc(1, sizeof *f));
+    memcpy(f->name, name.text, sizeof f->name);
+    f->current = from->current;
+    f->index = from->index;
+    HASH_ADD_STR(c->functions, name, f);
+    for (size_t i = 0; i < from->revisions_count; i++) {
+        const struct state_revision *r = &from->revisions[i];
+        revision_put(f, &r->revision, r->spec, r->index, r->time_ms);
+    }
+    return catalog_revision_find(f, &f->current) != NULL
+               ? status_ok()
+               : status_fail(msg, STATUS_CORRUPT, "function %s lacks its current revision", f->name);
+}
+
+static struct status import_node(struct catalog *c, const struct state_node *from, struct errmsg *msg)
+{
+    struct name name;
+    TRY(name_parse("node name", from->name, strlen(from->name), &name, msg));
+    struct catalog_node *n = mem_must(mem_zalloc(1, sizeof *n));
+    memcpy(n->name, name.text, sizeof n->name);
+    n->mode = from->mode;
+    n->index = from->index;
+    HASH_ADD_STR(c->nodes, name, n);
+    return status_ok();
+}
+
+static struct status import_token(struct catalog *c, const struct state_token *from, struct errmsg *msg)
+{
+    struct catalog_token t = {.expires_ms = from->expires_ms};
+    TRY(take_text("token id", from->id, t.id, sizeof t.id, msg));
+    TRY(take_text("token role", from->role, t.role, sizeof t.role, msg));
+    TRY(take_text("token name", from->name, t.name, sizeof t.name, msg));
+    TRY(take_text("token used by", from->used_by, t.used_by, sizeof t.used_by, msg));
+    struct catalog_token *kept = mem_must(mem_dup(&t, sizeof t));
+    HASH_ADD_STR(c->tokens, id, kept);
+    return status_ok();
+}
+
+static struct status import_revoked(struct catalog *c, const struct state_revoked *from, struct errmsg *msg)
+{
+    struct catalog_revoked r = {.time_ms = from->time_ms};
+    TRY(take_text("revoked", from->what, r.what, sizeof r.what, msg));
+    TRY(take_text("reason", from->reason, r.reason, sizeof r.reason, msg));
+    struct catalog_revoked *kept = mem_must(mem_dup(&r, sizeof r));
+    HASH_ADD_STR(c->revoked, what, kept);
+    return status_ok();
+}
+
+static struct status import_all(struct catalog *c, const struct state *s, struct errmsg *msg)
+{
+    for (size_t i = 0; i < s->functions_count; i++) {
+        TRY(import_function(c, &s->functions[i], msg));
+    }
+    for (size_t i = 0; i < s->nodes_count; i++) {
+        TRY(import_node(c, &s->nodes[i], msg));
+    }
+    for (size_t i = 0; i < s->tokens_count; i++) {
+        TRY(import_token(c, &s->tokens[i], msg));
+    }
+    for (size_t i = 0; i < s->revoked_count; i++) {
+        TRY(import_revoked(c, &s->revoked[i], msg));
+    }
+    for (size_t i = 0; i < s->settings_count; i++) {
+        TRY(texts_put(&c->settings, CATALOG_SETTINGS_MAX, "setting", s->settings[i].key, s->settings[i].value, msg));
+    }
+    for (size_t i = 0; i < s->schedulers_count; i++) {
+        const struct pair *p = &s->schedulers[i];
+        TRY(texts_put(&c->schedulers, CATALOG_SCHEDULERS_MAX, "scheduler", p->key, p->value, msg));
+    }
+    return status_ok();
+}
+
+struct status catalog_import(struct catalog *c, const struct state *s, struct errmsg *msg)
+{
+    catalog_close(c);
+    struct status status = import_all(c, s, msg);
+    if (!status_is_ok(status)) {
+        catalog_close(c);
+        return status_of(STATUS_CORRUPT);
+    }
+    c->index = s->index;
+    c->time_ms = s->time_ms;
+    return status_ok();
+}
+
+/* ---- Digest ---- */
+
+static uint64_t fnv(uint64_t h, const void *data, size_t size)
+{
+    const uint8_t *p = data;
+    for (size_t i = 0; i < size; i++) {
+        h = (h ^ p[i]) * UINT64_C(0x100000001b3);
+    }
+    return h;
+}
+
+static uint64_t fnv_text(uint64_t h, const char *text)
+{
+    return fnv(h, text, strlen(text) + 1);
+}
+
+/* Field by field: struct padding is not part of the state. */
+uint64_t catalog_digest(const struct catalog *c)
+{
+    uint64_t h = UINT64_C(0xcbf29ce484222325);
+    h = fnv(h, &c->index, sizeof c->index);
+    h = fnv(h, &c->time_ms, sizeof c->time_ms);
+    for (struct catalog_function *f = c->functions; f != NULL; f = f->hh.next) {
+        h = fnv_text(h, f->name);
+        h = fnv(h, &f->current, sizeof f->current);
+        h = fnv(h, &f->index, sizeof f->index);
+        struct catalog_revision *r;
+        DL_FOREACH(f->revisions, r)
+        {
+            h = fnv(h, &r->id, sizeof r->id);
+            h = fnv(h, &r->index, sizeof r->index);
+        }
+    }
+    for (struct catalog_node *n = c->nodes; n != NULL; n = n->hh.next) {
+        h = fnv_text(h, n->name);
+        h = fnv(h, &n->mode, sizeof n->mode);
+    }
+    for (struct catalog_token *t = c->tokens; t != NULL; t = t->hh.next) {
+        h = fnv_text(h, t->id);
+        h = fnv_text(h, t->used_by);
+        h = fnv(h, &t->expires_ms, sizeof t->expires_ms);
+    }
+    for (struct catalog_revoked *r = c->revoked; r != NULL; r = r->hh.next) {
+        h = fnv_text(h, r->what);
+    }
+    for (struct catalog_setting *s = c->settings; s != NULL; s = s->hh.next) {
+        h = fnv_text(fnv_text(h, s->key), s->value);
+    }
+    for (struct catalog_setting *s = c->schedulers; s != NULL; s = s->hh.next) {
+        h = fnv_text(fnv_text(h, s->key), s->value);
+    }
+    return h;
+}

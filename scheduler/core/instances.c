@@ -1,0 +1,518 @@
+/* Instances and the functions' soft side: starting, stopping, adopting, scaling. */
+#include "scheduler/core/autoscale.h"
+#include "scheduler/core/core_internal.h"
+#include "scheduler/core/placement.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { REFUSED_BACKOFF_MS = 200, START_GUARD_MS = 15000 };
+
+struct runtime *runtime_find(const struct core *c, const char *name)
+{
+    struct runtime *f;
+    HASH_FIND_STR(c->runtimes, name, f);
+    return f;
+}
+
+struct instance *instance_find(const struct core *c, struct id128 id)
+{
+    struct instance *i;
+    HASH_FIND(hh, c->instances, &id, sizeof id, i);
+    return i;
+}
+
+static bool is_current(const struct instance *i)
+{
+    const struct catalog_revision *current = i->function->current;
+    return current != NULL && digest_compare(&i->revision, &current->id) == 0;
+}
+
+static bool node_draining(const struct core *c, const struct node *n)
+{
+    const struct catalog_node *known = catalog_node_find(&c->catalog, n->name);
+    return known != NULL && known->mode == NODE_MODE_DRAINING;
+}
+
+bool instance_usable(const struct instance *i)
+{
+    return i->state == INSTANCE_READY && is_current(i) && i->node->peer != 0 && !i->leaving;
+}
+
+void instance_refile(struct instance *i)
+{
+    struct runtime *f = i->function;
+    bool want = instance_usable(i) && i->inflight + i->foreign < i->concurrency;
+    if (i->in_free) {
+        DL_DELETE2(f->free, i, free_prev, free_next);
+        i->in_free = false;
+    }
+    if (want) {
+        /* Most recently used first, so that the surplus stays idle and can stop. */
+        DL_PREPEND2(f->free, i, free_prev, free_next);
+        i->in_free = true;
+    }
+}
+
+static void recount(struct runtime *f)
+{
+    f->starting = 0;
+    f->ready = 0;
+    struct instance *i;
+    DL_FOREACH(f->instances, i)
+    {
+        f->starting += is_current(i) && i->state == INSTANCE_STARTING;
+        f->ready += is_current(i) && i->state == INSTANCE_READY;
+    }
+}
+
+/* ---- Life of one instance ---- */
+
+static struct instance *instance_new(struct core *c, struct core_time now, struct runtime *f, struct node *n,
+                                     struct id128 id, const struct digest *revision)
+{
+    struct instance *i = mem_must(mem_zalloc(1, sizeof *i));
+    i->id = id;
+    i->function = f;
+    i->node = n;
+    i->revision = *revision;
+    i->state = INSTANCE_STARTING;
+    i->created_us = now.mono_us;
+    i->used_us = now.mono_us;
+    HASH_ADD(hh, c->instances, id, sizeof i->id, i);
+    DL_APPEND(f->instances, i);
+    n->instances++;
+    return i;
+}
+
+static void charge(struct instance *i, uint32_t cpu_millis, uint64_t memory_bytes)
+{
+    i->cpu_millis = cpu_millis;
+    i->memory_bytes = memory_bytes;
+    i->node->cpu_used_millis += cpu_millis;
+    i->node->memory_used_bytes += memory_bytes;
+}
+
+static void send_stop(struct core *c, uint64_t peer, struct id128 id, bool kill, const char *reason)
+{
+    const struct message m = {
+        .type = MESSAGE_STOP, .term = c->term, .stop = {.instance = id, .kill = kill, .reason = reason}};
+    c->env.send(c->env.data, peer, &m);
+}
+
+static void instance_stop(struct core *c, struct core_time now, struct instance *i, const char *reason)
+{
+    if (i->state == INSTANCE_STOPPING) {
+        return;
+    }
+    i->state = INSTANCE_STOPPING;
+    i->stop_sent_us = now.mono_us;
+    c->stats.instances_stopped++;
+    instance_refile(i);
+    recount(i->function);
+    journal_add(c, now, i->function->name, "stop an instance on %s: %s", i->node->name, reason);
+    send_stop(c, i->node->peer, i->id, false, reason);
+}
+
+static void instance_remove(struct core *c, struct instance *i)
+{
+    struct runtime *f = i->function;
+    CHECK(i->calls == NULL);
+    i->state = INSTANCE_ENDED;
+    instance_refile(i);
+    DL_DELETE(f->instances, i);
+    HASH_DEL(c->instances, i);
+    CHECK(i->node->instances > 0);
+    i->node->instances--;
+    i->node->cpu_used_millis -= i->cpu_millis;
+    i->node->memory_used_bytes -= i->memory_bytes;
+    mem_free(i);
+    recount(f);
+}
+
+static bool refused_by_agent(enum status_code code)
+{
+    return code == STATUS_LIMIT || code == STATUS_CONFLICT || code == STATUS_UNAVAILABLE;
+}
+
+/* A start failed: wait before the next, twice as long each time; with nobody else to serve, those who wait are told why. */
+static void start_failed(struct core *c, struct core_time now, struct runtime *f, enum status_code code,
+                         const char *message)
+{
+    if (refused_by_agent(code)) {
+        f->backoff_until_us = now.mono_us + REFUSED_BACKOFF_MS * 1000;
+        return;
+    }
+    c->stats.starts_failed++;
+    uint64_t backoff_ms = START_BACKOFF_MS_MIN;
+    for (uint32_t n = 0; n < f->failures && backoff_ms < START_BACKOFF_MS_MAX; n++) {
+        backoff_ms *= 2;
+    }
+    if (backoff_ms > START_BACKOFF_MS_MAX) {
+        backoff_ms = START_BACKOFF_MS_MAX;
+    }
+    f->failures++;
+    f->backoff_until_us = now.mono_us + backoff_ms * 1000;
+    if (f->ready == 0 && f->starting == 0) {
+        char text[REASON_BYTES_MAX];
+        (void)snprintf(text, sizeof text, "an instance could not start: %s", message);
+        calls_fail_queue(c, now, f, code == STATUS_OK ? STATUS_CRASHED : code, text);
+    }
+}
+
+void instance_gone(struct core *c, struct core_time now, struct instance *i, enum status_code code,
+                   const char *message)
+{
+    struct runtime *f = i->function;
+    bool starting = i->state == INSTANCE_STARTING;
+    bool wanted = i->state != INSTANCE_STOPPING;
+    if (wanted) {
+        char text[ID_STRING_BYTES];
+        id_format(i->id, INSTANCE_PREFIX, text);
+        journal_add(c, now, f->name, "instance %s on %s ended: %s", text, i->node->name, message);
+    }
+    calls_fail_instance(c, now, i, code == STATUS_OK ? STATUS_CRASHED : code, message);
+    bool current = is_current(i);
+    instance_remove(c, i);
+    if (starting && current) {
+        start_failed(c, now, f, code, message);
+    }
+    instances_scale(c, now, f);
+    runtime_release(c, f);
+}
+
+void instances_event(struct core *c, struct core_time now, struct node *n, const struct instance_report *r,
+                     enum status_code code)
+{
+    struct instance *i = instance_find(c, r->instance);
+    if (i == NULL || i->node != n) {
+        c->stats.reports_stale++;
+        if (r->state != INSTANCE_ENDED) {
+            send_stop(c, n->peer, r->instance, true, "not known to the leader");
+        }
+        return;
+    }
+    if (r->state == INSTANCE_ENDED) {
+        instance_gone(c, now, i, code, r->message[0] != '\0' ? r->message : status_text(code));
+        return;
+    }
+    if (r->state == INSTANCE_READY && i->state == INSTANCE_STARTING) {
+        i->state = INSTANCE_READY;
+        i->startup_us = r->startup_us;
+        i->used_us = now.mono_us;
+        i->function->failures = 0;
+        i->function->backoff_until_us = 0;
+        recount(i->function);
+        instance_refile(i);
+        calls_dispatch(c, now, i->function);
+    }
+}
+
+/* ---- Reports of a whole node ---- */
+
+static void adopt(struct core *c, struct core_time now, struct node *n, const struct instance_report *r)
+{
+    struct runtime *f = runtime_find(c, r->function);
+    bool wanted = f != NULL && f->current != NULL && digest_compare(&f->current->id, &r->revision) == 0;
+    bool alive = r->state == INSTANCE_READY || r->state == INSTANCE_STARTING;
+    if (!wanted || !alive || r->concurrency == 0 || HASH_COUNT(c->instances) >= CORE_INSTANCES_MAX) {
+        if (r->state != INSTANCE_ENDED) {
+            send_stop(c, n->peer, r->instance, false, "of no current revision");
+        }
+        return;
+    }
+    struct instance *i = instance_new(c, now, f, n, r->instance, &r->revision);
+    i->concurrency = r->concurrency;
+    i->state = r->state;
+    i->startup_us = r->startup_us;
+    charge(i, r->cpu_millis, r->memory_bytes);
+    journal_add(c, now, f->name, "adopted an instance on %s", n->name);
+}
+
+static bool in_report(const struct node_register *r, struct id128 id)
+{
+    for (size_t k = 0; k < r->instances_count; k++) {
+        if (id_compare(r->instances[k].instance, id) == 0 && r->instances[k].state != INSTANCE_ENDED) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool attempt_reported(const struct node_register *r, const struct work *w)
+{
+    for (size_t k = 0; k < r->attempts_count; k++) {
+        if (id_compare(r->attempts[k].invocation, w->id) == 0 && r->attempts[k].attempt == w->attempt) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Calls that ran here but that the agent no longer knows, and attempts it runs that nobody here waits for. */
+static void sync_attempts(struct core *c, struct core_time now, struct node *n, const struct node_register *r)
+{
+    for (struct instance *i = c->instances; i != NULL; i = i->hh.next) {
+        if (i->node != n) {
+            continue;
+        }
+        i->foreign = 0;
+        struct work *w, *next;
+        DL_FOREACH_SAFE(i->calls, w, next)
+        {
+            if (!attempt_reported(r, w)) {
+                calls_fail_one(c, now, w, STATUS_UNKNOWN,
+                               "the agent restarted while the call ran; it may have been done");
+            }
+        }
+    }
+    for (size_t k = 0; k < r->attempts_count; k++) {
+        struct instance *i = instance_find(c, r->attempts[k].instance);
+        struct work *w;
+        HASH_FIND(hh, c->calls, &r->attempts[k].invocation, sizeof(struct id128), w);
+        bool ours = w != NULL && w->instance == i;
+        if (i != NULL && i->node == n && !ours && i->inflight + i->foreign < i->concurrency) {
+            i->foreign++;
+        }
+    }
+}
+
+void instances_reported(struct core *c, struct core_time now, struct node *n, const struct node_register *r)
+{
+    struct instance *i, *next;
+    HASH_ITER(hh, c->instances, i, next)
+    {
+        if (i->node == n && !in_report(r, i->id)) {
+            instance_gone(c, now, i, i->state == INSTANCE_STARTING ? STATUS_UNAVAILABLE : STATUS_UNKNOWN,
+                          "the instance was gone when its agent reported");
+        }
+    }
+    for (size_t k = 0; k < r->instances_count; k++) {
+        const struct instance_report *report = &r->instances[k];
+        i = instance_find(c, report->instance);
+        if (i == NULL) {
+            adopt(c, now, n, report);
+        } else if (i->node == n) {
+            instances_event(c, now, n, report, STATUS_OK);
+        }
+    }
+    sync_attempts(c, now, n, r);
+    for (i = c->instances; i != NULL; i = i->hh.next) {
+        if (i->node == n) {
+            recount(i->function);
+            instance_refile(i);
+        }
+    }
+    for (struct runtime *f = c->runtimes; f != NULL; f = f->hh.next) {
+        calls_dispatch(c, now, f);
+    }
+}
+
+/* ---- Scaling ---- */
+
+static size_t view_nodes(const struct core *c, struct placement_node **out, struct node ***nodes)
+{
+    size_t count = HASH_COUNT(c->nodes);
+    *out = mem_must(mem_zalloc(count + 1, sizeof **out));
+    *nodes = mem_must(mem_zalloc(count + 1, sizeof **nodes));
+    size_t k = 0;
+    for (struct node *n = c->nodes; n != NULL; n = n->hh.next, k++) {
+        const struct catalog_node *known = catalog_node_find(&c->catalog, n->name);
+        (*nodes)[k] = n;
+        (*out)[k] = (struct placement_node){.name = n->name,
+                                            .ready = node_ready(n),
+                                            .mode = known == NULL ? NODE_MODE_NORMAL : known->mode,
+                                            .cpu_millis = n->cpu_millis,
+                                            .cpu_used_millis = n->cpu_used_millis,
+                                            .memory_bytes = n->memory_bytes,
+                                            .memory_used_bytes = n->memory_used_bytes,
+                                            .labels = n->labels,
+                                            .labels_count = n->labels_count};
+    }
+    return count;
+}
+
+static void start_one(struct core *c, struct core_time now, struct runtime *f, struct node *n)
+{
+    const struct function_spec *spec = &f->current->spec;
+    struct instance *i = instance_new(c, now, f, n, core_new_id(c, now), &f->current->id);
+    i->concurrency = spec->concurrency;
+    charge(i, spec->cpu_millis, spec->memory_bytes);
+    c->stats.cold_starts++;
+    recount(f);
+    struct function_spec copy = *spec;
+    const struct message m = {.type = MESSAGE_START,
+                              .term = c->term,
+                              .start = {.instance = i->id, .revision = i->revision, .spec = &copy}};
+    c->env.send(c->env.data, n->peer, &m);
+}
+
+static bool settled(const struct core *c, struct core_time now)
+{
+    if (now.mono_us >= c->settle_until_us) {
+        return true;
+    }
+    for (const struct catalog_node *k = c->catalog.nodes; k != NULL; k = k->hh.next) {
+        const struct node *n = node_find(c, k->name);
+        if (n == NULL || !n->registered) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void instances_scale(struct core *c, struct core_time now, struct runtime *f)
+{
+    if (!c->leader || f->current == NULL) {
+        return;
+    }
+    const struct function_spec *spec = &f->current->spec;
+    const struct autoscale_view view = {.queued = f->queued,
+                                        .starting = f->starting,
+                                        .ready = f->ready,
+                                        .concurrency = spec->concurrency,
+                                        .scale_min = spec->scale_min,
+                                        .scale_max = spec->scale_max,
+                                        .backoff = now.mono_us < f->backoff_until_us};
+    uint32_t wanted = autoscale_start(&view);
+    if (wanted == 0 || !settled(c, now)) {
+        return;
+    }
+    struct placement_node *nodes;
+    struct node **of;
+    size_t count = view_nodes(c, &nodes, &of);
+    for (; wanted > 0 && HASH_COUNT(c->instances) < CORE_INSTANCES_MAX; wanted--) {
+        struct placement_reasons why;
+        int at = placement_choose(nodes, count, spec, &why);
+        if (at < 0) {
+            char text[REASON_BYTES_MAX];
+            placement_explain(&why, count, text, sizeof text);
+            if (!f->pending_logged) {
+                journal_add(c, now, f->name, "no node fits an instance: %s", text);
+                f->pending_logged = true;
+            }
+            break;
+        }
+        start_one(c, now, f, of[at]);
+        nodes[at].cpu_used_millis += spec->cpu_millis;
+        nodes[at].memory_used_bytes += spec->memory_bytes;
+        f->pending_logged = false;
+        journal_add(c, now, f->name, "start an instance on %s: %u queued, %u starting, %u ready", of[at]->name,
+                    f->queued, f->starting, f->ready);
+    }
+    mem_free(nodes);
+    mem_free(of);
+}
+
+static void tick_instance(struct core *c, struct core_time now, struct instance *i)
+{
+    struct runtime *f = i->function;
+    bool idle = i->inflight + i->foreign == 0;
+    bool leaving = node_draining(c, i->node);
+    if (leaving != i->leaving) {
+        i->leaving = leaving;
+        instance_refile(i);
+    }
+    if (i->state == INSTANCE_STOPPING && now.mono_us - i->stop_sent_us > STOP_REPEAT_MS * 1000) {
+        i->stop_sent_us = now.mono_us;
+        send_stop(c, i->node->peer, i->id, true, "again");
+    } else if (i->state == INSTANCE_STARTING) {
+        uint64_t limit_ms = START_GUARD_MS + (is_current(i) ? f->current->spec.startup_timeout_ms : 0);
+        if (now.mono_us - i->created_us > limit_ms * 1000) {
+            send_stop(c, i->node->peer, i->id, true, "did not become ready in time");
+            instance_gone(c, now, i, STATUS_TIMEOUT, "it did not become ready in time");
+        }
+    } else if (i->state == INSTANCE_READY && idle && !is_current(i)) {
+        instance_stop(c, now, i, "of no current revision");
+    } else if (i->state == INSTANCE_READY && idle && leaving) {
+        instance_stop(c, now, i, "the node is draining");
+    } else if (i->state == INSTANCE_READY && idle) {
+        const struct autoscale_view view = {.queued = f->queued,
+                                            .ready = f->ready,
+                                            .concurrency = i->concurrency,
+                                            .scale_min = f->current->spec.scale_min,
+                                            .scale_max = f->current->spec.scale_max};
+        if (autoscale_may_stop(&view, (now.mono_us - i->used_us) / 1000, f->current->spec.idle_ms)) {
+            instance_stop(c, now, i, "idle for scaling.idle");
+        }
+    }
+}
+
+void instances_tick(struct core *c, struct core_time now)
+{
+    struct instance *i, *next;
+    HASH_ITER(hh, c->instances, i, next)
+    {
+        tick_instance(c, now, i);
+    }
+    struct runtime *f, *next_runtime;
+    HASH_ITER(hh, c->runtimes, f, next_runtime)
+    {
+        instances_scale(c, now, f);
+        calls_dispatch(c, now, f);
+        runtime_release(c, f);
+    }
+}
+
+/* ---- Functions ---- */
+
+void runtime_release(struct core *c, struct runtime *f)
+{
+    if (f->current == NULL && f->instances == NULL && f->queue == NULL) {
+        HASH_DEL(c->runtimes, f);
+        mem_free(f);
+    }
+}
+
+void runtimes_sync(struct core *c, struct core_time now)
+{
+    struct runtime *f, *next;
+    HASH_ITER(hh, c->runtimes, f, next)
+    {
+        const struct catalog_function *known = catalog_function_find(&c->catalog, f->name);
+        f->current = known == NULL ? NULL : catalog_current(known);
+    }
+    for (struct catalog_function *k = c->catalog.functions; k != NULL; k = k->hh.next) {
+        f = runtime_find(c, k->name);
+        if (f == NULL) {
+            f = mem_must(mem_zalloc(1, sizeof *f));
+            memcpy(f->name, k->name, sizeof f->name);
+            HASH_ADD_STR(c->runtimes, name, f);
+        }
+        const struct catalog_revision *current = catalog_current(k);
+        if (f->current != current) {
+            f->failures = 0;
+            f->backoff_until_us = 0;
+        }
+        f->current = current;
+    }
+    HASH_ITER(hh, c->runtimes, f, next)
+    {
+        if (f->current == NULL) {
+            calls_fail_queue(c, now, f, STATUS_NOT_FOUND, "the function was deleted");
+        }
+        struct instance *i;
+        DL_FOREACH(f->instances, i)
+        {
+            instance_refile(i);
+        }
+        recount(f);
+        runtime_release(c, f);
+    }
+}
+
+void instances_clear(struct core *c)
+{
+    struct instance *i, *next;
+    HASH_ITER(hh, c->instances, i, next)
+    {
+        instance_remove(c, i);
+    }
+    struct runtime *f, *next_runtime;
+    HASH_ITER(hh, c->runtimes, f, next_runtime)
+    {
+        CHECK(f->queue == NULL);
+        HASH_DEL(c->runtimes, f);
+        mem_free(f);
+    }
+}

@@ -1,0 +1,319 @@
+/* What people ask: each question is a row of a table and is answered with records, which the command line prints as a table or JSON. */
+#include "scheduler/core/core_internal.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { FIELDS_MAX = 24, VALUE_TEXT = 0, VALUE_NUMBER = 1, VALUE_BOOL = 2 };
+
+/* Records under construction; everything lives in the arena. */
+struct table {
+    struct arena arena;
+    struct record *rows;
+    size_t count, capacity;
+};
+
+static void row_begin(struct table *t)
+{
+    if (t->count == t->capacity) {
+        size_t capacity = t->capacity == 0 ? 16 : 2 * t->capacity;
+        struct record *rows = mem_must(arena_zalloc(&t->arena, capacity, sizeof *rows));
+        if (t->count > 0) {
+            memcpy(rows, t->rows, t->count * sizeof *rows);
+        }
+        t->rows = rows;
+        t->capacity = capacity;
+    }
+    struct record *r = &t->rows[t->count++];
+    r->fields = mem_must(arena_zalloc(&t->arena, FIELDS_MAX, sizeof *r->fields));
+    r->fields_count = 0;
+}
+
+static void put(struct table *t, const char *key, uint32_t kind, const char *value)
+{
+    struct record *r = &t->rows[t->count - 1];
+    CHECK(r->fields_count < FIELDS_MAX);
+    r->fields[r->fields_count++] =
+        (struct pair){.key = key, .value = mem_must(arena_text(&t->arena, value, strlen(value))), .value_kind = kind};
+}
+
+static void put_number(struct table *t, const char *key, uint64_t value)
+{
+    char text[24];
+    (void)snprintf(text, sizeof text, "%" PRIu64, value);
+    put(t, key, VALUE_NUMBER, text);
+}
+
+static void put_bool(struct table *t, const char *key, bool value)
+{
+    put(t, key, VALUE_BOOL, value ? "true" : "false");
+}
+
+static void put_digest(struct table *t, const char *key, const struct digest *d)
+{
+    char text[DIGEST_STRING_BYTES];
+    digest_format(d, text);
+    put(t, key, VALUE_TEXT, text);
+}
+
+static void put_id(struct table *t, const char *key, struct id128 id, char prefix)
+{
+    char text[ID_STRING_BYTES];
+    id_format(id, prefix, text);
+    put(t, key, VALUE_TEXT, text);
+}
+
+/* ---- Questions ---- */
+
+static uint32_t instances_of(const struct runtime *f)
+{
+    uint32_t count = 0;
+    struct instance *i;
+    DL_FOREACH(f->instances, i)
+    {
+        count++;
+    }
+    return count;
+}
+
+static void function_row(const struct core *c, struct table *t, const struct catalog_function *f)
+{
+    const struct catalog_revision *r = catalog_current(f);
+    const struct runtime *soft = runtime_find(c, f->name);
+    row_begin(t);
+    put(t, "name", VALUE_TEXT, f->name);
+    put(t, "runtime", VALUE_TEXT, r->spec.runtime);
+    put_digest(t, "revision", &f->current);
+    put_number(t, "index", f->index);
+    put_number(t, "instances", soft == NULL ? 0 : instances_of(soft));
+    put_number(t, "ready", soft == NULL ? 0 : soft->ready);
+    put_number(t, "starting", soft == NULL ? 0 : soft->starting);
+    put_number(t, "queued", soft == NULL ? 0 : soft->queued);
+}
+
+static struct status ask_functions(const struct core *c, const struct query *q, struct table *t, struct errmsg *msg)
+{
+    (void)q;
+    (void)msg;
+    for (struct catalog_function *f = c->catalog.functions; f != NULL; f = f->hh.next) {
+        function_row(c, t, f);
+    }
+    return status_ok();
+}
+
+static struct status find_function(const struct core *c, const char *name, const struct catalog_function **out,
+                                   struct errmsg *msg)
+{
+    *out = catalog_function_find(&c->catalog, name);
+    return *out != NULL ? status_ok() : status_fail(msg, STATUS_NOT_FOUND, "no function is named %.80s", name);
+}
+
+static struct status ask_function(const struct core *c, const struct query *q, struct table *t, struct errmsg *msg)
+{
+    const struct catalog_function *f;
+    TRY(find_function(c, q->name, &f, msg));
+    const struct function_spec *s = &catalog_current(f)->spec;
+    function_row(c, t, f);
+    put(t, "handler", VALUE_TEXT, s->handler);
+    put_number(t, "cpu_millis", s->cpu_millis);
+    put_number(t, "memory_bytes", s->memory_bytes);
+    put_number(t, "tmp_bytes", s->tmp_bytes);
+    put_number(t, "processes_max", s->processes_max);
+    put_number(t, "scale_min", s->scale_min);
+    put_number(t, "scale_max", s->scale_max);
+    put_number(t, "concurrency", s->concurrency);
+    put_number(t, "idle_ms", s->idle_ms);
+    put_number(t, "queue_max", s->queue_max);
+    put_number(t, "timeout_ms", s->timeout_ms);
+    put_number(t, "startup_timeout_ms", s->startup_timeout_ms);
+    put_number(t, "package_bytes", s->package_bytes);
+    return status_ok();
+}
+
+static struct status ask_history(const struct core *c, const struct query *q, struct table *t, struct errmsg *msg)
+{
+    const struct catalog_function *f;
+    TRY(find_function(c, q->name, &f, msg));
+    struct catalog_revision *r;
+    DL_FOREACH(f->revisions, r)
+    {
+        row_begin(t);
+        put_digest(t, "revision", &r->id);
+        put_number(t, "index", r->index);
+        put_number(t, "time_ms", r->time_ms);
+        put_bool(t, "current", digest_compare(&r->id, &f->current) == 0);
+    }
+    return status_ok();
+}
+
+static const char *node_state(const struct core *c, const struct catalog_node *k)
+{
+    const struct node *n = node_find(c, k->name);
+    if (n == NULL || n->lost) {
+        return "lost";
+    }
+    if (n->peer == 0) {
+        return "suspect";
+    }
+    if (!n->registered) {
+        return "joining";
+    }
+    return k->mode == NODE_MODE_CORDONED ? "cordoned" : k->mode == NODE_MODE_DRAINING ? "draining" : "ready";
+}
+
+static void node_row(const struct core *c, struct table *t, const struct catalog_node *k)
+{
+    const struct node *n = node_find(c, k->name);
+    row_begin(t);
+    put(t, "name", VALUE_TEXT, k->name);
+    put(t, "state", VALUE_TEXT, node_state(c, k));
+    put_number(t, "instances", n == NULL ? 0 : n->instances);
+    put_number(t, "cpu_millis", n == NULL ? 0 : n->cpu_millis);
+    put_number(t, "cpu_reserved_millis", n == NULL ? 0 : n->cpu_used_millis);
+    put_number(t, "cpu_used_millis", n == NULL ? 0 : n->beat.cpu_used_millis);
+    put_number(t, "memory_bytes", n == NULL ? 0 : n->memory_bytes);
+    put_number(t, "memory_reserved_bytes", n == NULL ? 0 : n->memory_used_bytes);
+    put_number(t, "memory_used_bytes", n == NULL ? 0 : n->beat.memory_used_bytes);
+}
+
+static struct status ask_nodes(const struct core *c, const struct query *q, struct table *t, struct errmsg *msg)
+{
+    (void)q;
+    (void)msg;
+    for (struct catalog_node *k = c->catalog.nodes; k != NULL; k = k->hh.next) {
+        node_row(c, t, k);
+    }
+    return status_ok();
+}
+
+static struct status ask_node(const struct core *c, const struct query *q, struct table *t, struct errmsg *msg)
+{
+    const struct catalog_node *k = catalog_node_find(&c->catalog, q->name);
+    if (k == NULL) {
+        return status_fail(msg, STATUS_NOT_FOUND, "no node is named %.80s; see skep node list", q->name);
+    }
+    node_row(c, t, k);
+    const struct node *n = node_find(c, k->name);
+    if (n == NULL) {
+        return status_ok();
+    }
+    put_number(t, "load1_milli", n->beat.load1_milli);
+    put_number(t, "psi_cpu_milli", n->beat.psi_cpu_milli);
+    put_number(t, "psi_memory_milli", n->beat.psi_memory_milli);
+    put_number(t, "psi_io_milli", n->beat.psi_io_milli);
+    put_number(t, "disk_free_bytes", n->beat.disk_free_bytes);
+    char labels[REASON_BYTES_MAX] = "";
+    size_t used = 0;
+    for (size_t i = 0; i < n->labels_count && used < sizeof labels; i++) {
+        used += (size_t)snprintf(labels + used, sizeof labels - used, "%s%s=%s", i == 0 ? "" : ",", n->labels[i].key,
+                                 n->labels[i].value);
+    }
+    put(t, "labels", VALUE_TEXT, labels);
+    return status_ok();
+}
+
+static struct status ask_instances(const struct core *c, const struct query *q, struct table *t, struct errmsg *msg)
+{
+    (void)msg;
+    static const char *const states[] = {"", "starting", "ready", "stopping", "ended"};
+    for (struct instance *i = c->instances; i != NULL; i = i->hh.next) {
+        if (q->name[0] != '\0' && strcmp(q->name, i->function->name) != 0) {
+            continue;
+        }
+        row_begin(t);
+        put_id(t, "instance", i->id, INSTANCE_PREFIX);
+        put(t, "function", VALUE_TEXT, i->function->name);
+        put(t, "node", VALUE_TEXT, i->node->name);
+        put(t, "state", VALUE_TEXT, states[i->state]);
+        put_number(t, "running", i->inflight + i->foreign);
+        put_number(t, "concurrency", i->concurrency);
+        put_number(t, "startup_us", i->startup_us);
+        put_number(t, "memory_bytes", i->usage.memory_bytes);
+        put_number(t, "memory_peak_bytes", i->usage.memory_peak_bytes);
+        put_number(t, "cpu_us", i->usage.cpu_us);
+        put_digest(t, "revision", &i->revision);
+    }
+    return status_ok();
+}
+
+static struct status ask_tokens(const struct core *c, const struct query *q, struct table *t, struct errmsg *msg)
+{
+    (void)q;
+    (void)msg;
+    for (struct catalog_token *k = c->catalog.tokens; k != NULL; k = k->hh.next) {
+        row_begin(t);
+        put(t, "token", VALUE_TEXT, k->id);
+        put(t, "role", VALUE_TEXT, k->role);
+        put(t, "name", VALUE_TEXT, k->name);
+        put_number(t, "expires_ms", k->expires_ms);
+        put(t, "used_by", VALUE_TEXT, k->used_by);
+    }
+    return status_ok();
+}
+
+static struct status ask_revoked(const struct core *c, const struct query *q, struct table *t, struct errmsg *msg)
+{
+    (void)q;
+    (void)msg;
+    for (struct catalog_revoked *r = c->catalog.revoked; r != NULL; r = r->hh.next) {
+        row_begin(t);
+        put(t, "revoked", VALUE_TEXT, r->what);
+        put(t, "reason", VALUE_TEXT, r->reason);
+        put_number(t, "time_ms", r->time_ms);
+    }
+    return status_ok();
+}
+
+/* The journal, oldest first; name filters by subject. */
+static struct status ask_why(const struct core *c, const struct query *q, struct table *t, struct errmsg *msg)
+{
+    (void)msg;
+    uint64_t first = c->journal_count > CORE_JOURNAL_MAX ? c->journal_count - CORE_JOURNAL_MAX : 0;
+    for (uint64_t k = first; k < c->journal_count; k++) {
+        const struct journal_entry *e = &c->journal[k % CORE_JOURNAL_MAX];
+        if (q->name[0] != '\0' && strcmp(e->subject, q->name) != 0 && strstr(e->text, q->name) == NULL) {
+            continue;
+        }
+        row_begin(t);
+        put_number(t, "time_ms", e->unix_ms);
+        put(t, "subject", VALUE_TEXT, e->subject);
+        put(t, "decision", VALUE_TEXT, e->text);
+    }
+    return status_ok();
+}
+
+static const struct {
+    const char *what;
+    struct status (*ask)(const struct core *c, const struct query *q, struct table *t, struct errmsg *msg);
+} questions[] = {
+    {"functions", ask_functions}, {"function", ask_function}, {"history", ask_history},
+    {"nodes", ask_nodes},         {"node", ask_node},         {"instances", ask_instances},
+    {"tokens", ask_tokens},       {"revoked", ask_revoked},   {"why", ask_why},
+};
+
+void query_receive(struct core *c, struct core_time now, uint64_t peer, const struct message *m)
+{
+    (void)now;
+    if (!c->leader) {
+        send_not_leader(c, peer, m);
+        return;
+    }
+    struct table t = {0};
+    struct errmsg msg = {.text = ""};
+    struct status s = status_fail(&msg, STATUS_INVALID, "no such question: %.60s", m->query.what);
+    for (size_t i = 0; i < sizeof questions / sizeof questions[0]; i++) {
+        if (strcmp(questions[i].what, m->query.what) == 0) {
+            s = questions[i].ask(c, &m->query, &t, &msg);
+            break;
+        }
+    }
+    const struct message answer = {.type = MESSAGE_RECORDS,
+                                   .request = m->request,
+                                   .records = {.code = s.code,
+                                               .message = msg.text,
+                                               .rows = status_is_ok(s) ? t.rows : NULL,
+                                               .rows_count = status_is_ok(s) ? t.count : 0}};
+    c->env.send(c->env.data, peer, &answer);
+    arena_close(&t.arena);
+}
