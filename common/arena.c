@@ -36,7 +36,12 @@ void *arena_alloc(struct arena *a, size_t bytes)
     if (bytes > max - a->bytes) {
         return NULL;
     }
+    /* What it takes counts, not what was asked for: many one-byte texts must not take 16 times
+     * bytes_max. */
     size_t need = (bytes + ARENA_ALIGN - 1) & ~(size_t)(ARENA_ALIGN - 1);
+    if (need > max - a->bytes) {
+        return NULL;
+    }
     struct arena_block *b = a->head;
     if (b == NULL || need > b->size - b->used) {
         b = block_new(a, need);
@@ -46,7 +51,7 @@ void *arena_alloc(struct arena *a, size_t bytes)
     }
     void *p = b->data + b->used;
     b->used += need;
-    a->bytes += bytes;
+    a->bytes += need;
     CHECK(b->used <= b->size);
     return p;
 }

@@ -9,7 +9,8 @@ enum { ID_TIME_BITS = 48, BASE32_BITS = 5 };
 struct id128 id_make(uint64_t now_ms, uint64_t high_random, uint64_t low_random)
 {
     return (struct id128){
-        .high = (now_ms & ((UINT64_C(1) << ID_TIME_BITS) - 1)) << (64 - ID_TIME_BITS) | (high_random & 0xFFFF),
+        .high = (now_ms & ((UINT64_C(1) << ID_TIME_BITS) - 1)) << (64 - ID_TIME_BITS) |
+                (high_random & 0xFFFF),
         .low = low_random,
     };
 }
@@ -39,24 +40,6 @@ void id_format(struct id128 id, char prefix, char out[ID_STRING_BYTES])
     out[ID_STRING_BYTES - 1] = '\0';
 }
 
-struct status id_parse(const char *text, char prefix, struct id128 *out, struct errmsg *msg)
-{
-    if (strnlen(text, ID_STRING_BYTES) != ID_STRING_BYTES - 1 || text[0] != prefix || text[1] != '-') {
-        return status_fail(msg, STATUS_INVALID, "\"%.40s\" is not an id of the form %c-XXXXXXXXXXXXXXXXXXXXXXXXXX", text,
-                           prefix);
-    }
-    unsigned __int128 v = 0;
-    for (int i = 0; i < ID_TEXT_BYTES; i++) {
-        const char *at = strchr(base32, text[ID_PREFIX_BYTES + i]);
-        if (at == NULL || (i == 0 && at - base32 > 7)) {
-            return status_fail(msg, STATUS_INVALID, "\"%s\" is not an id: character %d", text, i + 1 + ID_PREFIX_BYTES);
-        }
-        v = v << BASE32_BITS | (unsigned)(at - base32);
-    }
-    *out = (struct id128){.high = (uint64_t)(v >> 64), .low = (uint64_t)v};
-    return status_ok();
-}
-
 /* A copy that is safe to print: bytes outside printable ASCII become \xNN; long texts are cut. */
 static void quote(const char *text, size_t size, char *out, size_t out_size)
 {
@@ -76,13 +59,39 @@ static void quote(const char *text, size_t size, char *out, size_t out_size)
     out[used] = '\0';
 }
 
+struct status id_parse(const char *text, char prefix, struct id128 *out, struct errmsg *msg)
+{
+    if (strnlen(text, ID_STRING_BYTES) != ID_STRING_BYTES - 1 || text[0] != prefix ||
+        text[1] != '-') {
+        char quoted[80];
+        quote(text, strnlen(text, sizeof quoted), quoted, sizeof quoted);
+        return status_fail(msg, STATUS_INVALID,
+                           "\"%s\" is not an id of the form %c-XXXXXXXXXXXXXXXXXXXXXXXXXX", quoted,
+                           prefix);
+    }
+    unsigned __int128 v = 0;
+    for (int i = 0; i < ID_TEXT_BYTES; i++) {
+        const char *at = strchr(base32, text[ID_PREFIX_BYTES + i]);
+        if (at == NULL || (i == 0 && at - base32 > 7)) {
+            char quoted[80];
+            quote(text, ID_STRING_BYTES - 1, quoted, sizeof quoted);
+            return status_fail(msg, STATUS_INVALID, "\"%s\" is not an id: character %d", quoted,
+                               i + 1 + ID_PREFIX_BYTES);
+        }
+        v = v << BASE32_BITS | (unsigned)(at - base32);
+    }
+    *out = (struct id128){.high = (uint64_t)(v >> 64), .low = (uint64_t)v};
+    return status_ok();
+}
+
 static bool name_char(char c, bool first)
 {
     bool alnum = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
     return alnum || (!first && (c == '.' || c == '_' || c == '-'));
 }
 
-struct status name_parse(const char *what, const char *text, size_t size, struct name *out, struct errmsg *msg)
+struct status name_parse(const char *what, const char *text, size_t size, struct name *out,
+                         struct errmsg *msg)
 {
     char quoted[80];
     quote(text, size, quoted, sizeof quoted);
@@ -90,13 +99,14 @@ struct status name_parse(const char *what, const char *text, size_t size, struct
         return status_fail(msg, STATUS_INVALID, "%s is empty", what);
     }
     if (size > NAME_BYTES_MAX) {
-        return status_fail(msg, STATUS_LIMIT, "%s \"%s\" has %zu bytes, at most %d are allowed", what, quoted, size,
-                           NAME_BYTES_MAX);
+        return status_fail(msg, STATUS_LIMIT, "%s \"%s\" has %zu bytes, at most %d are allowed",
+                           what, quoted, size, NAME_BYTES_MAX);
     }
     for (size_t i = 0; i < size; i++) {
         if (!name_char(text[i], i == 0)) {
             return status_fail(msg, STATUS_INVALID,
-                               "%s \"%s\" may hold only a-z, 0-9, '.', '_' and '-', and starts with a letter or digit",
+                               "%s \"%s\" may hold only a-z, 0-9, '.', '_' and '-', and starts "
+                               "with a letter or digit",
                                what, quoted);
         }
     }
@@ -128,13 +138,19 @@ struct status digest_parse(const char *text, struct digest *out, struct errmsg *
 {
     struct digest parsed;
     if (strnlen(text, DIGEST_STRING_BYTES) != DIGEST_STRING_BYTES - 1) {
-        return status_fail(msg, STATUS_INVALID, "\"%.70s\" is not a SHA-256 digest of 64 hex digits", text);
+        char quoted[80];
+        quote(text, strnlen(text, sizeof quoted), quoted, sizeof quoted);
+        return status_fail(msg, STATUS_INVALID, "\"%s\" is not a SHA-256 digest of 64 hex digits",
+                           quoted);
     }
     for (int i = 0; i < DIGEST_BYTES; i++) {
         int high = hex_value(text[2 * i]);
         int low = hex_value(text[2 * i + 1]);
         if (high < 0 || low < 0) {
-            return status_fail(msg, STATUS_INVALID, "\"%s\" is not a SHA-256 digest: digit %d", text, 2 * i + 1);
+            char quoted[80];
+            quote(text, DIGEST_STRING_BYTES - 1, quoted, sizeof quoted);
+            return status_fail(msg, STATUS_INVALID, "\"%s\" is not a SHA-256 digest: digit %d",
+                               quoted, 2 * i + 1);
         }
         parsed.v[i] = (uint8_t)(high << 4 | low);
     }

@@ -1,5 +1,7 @@
 #include "common/log.h"
 
+#include "common/utf8.h"
+
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -7,7 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Written once by log_open before threads exist, read everywhere: the one piece of process-wide state besides main.c. */
+/* Written once by log_open before threads exist, read everywhere: the one piece of process-wide
+ * state besides main.c. */
 static struct {
     const char *component;
     enum log_level level;
@@ -53,7 +56,8 @@ static void put_text(struct line *l, const char *text)
     }
 }
 
-__attribute__((format(printf, 2, 3))) static void put_format(struct line *l, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static void put_format(struct line *l, const char *format,
+                                                             ...)
 {
     char small[64];
     va_list args;
@@ -63,19 +67,42 @@ __attribute__((format(printf, 2, 3))) static void put_format(struct line *l, con
     put_text(l, small);
 }
 
+/* Whole or not at all, so that a cut line ends between two characters. */
+static void put_bytes(struct line *l, const char *bytes, size_t size)
+{
+    if (l->cut || size > l->size - l->used) {
+        l->cut = true;
+        return;
+    }
+    memcpy(l->out + l->used, bytes, size);
+    l->used += size;
+}
+
+/* The controls of terminals above ASCII, U+0080 to U+009F, as UTF-8. */
+static bool high_control(const char *text, size_t size)
+{
+    return size == 2 && (unsigned char)text[0] == 0xC2 && (unsigned char)text[1] < 0xA0;
+}
+
+/* Bytes that are not UTF-8 become \u00NN: a line is valid JSON whatever a peer calls itself. */
 static void put_quoted(struct line *l, const char *text)
 {
     put_char(l, '"');
-    for (; *text != '\0'; text++) {
+    while (*text != '\0') {
         unsigned char c = (unsigned char)*text;
+        size_t size = utf8_size(text);
         if (c == '"' || c == '\\') {
-            put_char(l, '\\');
-            put_char(l, (char)c);
-        } else if (c < ' ' || c == 0x7F) {
+            const char escaped[] = {'\\', (char)c};
+            put_bytes(l, escaped, sizeof escaped);
+        } else if (size == 0 || c < ' ' || c == 0x7F) {
             put_format(l, "\\u%04x", c);
+            size = 1;
+        } else if (high_control(text, size)) {
+            put_format(l, "\\u%04x", (unsigned char)text[1]);
         } else {
-            put_char(l, (char)c);
+            put_bytes(l, text, size);
         }
+        text += size;
     }
     put_char(l, '"');
 }
@@ -138,8 +165,23 @@ static void put_field(struct line *l, enum log_format format, const struct log_f
     }
 }
 
-size_t log_line(char *out, size_t out_size, enum log_format format, uint64_t unix_us, enum log_level level,
-                const char *component, const char *event, const struct log_field *fields, size_t count)
+/* A JSON line that does not fit ends before the field that would break it, so that it stays valid
+ * JSON. */
+static void put_fields(struct line *l, enum log_format format, const struct log_field *fields,
+                       size_t count)
+{
+    for (size_t i = 0; i < count && !l->cut; i++) {
+        size_t before = l->used;
+        put_field(l, format, &fields[i]);
+        if (l->cut && format == LOG_FORMAT_JSON) {
+            l->used = before;
+        }
+    }
+}
+
+size_t log_line(char *out, size_t out_size, enum log_format format, uint64_t unix_us,
+                enum log_level level, const char *component, const char *event,
+                const struct log_field *fields, size_t count)
 {
     static const char tail[] = "...\n";
     if (out_size <= sizeof tail + 2) {
@@ -151,23 +193,14 @@ size_t log_line(char *out, size_t out_size, enum log_format format, uint64_t uni
     (void)gmtime_r(&seconds, &tm);
     char stamp[48];
     size_t stamp_size = strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%S", &tm);
-    (void)snprintf(stamp + stamp_size, sizeof stamp - stamp_size, ".%06uZ", (unsigned)(unix_us % 1000000));
+    (void)snprintf(stamp + stamp_size, sizeof stamp - stamp_size, ".%06uZ",
+                   (unsigned)(unix_us % 1000000));
 
     put_text(&l, format == LOG_FORMAT_JSON ? "{" : "");
     const struct log_field head[] = {LOG_STR("time", stamp), LOG_STR("level", level_names[level]),
                                      LOG_STR("component", component), LOG_STR("event", event)};
-    for (size_t i = 0; i < sizeof head / sizeof head[0]; i++) {
-        put_field(&l, format, &head[i]);
-    }
-    /* A JSON line that does not fit ends before the field that would break it, so that it stays valid JSON. */
-    for (size_t i = 0; i < count; i++) {
-        size_t before = l.used;
-        put_field(&l, format, &fields[i]);
-        if (l.cut && format == LOG_FORMAT_JSON) {
-            l.used = before;
-            break;
-        }
-    }
+    put_fields(&l, format, head, sizeof head / sizeof head[0]);
+    put_fields(&l, format, fields, count);
     size_t used = l.used;
     if (format == LOG_FORMAT_JSON) {
         out[used++] = '}';
@@ -179,13 +212,15 @@ size_t log_line(char *out, size_t out_size, enum log_format format, uint64_t uni
     return used + strlen(end);
 }
 
-void log_write(enum log_level level, const char *event, const struct log_field *fields, size_t count)
+void log_write(enum log_level level, const char *event, const struct log_field *fields,
+               size_t count)
 {
     struct timespec now;
     (void)clock_gettime(CLOCK_REALTIME, &now);
     uint64_t unix_us = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
     char line[LOG_LINE_BYTES_MAX];
-    size_t used = log_line(line, sizeof line, sink.format, unix_us, level, sink.component, event, fields, count);
+    size_t used = log_line(line, sizeof line, sink.format, unix_us, level, sink.component, event,
+                           fields, count);
     /* A log that cannot be written has nowhere to say so. */
     ssize_t written = write(sink.fd, line, used);
     (void)written;

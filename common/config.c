@@ -1,0 +1,621 @@
+#include "common/config.h"
+
+#include "common/check.h"
+#include "common/mem.h"
+#include "common/yamldoc.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/sysinfo.h>
+
+/* ---- Values ---- */
+
+/* HOST of HOST:PORT: a name, an IPv4 address, or an IPv6 address in brackets. */
+static bool host_ok(const char *host, size_t size)
+{
+    bool six = size > 2 && host[0] == '[' && host[size - 1] == ']';
+    for (size_t i = six ? 1 : 0; i < (six ? size - 1 : size); i++) {
+        char c = host[i];
+        bool alnum = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+        if (!alnum && c != '.' && (six ? c != ':' : c != '-')) {
+            return false;
+        }
+    }
+    return size > 0;
+}
+
+struct status address_check(const char *text, uint16_t port_min, struct errmsg *msg)
+{
+    size_t size = strlen(text);
+    char quoted[QUOTE_STRING_BYTES];
+    text_quote(text, size, quoted);
+    if (size > CONFIG_ADDRESS_BYTES_MAX) {
+        return status_fail(msg, STATUS_LIMIT, "an address has at most %d bytes, this has %zu",
+                           CONFIG_ADDRESS_BYTES_MAX, size);
+    }
+    const char *colon = strrchr(text, ':');
+    uint64_t port = 0;
+    if (colon == NULL || !host_ok(text, (size_t)(colon - text)) ||
+        !status_is_ok(unit_parse(UNIT_COUNT, colon + 1, strlen(colon + 1), &port, NULL))) {
+        return status_fail(msg, STATUS_INVALID, "\"%s\" is not of the form HOST:PORT", quoted);
+    }
+    if (port < port_min || port > UINT16_MAX) {
+        return status_fail(msg, STATUS_INVALID,
+                           "the port of \"%s\" is out of range; %u to %u are allowed", quoted,
+                           port_min, UINT16_MAX);
+    }
+    return status_ok();
+}
+
+struct status path_check(const char *text, struct errmsg *msg)
+{
+    size_t size = strlen(text);
+    char quoted[QUOTE_STRING_BYTES];
+    text_quote(text, size, quoted);
+    if (size > CONFIG_PATH_BYTES_MAX) {
+        return status_fail(msg, STATUS_LIMIT, "a path has at most %d bytes, this has %zu",
+                           CONFIG_PATH_BYTES_MAX, size);
+    }
+    if (text[0] != '/') {
+        return status_fail(msg, STATUS_INVALID, "\"%s\" is not an absolute path", quoted);
+    }
+    return status_ok();
+}
+
+enum text_kind { TEXT_NAME, TEXT_PATH, TEXT_ADDRESS, TEXT_LISTEN };
+
+/* One text: checked, then moved from the loaded struct into the result; names are copied. */
+struct text_row {
+    const char *path;
+    enum text_kind kind;
+    size_t text_offset;
+    size_t out_offset;
+};
+#define TEXT_ROW(path_, kind_, raw_, raw_member, out_, out_member)                                 \
+    {                                                                                              \
+        (path_), (kind_), offsetof(raw_, raw_member), offsetof(out_, out_member)                   \
+    }
+
+static struct status text_take(const struct text_row *row, char **text, void *out,
+                               struct errmsg *msg)
+{
+    switch (row->kind) {
+    case TEXT_NAME:
+        return name_parse("the name", *text, strlen(*text), out, msg);
+    case TEXT_PATH:
+        TRY(path_check(*text, msg));
+        break;
+    case TEXT_ADDRESS:
+    case TEXT_LISTEN:
+        TRY(address_check(*text, row->kind == TEXT_LISTEN ? 0 : 1, msg));
+        break;
+    }
+    memcpy(out, text, sizeof *text);
+    *text = NULL;
+    return status_ok();
+}
+
+static struct status texts_take(const struct yamldoc *d, const struct text_row *rows, size_t count,
+                                void *raw, void *out, struct errmsg *msg)
+{
+    for (size_t i = 0; i < count; i++) {
+        char **text = (char **)(void *)((uint8_t *)raw + rows[i].text_offset);
+        if (*text != NULL) {
+            struct status s = text_take(&rows[i], text, (uint8_t *)out + rows[i].out_offset, msg);
+            TRY(yamldoc_blame(d, rows[i].path, s, msg));
+        }
+    }
+    return status_ok();
+}
+
+/* The row of names that holds text, into *out. */
+static struct status word_take(const struct yamldoc *d, const char *path, const char *const *words,
+                               const char *text, unsigned *out, struct errmsg *msg)
+{
+    char all[QUOTE_STRING_BYTES] = "";
+    if (text == NULL) {
+        return status_ok();
+    }
+    for (unsigned i = 0; words[i] != NULL; i++) {
+        if (strcmp(words[i], text) == 0) {
+            *out = i;
+            return status_ok();
+        }
+        size_t used = strlen(all);
+        (void)snprintf(all + used, sizeof all - used, "%s%s", used > 0 ? ", " : "", words[i]);
+    }
+    char quoted[QUOTE_STRING_BYTES];
+    text_quote(text, strlen(text), quoted);
+    return yamldoc_fail(d, path, STATUS_INVALID, msg, "\"%s\" is not one of %s", quoted, all);
+}
+
+/* ---- Parts that both daemons have ---- */
+
+struct raw_log {
+    char *level;
+    char *format;
+};
+
+static const cyaml_schema_field_t log_fields[] = {
+    YAMLDOC_TEXT("level", struct raw_log, level),
+    YAMLDOC_TEXT("format", struct raw_log, format),
+    CYAML_FIELD_END,
+};
+
+static struct status log_take(const struct yamldoc *d, const struct raw_log *raw,
+                              struct config_log *out, struct errmsg *msg)
+{
+    static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
+    static const char *const formats[] = {"kv", "json", NULL};
+    unsigned level = LOG_LEVEL_INFO;
+    unsigned format = LOG_FORMAT_KV;
+    TRY(word_take(d, "log.level", levels, raw->level, &level, msg));
+    TRY(word_take(d, "log.format", formats, raw->format, &format, msg));
+    *out = (struct config_log){(enum log_level)level, (enum log_format)format};
+    return status_ok();
+}
+
+static void identity_close(struct config_identity *id)
+{
+    mem_free(id->ca);
+    mem_free(id->cert);
+    mem_free(id->key);
+}
+
+/* ---- The scheduler ---- */
+
+struct raw_peer {
+    char *id;
+    char *address;
+};
+
+struct raw_raft {
+    char *election_timeout;
+    char *heartbeat;
+};
+
+struct raw_limits {
+    char *connections;
+    char *send_queue;
+    char *mailbox;
+    char *chunks;
+};
+
+struct raw_scheduler {
+    char *cluster, *id, *listen, *advertise, *data, *ca, *cert, *key, *ca_key;
+    struct raw_peer *peers;
+    uint32_t peers_count;
+    struct raw_raft raft;
+    struct raw_limits limits;
+    struct raw_log log;
+};
+
+static const cyaml_schema_field_t peer_fields[] = {
+    YAMLDOC_REQUIRED_TEXT("id", struct raw_peer, id),
+    YAMLDOC_REQUIRED_TEXT("address", struct raw_peer, address),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_value_t peer_schema = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct raw_peer, peer_fields)};
+
+static const cyaml_schema_field_t raft_fields[] = {
+    YAMLDOC_TEXT("election_timeout", struct raw_raft, election_timeout),
+    YAMLDOC_TEXT("heartbeat", struct raw_raft, heartbeat),
+    CYAML_FIELD_END,
+};
+
+static const cyaml_schema_field_t scheduler_limits_fields[] = {
+    YAMLDOC_TEXT("connections", struct raw_limits, connections),
+    YAMLDOC_TEXT("send_queue", struct raw_limits, send_queue),
+    YAMLDOC_TEXT("mailbox", struct raw_limits, mailbox),
+    YAMLDOC_TEXT("chunks", struct raw_limits, chunks),
+    CYAML_FIELD_END,
+};
+
+static const cyaml_schema_field_t scheduler_fields[] = {
+    YAMLDOC_REQUIRED_TEXT("cluster", struct raw_scheduler, cluster),
+    YAMLDOC_REQUIRED_TEXT("id", struct raw_scheduler, id),
+    YAMLDOC_REQUIRED_TEXT("listen", struct raw_scheduler, listen),
+    YAMLDOC_TEXT("advertise", struct raw_scheduler, advertise),
+    YAMLDOC_REQUIRED_TEXT("data", struct raw_scheduler, data),
+    YAMLDOC_REQUIRED_TEXT("ca", struct raw_scheduler, ca),
+    YAMLDOC_REQUIRED_TEXT("cert", struct raw_scheduler, cert),
+    YAMLDOC_REQUIRED_TEXT("key", struct raw_scheduler, key),
+    YAMLDOC_TEXT("ca_key", struct raw_scheduler, ca_key),
+    CYAML_FIELD_SEQUENCE("peers", CYAML_FLAG_POINTER, struct raw_scheduler, peers, &peer_schema, 1,
+                         CONFIG_SCHEDULERS_MAX),
+    YAMLDOC_PART("raft", struct raw_scheduler, raft, raft_fields),
+    YAMLDOC_PART("limits", struct raw_scheduler, limits, scheduler_limits_fields),
+    YAMLDOC_PART("log", struct raw_scheduler, log, log_fields),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_value_t scheduler_schema = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct raw_scheduler, scheduler_fields)};
+
+static const struct text_row scheduler_texts[] = {
+    TEXT_ROW("cluster", TEXT_NAME, struct raw_scheduler, cluster, struct scheduler_config, cluster),
+    TEXT_ROW("id", TEXT_NAME, struct raw_scheduler, id, struct scheduler_config, id),
+    TEXT_ROW("listen", TEXT_LISTEN, struct raw_scheduler, listen, struct scheduler_config, listen),
+    TEXT_ROW("advertise", TEXT_ADDRESS, struct raw_scheduler, advertise, struct scheduler_config,
+             advertise),
+    TEXT_ROW("data", TEXT_PATH, struct raw_scheduler, data, struct scheduler_config, data),
+    TEXT_ROW("ca", TEXT_PATH, struct raw_scheduler, ca, struct scheduler_config, identity.ca),
+    TEXT_ROW("cert", TEXT_PATH, struct raw_scheduler, cert, struct scheduler_config, identity.cert),
+    TEXT_ROW("key", TEXT_PATH, struct raw_scheduler, key, struct scheduler_config, identity.key),
+    TEXT_ROW("ca_key", TEXT_PATH, struct raw_scheduler, ca_key, struct scheduler_config, ca_key),
+};
+
+static const struct yamldoc_number scheduler_numbers[] = {
+    YAMLDOC_NUMBER("raft.election_timeout", struct raw_scheduler, raft.election_timeout,
+                   UNIT_DURATION, CONFIG_ELECTION_TIMEOUT_MS_MIN, CONFIG_ELECTION_TIMEOUT_MS_MAX,
+                   struct scheduler_config, election_timeout_ms),
+    YAMLDOC_NUMBER("raft.heartbeat", struct raw_scheduler, raft.heartbeat, UNIT_DURATION,
+                   CONFIG_HEARTBEAT_MS_MIN, CONFIG_HEARTBEAT_MS_MAX, struct scheduler_config,
+                   heartbeat_ms),
+    YAMLDOC_NUMBER("limits.connections", struct raw_scheduler, limits.connections, UNIT_COUNT,
+                   CONFIG_CONNECTIONS_MIN, CONFIG_CONNECTIONS_MAX, struct scheduler_config,
+                   connections_max),
+    YAMLDOC_NUMBER("limits.send_queue", struct raw_scheduler, limits.send_queue, UNIT_BYTES,
+                   CONFIG_QUEUE_BYTES_MIN, CONFIG_QUEUE_BYTES_MAX, struct scheduler_config,
+                   send_queue_bytes),
+    YAMLDOC_NUMBER("limits.mailbox", struct raw_scheduler, limits.mailbox, UNIT_BYTES,
+                   CONFIG_QUEUE_BYTES_MIN, CONFIG_QUEUE_BYTES_MAX, struct scheduler_config,
+                   mailbox_bytes),
+    YAMLDOC_NUMBER("limits.chunks", struct raw_scheduler, limits.chunks, UNIT_BYTES,
+                   CONFIG_CHUNK_BYTES_MIN, CONFIG_CHUNK_BYTES_MAX, struct scheduler_config,
+                   chunk_bytes_max),
+};
+
+void scheduler_config_close(struct scheduler_config *c)
+{
+    if (c == NULL) {
+        return;
+    }
+    mem_free(c->listen);
+    mem_free(c->advertise);
+    mem_free(c->data);
+    identity_close(&c->identity);
+    mem_free(c->ca_key);
+    for (size_t i = 0; i < c->peers_count; i++) {
+        mem_free(c->peers[i].address);
+    }
+    mem_free(c->peers);
+    mem_free(c);
+}
+
+static struct status peer_take(const struct yamldoc *d, struct scheduler_config *c,
+                               struct raw_peer *raw, struct errmsg *msg)
+{
+    struct config_peer *p = &c->peers[c->peers_count];
+    char path[YAMLDOC_PATH_BYTES];
+    (void)snprintf(path, sizeof path, "peers[%zu].id", c->peers_count);
+    TRY(yamldoc_blame(d, path, name_parse("the name", raw->id, strlen(raw->id), &p->id, msg), msg));
+    for (size_t i = 0; i < c->peers_count; i++) {
+        if (strcmp(c->peers[i].id.text, p->id.text) == 0) {
+            return yamldoc_fail(d, path, STATUS_INVALID, msg, "%s is given twice", p->id.text);
+        }
+    }
+    (void)snprintf(path, sizeof path, "peers[%zu].address", c->peers_count);
+    TRY(yamldoc_blame(d, path, address_check(raw->address, 1, msg), msg));
+    for (size_t i = 0; i < c->peers_count; i++) {
+        if (strcmp(c->peers[i].address, raw->address) == 0) {
+            return yamldoc_fail(d, path, STATUS_INVALID, msg, "%s is given twice", raw->address);
+        }
+    }
+    if (strcmp(p->id.text, c->id.text) == 0) {
+        c->bootstrap = true;
+        if (strcmp(raw->address, c->advertise) != 0) {
+            return yamldoc_fail(d, path, STATUS_INVALID, msg,
+                                "is this scheduler's, but differs from its advertised address %s",
+                                c->advertise);
+        }
+    }
+    p->address = raw->address;
+    raw->address = NULL;
+    c->peers_count++;
+    return status_ok();
+}
+
+static struct status scheduler_fill(const struct yamldoc *d, struct raw_scheduler *raw,
+                                    struct scheduler_config *c, struct errmsg *msg)
+{
+    *c = (struct scheduler_config){
+        .election_timeout_ms = CONFIG_ELECTION_TIMEOUT_MS_DEFAULT,
+        .heartbeat_ms = CONFIG_HEARTBEAT_MS_DEFAULT,
+        .connections_max = CONFIG_CONNECTIONS_DEFAULT,
+        .send_queue_bytes = CONFIG_QUEUE_BYTES_DEFAULT,
+        .mailbox_bytes = CONFIG_QUEUE_BYTES_DEFAULT,
+        .chunk_bytes_max = CONFIG_SCHEDULER_CHUNK_BYTES_DEFAULT,
+    };
+    TRY(texts_take(d, scheduler_texts, sizeof scheduler_texts / sizeof scheduler_texts[0], raw, c,
+                   msg));
+    if (c->advertise == NULL) {
+        struct status s = address_check(c->listen, 1, msg);
+        if (!status_is_ok(s)) {
+            return yamldoc_fail(d, "advertise", STATUS_INVALID, msg,
+                                "is needed when listen has port 0");
+        }
+        c->advertise = mem_strdup(c->listen);
+    }
+    c->peers = mem_zalloc(raw->peers_count, sizeof c->peers[0]);
+    if (c->peers == NULL || c->advertise == NULL) {
+        return status_of(STATUS_NOMEM);
+    }
+    for (uint32_t i = 0; i < raw->peers_count; i++) {
+        TRY(peer_take(d, c, &raw->peers[i], msg));
+    }
+    TRY(yamldoc_numbers(d, scheduler_numbers,
+                        sizeof scheduler_numbers / sizeof scheduler_numbers[0], raw, c, msg));
+    if (c->heartbeat_ms * CONFIG_HEARTBEATS_MIN > c->election_timeout_ms) {
+        return yamldoc_fail(
+            d, "raft.heartbeat", STATUS_INVALID, msg,
+            "%ums is too long for an election timeout of %ums, which must hold %d heartbeats",
+            c->heartbeat_ms, c->election_timeout_ms, CONFIG_HEARTBEATS_MIN);
+    }
+    return log_take(d, &raw->log, &c->log, msg);
+}
+
+/* ---- The agent ---- */
+
+struct raw_capacity {
+    char *cpu;
+    char *memory;
+};
+
+struct raw_cells {
+    char *cgroup;
+    char *root;
+};
+
+struct raw_agent {
+    char *cluster, *name, *data, *ca, *cert, *key, *lease;
+    char **schedulers;
+    uint32_t schedulers_count;
+    struct raw_capacity capacity;
+    struct raw_cells cells;
+    struct raw_limits limits;
+    struct raw_log log;
+};
+
+static const cyaml_schema_field_t capacity_fields[] = {
+    YAMLDOC_TEXT("cpu", struct raw_capacity, cpu),
+    YAMLDOC_TEXT("memory", struct raw_capacity, memory),
+    CYAML_FIELD_END,
+};
+
+static const cyaml_schema_field_t cells_fields[] = {
+    YAMLDOC_TEXT("cgroup", struct raw_cells, cgroup),
+    YAMLDOC_TEXT("root", struct raw_cells, root),
+    CYAML_FIELD_END,
+};
+
+static const cyaml_schema_field_t agent_limits_fields[] = {
+    YAMLDOC_TEXT("chunks", struct raw_limits, chunks),
+    CYAML_FIELD_END,
+};
+
+static const cyaml_schema_value_t address_schema = {
+    CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char, 1, YAMLDOC_BYTES_MAX)};
+
+static const cyaml_schema_field_t agent_fields[] = {
+    YAMLDOC_REQUIRED_TEXT("cluster", struct raw_agent, cluster),
+    YAMLDOC_REQUIRED_TEXT("name", struct raw_agent, name),
+    CYAML_FIELD_SEQUENCE("schedulers", CYAML_FLAG_POINTER, struct raw_agent, schedulers,
+                         &address_schema, 1, CONFIG_SCHEDULERS_MAX),
+    YAMLDOC_REQUIRED_TEXT("data", struct raw_agent, data),
+    YAMLDOC_REQUIRED_TEXT("ca", struct raw_agent, ca),
+    YAMLDOC_REQUIRED_TEXT("cert", struct raw_agent, cert),
+    YAMLDOC_REQUIRED_TEXT("key", struct raw_agent, key),
+    YAMLDOC_PART("capacity", struct raw_agent, capacity, capacity_fields),
+    CYAML_FIELD_IGNORE("labels", CYAML_FLAG_OPTIONAL),
+    YAMLDOC_PART("cells", struct raw_agent, cells, cells_fields),
+    YAMLDOC_TEXT("lease", struct raw_agent, lease),
+    YAMLDOC_PART("limits", struct raw_agent, limits, agent_limits_fields),
+    YAMLDOC_PART("log", struct raw_agent, log, log_fields),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_value_t agent_schema = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct raw_agent, agent_fields)};
+
+static const struct text_row agent_texts[] = {
+    TEXT_ROW("cluster", TEXT_NAME, struct raw_agent, cluster, struct agent_config, cluster),
+    TEXT_ROW("name", TEXT_NAME, struct raw_agent, name, struct agent_config, name),
+    TEXT_ROW("data", TEXT_PATH, struct raw_agent, data, struct agent_config, data),
+    TEXT_ROW("ca", TEXT_PATH, struct raw_agent, ca, struct agent_config, identity.ca),
+    TEXT_ROW("cert", TEXT_PATH, struct raw_agent, cert, struct agent_config, identity.cert),
+    TEXT_ROW("key", TEXT_PATH, struct raw_agent, key, struct agent_config, identity.key),
+    TEXT_ROW("cells.root", TEXT_PATH, struct raw_agent, cells.root, struct agent_config,
+             cells_root),
+};
+
+static const struct yamldoc_number agent_numbers[] = {
+    YAMLDOC_NUMBER("capacity.cpu", struct raw_agent, capacity.cpu, UNIT_CPU, CONFIG_CPU_MILLIS_MIN,
+                   CONFIG_CPU_MILLIS_MAX, struct agent_config, cpu_millis),
+    YAMLDOC_NUMBER("capacity.memory", struct raw_agent, capacity.memory, UNIT_BYTES,
+                   CONFIG_MEMORY_BYTES_MIN, CONFIG_MEMORY_BYTES_MAX, struct agent_config,
+                   memory_bytes),
+    YAMLDOC_NUMBER("lease", struct raw_agent, lease, UNIT_DURATION, CONFIG_LEASE_MS_MIN,
+                   CONFIG_LEASE_MS_MAX, struct agent_config, lease_ms),
+    YAMLDOC_NUMBER("limits.chunks", struct raw_agent, limits.chunks, UNIT_BYTES,
+                   CONFIG_CHUNK_BYTES_MIN, CONFIG_CHUNK_BYTES_MAX, struct agent_config,
+                   chunk_bytes_max),
+};
+
+void agent_config_close(struct agent_config *c)
+{
+    if (c == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < c->schedulers_count; i++) {
+        mem_free(c->schedulers[i]);
+    }
+    mem_free(c->schedulers);
+    mem_free(c->data);
+    identity_close(&c->identity);
+    text_pairs_close(c->labels, c->labels_count);
+    mem_free(c->cells_root);
+    mem_free(c);
+}
+
+static struct status schedulers_take(const struct yamldoc *d, struct raw_agent *raw,
+                                     struct agent_config *c, struct errmsg *msg)
+{
+    for (uint32_t i = 0; i < raw->schedulers_count; i++) {
+        char path[YAMLDOC_PATH_BYTES];
+        (void)snprintf(path, sizeof path, "schedulers[%u]", i);
+        TRY(yamldoc_blame(d, path, address_check(raw->schedulers[i], 1, msg), msg));
+        for (uint32_t k = 0; k < i; k++) {
+            if (strcmp(raw->schedulers[i], raw->schedulers[k]) == 0) {
+                return yamldoc_fail(d, path, STATUS_INVALID, msg, "%s is given twice",
+                                    raw->schedulers[i]);
+            }
+        }
+    }
+    c->schedulers = raw->schedulers;
+    c->schedulers_count = raw->schedulers_count;
+    raw->schedulers = NULL;
+    raw->schedulers_count = 0;
+    return status_ok();
+}
+
+static struct status labels_take(const struct yamldoc *d, struct agent_config *c,
+                                 struct errmsg *msg)
+{
+    const struct yamlnode *n = yamldoc_find(d, "labels");
+    if (n == NULL) {
+        return status_ok();
+    }
+    if (n->kind != YAMLNODE_MAP) {
+        return yamldoc_fail(d, "labels", STATUS_INVALID, msg,
+                            "must be a mapping of keys to values");
+    }
+    if (n->count > CONFIG_LABELS_MAX) {
+        return yamldoc_fail(d, "labels", STATUS_LIMIT, msg,
+                            "has %u entries, at most %d are allowed", n->count, CONFIG_LABELS_MAX);
+    }
+    for (const struct yamlnode *l = n->first; l != NULL; l = l->next) {
+        char path[YAMLDOC_PATH_BYTES];
+        (void)snprintf(path, sizeof path, "labels.%s", l->key);
+        if (l->kind != YAMLNODE_SCALAR) {
+            return yamldoc_fail(d, path, STATUS_INVALID, msg, "must be a single value");
+        }
+        TRY(yamldoc_blame(d, path, label_check(l->key, l->text, msg), msg));
+        TRY(text_pairs_put(&c->labels, &c->labels_count, l->key, l->text));
+    }
+    return status_ok();
+}
+
+/* What this machine has, as far as we may use it. */
+static void capacity_default(struct agent_config *c)
+{
+    cpu_set_t set;
+    struct sysinfo info;
+    int cpus = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    c->cpu_millis = (uint32_t)cpus * 1000;
+    c->memory_bytes =
+        sysinfo(&info) == 0 ? (uint64_t)info.totalram * info.mem_unit : CONFIG_MEMORY_BYTES_MIN;
+}
+
+static struct status agent_fill(const struct yamldoc *d, struct raw_agent *raw,
+                                struct agent_config *c, struct errmsg *msg)
+{
+    static const char *const cgroups[] = {"auto", "off", NULL};
+    *c = (struct agent_config){
+        .lease_ms = CONFIG_LEASE_MS_DEFAULT,
+        .chunk_bytes_max = CONFIG_AGENT_CHUNK_BYTES_DEFAULT,
+    };
+    capacity_default(c);
+    TRY(texts_take(d, agent_texts, sizeof agent_texts / sizeof agent_texts[0], raw, c, msg));
+    TRY(schedulers_take(d, raw, c, msg));
+    TRY(yamldoc_numbers(d, agent_numbers, sizeof agent_numbers / sizeof agent_numbers[0], raw, c,
+                        msg));
+    TRY(labels_take(d, c, msg));
+    unsigned cgroup = CELLS_CGROUP_AUTO;
+    TRY(word_take(d, "cells.cgroup", cgroups, raw->cells.cgroup, &cgroup, msg));
+    c->cells_cgroup = (enum cells_cgroup)cgroup;
+    return log_take(d, &raw->log, &c->log, msg);
+}
+
+/* ---- Loading ---- */
+
+/* Says so once, where a failure was for want of memory. */
+static struct status nomem_named(const struct yamldoc *d, struct status s, struct errmsg *msg)
+{
+    return s.code == STATUS_NOMEM ? status_fail(msg, STATUS_NOMEM, "%s: out of memory", d->name)
+                                  : s;
+}
+
+/* Takes the document. */
+static struct status scheduler_take(struct yamldoc *d, struct scheduler_config **out,
+                                    struct errmsg *msg)
+{
+    void *raw = NULL;
+    struct scheduler_config *c = NULL;
+    struct status s = yamldoc_load(d, &scheduler_schema, &raw, msg);
+    if (status_is_ok(s)) {
+        c = mem_zalloc(1, sizeof *c);
+        s = c != NULL ? scheduler_fill(d, raw, c, msg) : status_of(STATUS_NOMEM);
+        s = nomem_named(d, s, msg);
+    }
+    yamldoc_unload(&scheduler_schema, raw);
+    yamldoc_close(d);
+    if (!status_is_ok(s)) {
+        scheduler_config_close(c);
+        return s;
+    }
+    *out = c;
+    return status_ok();
+}
+
+struct status scheduler_config_load(const char *path, struct scheduler_config **out,
+                                    struct errmsg *msg)
+{
+    struct yamldoc *d;
+    TRY(yamldoc_open(&d, path, msg));
+    return scheduler_take(d, out, msg);
+}
+
+struct status scheduler_config_parse(const char *name, struct bytes text,
+                                     struct scheduler_config **out, struct errmsg *msg)
+{
+    struct yamldoc *d;
+    TRY(yamldoc_parse(&d, name, text, msg));
+    return scheduler_take(d, out, msg);
+}
+
+/* Takes the document. */
+static struct status agent_take(struct yamldoc *d, struct agent_config **out, struct errmsg *msg)
+{
+    void *raw = NULL;
+    struct agent_config *c = NULL;
+    struct status s = yamldoc_load(d, &agent_schema, &raw, msg);
+    if (status_is_ok(s)) {
+        c = mem_zalloc(1, sizeof *c);
+        s = c != NULL ? agent_fill(d, raw, c, msg) : status_of(STATUS_NOMEM);
+        s = nomem_named(d, s, msg);
+    }
+    yamldoc_unload(&agent_schema, raw);
+    yamldoc_close(d);
+    if (!status_is_ok(s)) {
+        agent_config_close(c);
+        return s;
+    }
+    *out = c;
+    return status_ok();
+}
+
+struct status agent_config_load(const char *path, struct agent_config **out, struct errmsg *msg)
+{
+    struct yamldoc *d;
+    TRY(yamldoc_open(&d, path, msg));
+    return agent_take(d, out, msg);
+}
+
+struct status agent_config_parse(const char *name, struct bytes text, struct agent_config **out,
+                                 struct errmsg *msg)
+{
+    struct yamldoc *d;
+    TRY(yamldoc_parse(&d, name, text, msg));
+    return agent_take(d, out, msg);
+}

@@ -1,0 +1,200 @@
+/* Configuration files: of the scheduler, of the agent, and the command line's contexts. YAML, read
+ * once at start; errors are one line, FILE:LINE: KEY: what is wrong. Unknown keys are errors. Paths
+ * are absolute, addresses HOST:PORT ([HOST]:PORT for IPv6).
+ *
+ * scheduler.yaml
+ *     cluster: prod                   required
+ *     id: s1                          required
+ *     listen: 0.0.0.0:7400            required; port 0 picks one
+ *     advertise: 10.0.0.1:7400        default: listen
+ *     data: /var/lib/skep/scheduler   required
+ *     ca: PATH                        required, and so are cert and key
+ *     ca_key: PATH                    of the scheduler that signs joins
+ *     peers: [{id: s1, address: 10.0.0.1:7400}, ...]   required
+ *     raft: {election_timeout: 500ms, heartbeat: 50ms}
+ *     limits: {connections: 4096, send_queue: 64Mi, mailbox: 64Mi, chunks: 64Gi}
+ *     log: {level: info, format: kv}
+ *
+ * agent.yaml
+ *     cluster: prod                   required
+ *     name: node-7                    required
+ *     schedulers: [10.0.0.1:7400]     required
+ *     data: /var/lib/skep/agent       required
+ *     ca: PATH                        required, and so are cert and key
+ *     capacity: {cpu: 8, memory: 32Gi}    default: the machine's
+ *     labels: {zone: a}
+ *     cells: {cgroup: auto, root: PATH}   cgroup: auto or off; root default: made from /usr
+ *     lease: 10s
+ *     limits: {chunks: 16Gi}
+ *     log: {level: info, format: kv}
+ *
+ * contexts (the command line's):
+ *     current: prod                  default: the only context there is
+ *     contexts: [{name: prod, schedulers: [HOST:PORT], ca: PATH, cert: PATH, key: PATH}]
+ *
+ * Thread: the owner's; no shared state. */
+#ifndef COMMON_CONFIG_H
+#define COMMON_CONFIG_H
+
+#include "common/buffer.h"
+#include "common/ids.h"
+#include "common/log.h"
+#include "common/manifest.h"
+#include "common/status.h"
+
+#include <stdint.h>
+
+enum {
+    CONFIG_PATH_BYTES_MAX = 4095,
+    CONFIG_ADDRESS_BYTES_MAX = 255,
+    CONFIG_SCHEDULERS_MAX = 9,
+    CONFIG_LABELS_MAX = 32,
+    CONFIG_CONTEXTS_MAX = 64,
+};
+
+enum {
+    CONFIG_ELECTION_TIMEOUT_MS_MIN = 50,
+    CONFIG_ELECTION_TIMEOUT_MS_MAX = 60 * 1000,
+    CONFIG_ELECTION_TIMEOUT_MS_DEFAULT = 500,
+    CONFIG_HEARTBEAT_MS_MIN = 5,
+    CONFIG_HEARTBEAT_MS_MAX = 10 * 1000,
+    CONFIG_HEARTBEAT_MS_DEFAULT = 50,
+    CONFIG_HEARTBEATS_MIN = 3, /* in one election timeout */
+    CONFIG_CONNECTIONS_MIN = 8,
+    CONFIG_CONNECTIONS_MAX = 65536,
+    CONFIG_CONNECTIONS_DEFAULT = 4096,
+    CONFIG_LEASE_MS_MIN = 500,
+    CONFIG_LEASE_MS_MAX = 3600 * 1000,
+    CONFIG_LEASE_MS_DEFAULT = 10 * 1000,
+    CONFIG_CPU_MILLIS_MIN = 100,
+    CONFIG_CPU_MILLIS_MAX = 4096 * 1000,
+};
+#define CONFIG_QUEUE_BYTES_MIN (UINT64_C(8) << 20)
+#define CONFIG_QUEUE_BYTES_MAX (UINT64_C(16) << 30)
+#define CONFIG_QUEUE_BYTES_DEFAULT (UINT64_C(64) << 20)
+#define CONFIG_CHUNK_BYTES_MIN (UINT64_C(1) << 20)
+#define CONFIG_CHUNK_BYTES_MAX (UINT64_C(64) << 40)
+#define CONFIG_SCHEDULER_CHUNK_BYTES_DEFAULT (UINT64_C(64) << 30)
+#define CONFIG_AGENT_CHUNK_BYTES_DEFAULT (UINT64_C(16) << 30)
+#define CONFIG_MEMORY_BYTES_MIN (UINT64_C(16) << 20)
+#define CONFIG_MEMORY_BYTES_MAX (UINT64_C(64) << 40)
+
+struct config_log {
+    enum log_level level;
+    enum log_format format;
+};
+
+/* The files of our identity. */
+struct config_identity {
+    char *ca;
+    char *cert;
+    char *key;
+};
+
+struct config_peer {
+    struct name id;
+    char *address;
+};
+
+struct scheduler_config {
+    struct name cluster;
+    struct name id;
+    char *listen;
+    char *advertise; /* equals listen when not given */
+    char *data;
+    struct config_identity identity;
+    char *ca_key; /* NULL: this scheduler signs nothing */
+    /* The schedulers to begin with. bootstrap: this one is among them, so that a first start with
+     * an empty data folder founds the cluster with exactly these members; otherwise it waits until
+     * it is added. */
+    struct config_peer *peers;
+    size_t peers_count;
+    bool bootstrap;
+    uint32_t election_timeout_ms;
+    uint32_t heartbeat_ms;
+    uint32_t connections_max;
+    uint64_t send_queue_bytes;
+    uint64_t mailbox_bytes;
+    uint64_t chunk_bytes_max; /* of the chunk store */
+    struct config_log log;
+};
+
+enum cells_cgroup { CELLS_CGROUP_AUTO, CELLS_CGROUP_OFF };
+
+struct agent_config {
+    struct name cluster;
+    struct name name;
+    char **schedulers;
+    size_t schedulers_count;
+    char *data;
+    struct config_identity identity;
+    uint32_t cpu_millis; /* what the agent may hand out */
+    uint64_t memory_bytes;
+    struct text_pair *labels; /* sorted by key */
+    size_t labels_count;
+    enum cells_cgroup cells_cgroup;
+    char *cells_root; /* a root file system for cells; NULL: made from the host's /usr */
+    uint32_t lease_ms;
+    uint64_t chunk_bytes_max; /* of the code cache */
+    struct config_log log;
+};
+
+/* One cluster the command line can talk to. */
+struct context {
+    char *name;
+    char **schedulers;
+    uint32_t schedulers_count;
+    char *ca;
+    char *cert;
+    char *key;
+};
+
+struct context_config {
+    char *current; /* NULL: none chosen */
+    struct context *contexts;
+    uint32_t contexts_count;
+};
+
+/* Each reads and checks the whole file. *out is heap, ended by its close function. NOT_FOUND,
+ * DENIED, IO, INVALID, LIMIT, NOMEM; the message names file, line and key. The parse functions take
+ * the text from memory; name stands for the file. */
+NODISCARD struct status scheduler_config_load(const char *path, struct scheduler_config **out,
+                                              struct errmsg *msg);
+NODISCARD struct status scheduler_config_parse(const char *name, struct bytes text,
+                                               struct scheduler_config **out, struct errmsg *msg);
+void scheduler_config_close(struct scheduler_config *c); /* frees c; NULL is fine */
+
+NODISCARD struct status agent_config_load(const char *path, struct agent_config **out,
+                                          struct errmsg *msg);
+NODISCARD struct status agent_config_parse(const char *name, struct bytes text,
+                                           struct agent_config **out, struct errmsg *msg);
+void agent_config_close(struct agent_config *c);
+
+NODISCARD struct status context_config_load(const char *path, struct context_config **out,
+                                            struct errmsg *msg);
+NODISCARD struct status context_config_parse(const char *name, struct bytes text,
+                                             struct context_config **out, struct errmsg *msg);
+/* An empty one, to put contexts into. NULL when out of memory. */
+struct context_config *context_config_new(void);
+void context_config_close(struct context_config *c);
+
+/* The context of that name; name NULL: the current one, or the only one. NOT_FOUND with a message
+ * that says what there is. */
+NODISCARD struct status context_find(const struct context_config *c, const char *name,
+                                     const struct context **out, struct errmsg *msg);
+/* Inserts a copy of the context or replaces the one of that name, and makes it the current one when
+ * current is set. INVALID, LIMIT, NOMEM; unchanged then. */
+NODISCARD struct status context_put(struct context_config *c, const struct context *context,
+                                    bool current, struct errmsg *msg);
+/* NOT_FOUND. When it was the current one, none is. */
+NODISCARD struct status context_remove(struct context_config *c, const char *name);
+/* Writes the file atomically (temporary file beside it, fsync, rename), mode 0600. */
+NODISCARD struct status context_config_save(const struct context_config *c, const char *path,
+                                            struct errmsg *msg);
+
+/* Is text HOST:PORT with a port of at least port_min? The message does not name the key. */
+NODISCARD struct status address_check(const char *text, uint16_t port_min, struct errmsg *msg);
+/* Is text an absolute path of at most CONFIG_PATH_BYTES_MAX? */
+NODISCARD struct status path_check(const char *text, struct errmsg *msg);
+
+#endif

@@ -1,0 +1,124 @@
+/* The function manifest: what skep.yaml says about a function, with every default filled in, as a
+ * plain struct that needs no YAML. common/manifest_load.h reads the file.
+ *
+ * Thread: the owner's; no shared state. */
+#ifndef COMMON_MANIFEST_H
+#define COMMON_MANIFEST_H
+
+#include "common/buffer.h"
+#include "common/ids.h"
+#include "common/status.h"
+
+#include <stdint.h>
+
+/* Texts: bytes without the NUL. */
+enum {
+    MANIFEST_HANDLER_BYTES_MAX = 511,
+    MANIFEST_COMMAND_ARGS_MAX = 63,
+    MANIFEST_COMMAND_ARG_BYTES_MAX = 4095,
+    MANIFEST_ENV_MAX = 64,
+    MANIFEST_ENV_KEY_BYTES_MAX = 127,
+    MANIFEST_ENV_VALUE_BYTES_MAX = 3071,
+    MANIFEST_REQUIRE_MAX = 16,
+    MANIFEST_LABEL_BYTES_MAX = 63, /* key and value of a label, each */
+    MANIFEST_KEY_BYTES = 192,      /* room for the dotted path of a key and its NUL */
+};
+
+enum {
+    MANIFEST_CPU_MILLIS_MIN = 10,
+    MANIFEST_CPU_MILLIS_MAX = 1024 * 1000,
+    MANIFEST_CPU_MILLIS_DEFAULT = 500,
+    MANIFEST_PROCESSES_MIN = 1,
+    MANIFEST_PROCESSES_MAX = 4096,
+    MANIFEST_PROCESSES_DEFAULT = 64,
+    MANIFEST_SCALE_MIN_MAX = 1000,
+    MANIFEST_SCALE_MIN_DEFAULT = 0,
+    MANIFEST_SCALE_MAX_MAX = 10000,
+    MANIFEST_SCALE_MAX_DEFAULT = 100,
+    MANIFEST_CONCURRENCY_MAX = 1000,
+    MANIFEST_CONCURRENCY_DEFAULT = 1,
+    MANIFEST_QUEUE_MAX = 100000,
+    MANIFEST_QUEUE_DEFAULT = 1000,
+    MANIFEST_IDLE_MS_MIN = 100,
+    MANIFEST_IDLE_MS_MAX = 24 * 3600 * 1000,
+    MANIFEST_IDLE_MS_DEFAULT = 60 * 1000,
+    MANIFEST_TIMEOUT_MS_MIN = 100,
+    MANIFEST_TIMEOUT_MS_MAX = 24 * 3600 * 1000,
+    MANIFEST_TIMEOUT_MS_DEFAULT = 300 * 1000,
+    MANIFEST_STARTUP_TIMEOUT_MS_MIN = 100,
+    MANIFEST_STARTUP_TIMEOUT_MS_MAX = 3600 * 1000,
+    MANIFEST_STARTUP_TIMEOUT_MS_DEFAULT = 60 * 1000,
+};
+
+#define MANIFEST_MEMORY_BYTES_MIN (UINT64_C(1) << 20)
+#define MANIFEST_MEMORY_BYTES_MAX (UINT64_C(16) << 40)
+#define MANIFEST_MEMORY_BYTES_DEFAULT (UINT64_C(256) << 20)
+#define MANIFEST_TMP_BYTES_MIN (UINT64_C(64) << 10)
+#define MANIFEST_TMP_BYTES_MAX (UINT64_C(1) << 40)
+#define MANIFEST_TMP_BYTES_DEFAULT (UINT64_C(64) << 20)
+
+enum runtime { RUNTIME_PYTHON, RUNTIME_C, RUNTIME_COMMAND, RUNTIME_COUNT_ };
+
+struct text_pair {
+    char *key;
+    char *value;
+};
+
+/* Everything inside is heap (mem_alloc) and belongs to the manifest. env and require are sorted by
+ * key; keys differ. */
+struct manifest {
+    struct name name;
+    enum runtime runtime;
+    /* python: FILE.py:FUNCTION; c: the path of the program; both relative to the code's folder.
+     * command: NULL. */
+    char *handler;
+    char **command; /* runtime command only: argv */
+    size_t command_count;
+    uint32_t cpu_millis;
+    uint64_t memory_bytes;
+    uint64_t tmp_bytes;
+    uint32_t processes_max;
+    uint32_t scale_min;
+    uint32_t scale_max;
+    uint32_t concurrency;
+    uint64_t idle_ms;
+    uint32_t queue_max;  /* calls waiting for an instance; one more is refused */
+    uint64_t timeout_ms; /* of one attempt */
+    uint64_t startup_timeout_ms;
+    struct text_pair *env;
+    size_t env_count;
+    struct text_pair *require; /* labels that a node must have */
+    size_t require_count;
+};
+
+/* All defaults, no name, no handler. Infallible. */
+void manifest_init(struct manifest *m);
+/* Frees what is inside. Safe on zeroed memory and twice. */
+void manifest_close(struct manifest *m);
+
+/* "python", "c", "command". */
+const char *runtime_name(enum runtime runtime);
+NODISCARD struct status runtime_parse(const char *text, enum runtime *out, struct errmsg *msg);
+
+/* Appends a copy of the pair, keeping the list sorted by key. EXISTS for a key that is there,
+ * NOMEM; unchanged then. */
+NODISCARD struct status text_pairs_put(struct text_pair **pairs, size_t *count, const char *key,
+                                       const char *value);
+void text_pairs_close(struct text_pair *pairs, size_t count);
+
+/* A node's label: the key is a name, the value [A-Za-z0-9._-]{1,63}. INVALID or LIMIT with a
+ * message. */
+NODISCARD struct status label_check(const char *key, const char *value, struct errmsg *msg);
+
+/* Is every value within its bounds and do they fit together? The one validator: the loader and
+ * whoever receives a manifest from a peer use it. On failure (INVALID, LIMIT) key holds the dotted
+ * path of the faulty key as in skep.yaml ("scaling.max") and msg what is wrong with it, without the
+ * key. */
+NODISCARD struct status manifest_check(const struct manifest *m, char key[MANIFEST_KEY_BYTES],
+                                       struct errmsg *msg);
+
+/* Appends the canonical text: the same for equal manifests, different for different ones, on every
+ * machine. The revision's digest is taken over it and the chunks' digests. NOMEM. */
+NODISCARD struct status manifest_canonical(const struct manifest *m, struct buffer *out);
+
+#endif

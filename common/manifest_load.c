@@ -1,0 +1,297 @@
+#include "common/manifest_load.h"
+
+#include "common/check.h"
+#include "common/mem.h"
+#include "common/yamldoc.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- The file's shape, as libcyaml loads it: texts, NULL where not given ---- */
+
+struct raw_resources {
+    char *cpu;
+    char *memory;
+    char *tmp;
+    char *processes;
+};
+
+struct raw_scaling {
+    char *min;
+    char *max;
+    char *concurrency;
+    char *idle;
+    char *queue;
+};
+
+/* libcyaml wants a part to have a size; what these hold is read from the tree. */
+struct raw_part {
+    char *unused;
+};
+
+struct raw_manifest {
+    char *name;
+    char *runtime;
+    char *handler;
+    char **command;
+    uint32_t command_count;
+    struct raw_resources resources;
+    struct raw_scaling scaling;
+    struct raw_part network;
+    struct raw_part placement;
+    char *timeout;
+    char *startup_timeout;
+};
+
+static const cyaml_schema_value_t argument_schema = {
+    CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char, 0, YAMLDOC_BYTES_MAX)};
+
+static const cyaml_schema_field_t resources_fields[] = {
+    YAMLDOC_TEXT("cpu", struct raw_resources, cpu),
+    YAMLDOC_TEXT("memory", struct raw_resources, memory),
+    YAMLDOC_TEXT("tmp", struct raw_resources, tmp),
+    YAMLDOC_TEXT("processes", struct raw_resources, processes),
+    CYAML_FIELD_IGNORE("gpu", CYAML_FLAG_OPTIONAL),
+    CYAML_FIELD_END,
+};
+
+static const cyaml_schema_field_t scaling_fields[] = {
+    YAMLDOC_TEXT("min", struct raw_scaling, min),
+    YAMLDOC_TEXT("max", struct raw_scaling, max),
+    YAMLDOC_TEXT("concurrency", struct raw_scaling, concurrency),
+    YAMLDOC_TEXT("idle", struct raw_scaling, idle),
+    YAMLDOC_TEXT("queue", struct raw_scaling, queue),
+    CYAML_FIELD_IGNORE("buffer", CYAML_FLAG_OPTIONAL),
+    CYAML_FIELD_END,
+};
+
+static const cyaml_schema_field_t network_fields[] = {
+    CYAML_FIELD_IGNORE("egress", CYAML_FLAG_OPTIONAL),
+    CYAML_FIELD_END,
+};
+
+static const cyaml_schema_field_t placement_fields[] = {
+    CYAML_FIELD_IGNORE("require", CYAML_FLAG_OPTIONAL),
+    CYAML_FIELD_IGNORE("prefer", CYAML_FLAG_OPTIONAL),
+    CYAML_FIELD_IGNORE("spread", CYAML_FLAG_OPTIONAL),
+    CYAML_FIELD_END,
+};
+
+static const cyaml_schema_field_t manifest_fields[] = {
+    YAMLDOC_REQUIRED_TEXT("name", struct raw_manifest, name),
+    YAMLDOC_TEXT("runtime", struct raw_manifest, runtime),
+    YAMLDOC_TEXT("handler", struct raw_manifest, handler),
+    CYAML_FIELD_SEQUENCE("command", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_manifest,
+                         command, &argument_schema, 1, MANIFEST_COMMAND_ARGS_MAX),
+    CYAML_FIELD_IGNORE("image", CYAML_FLAG_OPTIONAL),
+    YAMLDOC_PART("resources", struct raw_manifest, resources, resources_fields),
+    YAMLDOC_PART("scaling", struct raw_manifest, scaling, scaling_fields),
+    CYAML_FIELD_IGNORE("snapshot", CYAML_FLAG_OPTIONAL),
+    CYAML_FIELD_IGNORE("isolation", CYAML_FLAG_OPTIONAL),
+    YAMLDOC_TEXT("timeout", struct raw_manifest, timeout),
+    YAMLDOC_TEXT("startup_timeout", struct raw_manifest, startup_timeout),
+    CYAML_FIELD_IGNORE("retries", CYAML_FLAG_OPTIONAL),
+    YAMLDOC_PART("network", struct raw_manifest, network, network_fields),
+    CYAML_FIELD_IGNORE("env", CYAML_FLAG_OPTIONAL),
+    CYAML_FIELD_IGNORE("secrets", CYAML_FLAG_OPTIONAL),
+    YAMLDOC_PART("placement", struct raw_manifest, placement, placement_fields),
+    CYAML_FIELD_IGNORE("data_class", CYAML_FLAG_OPTIONAL),
+    CYAML_FIELD_END,
+};
+
+static const cyaml_schema_value_t manifest_schema = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct raw_manifest, manifest_fields)};
+
+/* ---- Keys whose effect this release does not have ---- */
+
+/* only: the one value that asks for what happens anyway; NULL: the key is refused whatever it says.
+ * */
+static const struct {
+    const char *path;
+    const char *only;
+} fixed[] = {
+    {"image", "default"},       {"resources.gpu", NULL},    {"scaling.buffer", "0"},
+    {"snapshot", "none"},       {"isolation", "cell"},      {"retries", NULL},
+    {"network.egress", "none"}, {"secrets", NULL},          {"placement.prefer", NULL},
+    {"placement.spread", NULL}, {"data_class", "internal"},
+};
+
+static struct status fixed_check(const struct yamldoc *d, struct errmsg *msg)
+{
+    for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++) {
+        const struct yamlnode *n = yamldoc_find(d, fixed[i].path);
+        if (n == NULL) {
+            continue;
+        }
+        if (fixed[i].only == NULL) {
+            return yamldoc_fail(d, fixed[i].path, STATUS_UNSUPPORTED, msg,
+                                "not supported by this release");
+        }
+        if (n->kind != YAMLNODE_SCALAR) {
+            return yamldoc_fail(d, fixed[i].path, STATUS_UNSUPPORTED, msg,
+                                "not supported by this release; only %s is", fixed[i].only);
+        }
+        if (strcmp(n->text, fixed[i].only) != 0) {
+            char quoted[QUOTE_STRING_BYTES];
+            text_quote(n->text, strlen(n->text), quoted);
+            return yamldoc_fail(d, fixed[i].path, STATUS_UNSUPPORTED, msg,
+                                "\"%s\" is not supported by this release; only %s is", quoted,
+                                fixed[i].only);
+        }
+    }
+    return status_ok();
+}
+
+/* ---- Values ---- */
+
+static const struct yamldoc_number numbers[] = {
+    YAMLDOC_NUMBER("resources.cpu", struct raw_manifest, resources.cpu, UNIT_CPU,
+                   MANIFEST_CPU_MILLIS_MIN, MANIFEST_CPU_MILLIS_MAX, struct manifest, cpu_millis),
+    YAMLDOC_NUMBER("resources.memory", struct raw_manifest, resources.memory, UNIT_BYTES,
+                   MANIFEST_MEMORY_BYTES_MIN, MANIFEST_MEMORY_BYTES_MAX, struct manifest,
+                   memory_bytes),
+    YAMLDOC_NUMBER("resources.tmp", struct raw_manifest, resources.tmp, UNIT_BYTES,
+                   MANIFEST_TMP_BYTES_MIN, MANIFEST_TMP_BYTES_MAX, struct manifest, tmp_bytes),
+    YAMLDOC_NUMBER("resources.processes", struct raw_manifest, resources.processes, UNIT_COUNT,
+                   MANIFEST_PROCESSES_MIN, MANIFEST_PROCESSES_MAX, struct manifest, processes_max),
+    YAMLDOC_NUMBER("scaling.min", struct raw_manifest, scaling.min, UNIT_COUNT, 0,
+                   MANIFEST_SCALE_MIN_MAX, struct manifest, scale_min),
+    YAMLDOC_NUMBER("scaling.max", struct raw_manifest, scaling.max, UNIT_COUNT, 1,
+                   MANIFEST_SCALE_MAX_MAX, struct manifest, scale_max),
+    YAMLDOC_NUMBER("scaling.concurrency", struct raw_manifest, scaling.concurrency, UNIT_COUNT, 1,
+                   MANIFEST_CONCURRENCY_MAX, struct manifest, concurrency),
+    YAMLDOC_NUMBER("scaling.idle", struct raw_manifest, scaling.idle, UNIT_DURATION,
+                   MANIFEST_IDLE_MS_MIN, MANIFEST_IDLE_MS_MAX, struct manifest, idle_ms),
+    YAMLDOC_NUMBER("scaling.queue", struct raw_manifest, scaling.queue, UNIT_COUNT, 1,
+                   MANIFEST_QUEUE_MAX, struct manifest, queue_max),
+    YAMLDOC_NUMBER("timeout", struct raw_manifest, timeout, UNIT_DURATION, MANIFEST_TIMEOUT_MS_MIN,
+                   MANIFEST_TIMEOUT_MS_MAX, struct manifest, timeout_ms),
+    YAMLDOC_NUMBER("startup_timeout", struct raw_manifest, startup_timeout, UNIT_DURATION,
+                   MANIFEST_STARTUP_TIMEOUT_MS_MIN, MANIFEST_STARTUP_TIMEOUT_MS_MAX,
+                   struct manifest, startup_timeout_ms),
+};
+
+/* Copies the mapping at path, whose keys are free. */
+static struct status pairs_take(const struct yamldoc *d, const char *path, size_t max,
+                                struct text_pair **pairs, size_t *count, struct errmsg *msg)
+{
+    const struct yamlnode *n = yamldoc_find(d, path);
+    if (n == NULL) {
+        return status_ok();
+    }
+    if (n->kind != YAMLNODE_MAP) {
+        return yamldoc_fail(d, path, STATUS_INVALID, msg, "must be a mapping of keys to values");
+    }
+    if (n->count > max) {
+        return yamldoc_fail(d, path, STATUS_LIMIT, msg, "has %u entries, at most %zu are allowed",
+                            n->count, max);
+    }
+    for (const struct yamlnode *c = n->first; c != NULL; c = c->next) {
+        if (c->kind != YAMLNODE_SCALAR) {
+            char child[YAMLDOC_PATH_BYTES];
+            (void)snprintf(child, sizeof child, "%s.%s", path, c->key);
+            return yamldoc_fail(d, child, STATUS_INVALID, msg, "must be a single value");
+        }
+        struct status s = text_pairs_put(pairs, count, c->key, c->text);
+        CHECK(s.code != STATUS_EXISTS); /* the tree has no duplicate keys */
+        TRY(s);
+    }
+    return status_ok();
+}
+
+static struct status runtime_take(const struct yamldoc *d, const struct raw_manifest *raw,
+                                  struct manifest *m, struct errmsg *msg)
+{
+    if (raw->command_count > 0) {
+        m->runtime = RUNTIME_COMMAND;
+        if (raw->runtime != NULL) {
+            return yamldoc_fail(d, "runtime", STATUS_INVALID, msg,
+                                "goes without command; give one of them");
+        }
+        m->command = mem_zalloc(raw->command_count, sizeof m->command[0]);
+        if (m->command == NULL) {
+            return status_of(STATUS_NOMEM);
+        }
+        for (; m->command_count < raw->command_count; m->command_count++) {
+            m->command[m->command_count] = mem_strdup(raw->command[m->command_count]);
+            if (m->command[m->command_count] == NULL) {
+                return status_of(STATUS_NOMEM);
+            }
+        }
+        return status_ok();
+    }
+    if (raw->runtime == NULL) {
+        return yamldoc_fail(d, "runtime", STATUS_INVALID, msg,
+                            "is missing; give runtime: python, runtime: c or command: [...]");
+    }
+    struct status s = runtime_parse(raw->runtime, &m->runtime, msg);
+    if (!status_is_ok(s)) {
+        return yamldoc_blame(d, "runtime", s, msg);
+    }
+    if (m->runtime == RUNTIME_COMMAND) {
+        return yamldoc_fail(d, "runtime", STATUS_INVALID, msg, "give command: [...] instead");
+    }
+    return status_ok();
+}
+
+static struct status manifest_fill(const struct yamldoc *d, const struct raw_manifest *raw,
+                                   struct manifest *m, struct errmsg *msg)
+{
+    struct status s =
+        name_parse("the function's name", raw->name, strlen(raw->name), &m->name, msg);
+    if (!status_is_ok(s)) {
+        return yamldoc_blame(d, "name", s, msg);
+    }
+    TRY(fixed_check(d, msg));
+    TRY(runtime_take(d, raw, m, msg));
+    if (raw->handler != NULL) {
+        m->handler = mem_strdup(raw->handler);
+        if (m->handler == NULL) {
+            return status_of(STATUS_NOMEM);
+        }
+    }
+    TRY(yamldoc_numbers(d, numbers, sizeof numbers / sizeof numbers[0], raw, m, msg));
+    TRY(pairs_take(d, "env", MANIFEST_ENV_MAX, &m->env, &m->env_count, msg));
+    TRY(pairs_take(d, "placement.require", MANIFEST_REQUIRE_MAX, &m->require, &m->require_count,
+                   msg));
+    char key[MANIFEST_KEY_BYTES];
+    return yamldoc_blame(d, key, manifest_check(m, key, msg), msg);
+}
+
+/* Takes the document. */
+static struct status manifest_take(struct yamldoc *d, struct manifest *out, struct errmsg *msg)
+{
+    struct manifest m;
+    manifest_init(&m);
+    void *raw = NULL;
+    struct status s = yamldoc_load(d, &manifest_schema, &raw, msg);
+    if (status_is_ok(s)) {
+        s = manifest_fill(d, raw, &m, msg);
+        if (s.code == STATUS_NOMEM) {
+            (void)status_fail(msg, STATUS_NOMEM, "%s: out of memory", d->name);
+        }
+    }
+    yamldoc_unload(&manifest_schema, raw);
+    yamldoc_close(d);
+    if (!status_is_ok(s)) {
+        manifest_close(&m);
+        return s;
+    }
+    *out = m;
+    return status_ok();
+}
+
+struct status manifest_load(const char *path, struct manifest *out, struct errmsg *msg)
+{
+    struct yamldoc *d;
+    TRY(yamldoc_open(&d, path, msg));
+    return manifest_take(d, out, msg);
+}
+
+struct status manifest_parse(const char *name, struct bytes text, struct manifest *out,
+                             struct errmsg *msg)
+{
+    struct yamldoc *d;
+    TRY(yamldoc_parse(&d, name, text, msg));
+    return manifest_take(d, out, msg);
+}
