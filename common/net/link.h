@@ -7,7 +7,7 @@
  *
  *     link_hub_open -> link_hub_listen*, link_hub_dial* -> on_open -> (on_message)* -> on_close ... -> link_hub_close(cb)
  *
- * A frame is 16 bytes of header (u32 length, u8 kind, u8 flags, u16 zero, u64 sequence; little-endian) and a payload. Kinds: heartbeat and data.
+ * A frame is 16 bytes of header (u32 length, u8 kind, u8 flags, u16 zero, u64 sequence; little-endian) and a payload. Kinds: heartbeat, data and bye.
  * Sequence numbers start at 1 in each direction and rise by one; a gap closes the connection. */
 #ifndef COMMON_NET_LINK_H
 #define COMMON_NET_LINK_H
@@ -46,7 +46,8 @@ struct link_limits {
 struct link_stats {
     uint64_t accepted, dialled, closed;
     uint64_t refused_no_certificate, refused_untrusted, refused_expired, refused_revoked, refused_protocol /* TLS version, garbage */,
-        refused_identity /* no or foreign URI SAN, wrong cluster */, refused_timeout, refused_limit, refused_frame;
+        refused_identity /* no or foreign URI SAN, wrong cluster */, refused_timeout, refused_limit, refused_frame,
+        refused_by_peer /* the peer refused us */;
     uint64_t frames_sent, frames_received, bytes_sent, bytes_received;
     uint64_t connections, half_open, send_queue_bytes;
 };
