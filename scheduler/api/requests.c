@@ -1,0 +1,87 @@
+/* Where each message goes: to the core, or to the part of the front end that does what needs keys, files or other machines. */
+#include "scheduler/api/server_internal.h"
+
+#include <string.h>
+
+static void to_core(struct server *s, struct session *from, const struct message *m)
+{
+    core_receive(s->core, server_now(s), from->handle, m);
+}
+
+static void on_admin(struct server *s, struct session *from, const struct message *m)
+{
+    if (!members_admin(s, from, m)) {
+        to_core(s, from, m);
+    }
+}
+
+static void on_query(struct server *s, struct session *from, const struct message *m)
+{
+    if (strcmp(m->query.what, "cluster") == 0) {
+        members_status(s, from, m);
+    } else {
+        to_core(s, from, m);
+    }
+}
+
+static void on_raft(struct server *s, struct session *from, const struct message *m)
+{
+    const struct identity *who = link_peer(from->link);
+    const char *address = "";
+    struct catalog_setting *known;
+    const struct catalog *c = core_catalog(s->core);
+    HASH_FIND_STR(c->schedulers, who->name.text, known);
+    if (known != NULL) {
+        address = known->value;
+    }
+    for (size_t i = 0; i < s->config->peers_count && address[0] == '\0'; i++) {
+        if (strcmp(s->config->peers[i].id.text, who->name.text) == 0) {
+            address = s->config->peers[i].address;
+        }
+    }
+    if (!status_is_ok(replica_receive(s->replica, member_id_of(who->name.text), address, m->raft.data))) {
+        s->refused_malformed++;
+    }
+}
+
+/* Answers to what we asked; what nobody waits for is dropped. */
+static void on_answer(struct server *s, struct session *from, const struct message *m)
+{
+    (void)relays_answer(s, from, m);
+}
+
+typedef void (*receive)(struct server *s, struct session *from, const struct message *m);
+
+void requests_receive(struct server *s, struct session *from, const struct message *m)
+{
+    static const receive receivers[MESSAGE_TYPE_COUNT_] = {
+        [MESSAGE_REPLY] = on_answer,
+        [MESSAGE_CALL] = to_core,
+        [MESSAGE_CHUNK_QUERY] = chunks_receive,
+        [MESSAGE_CHUNK_MISSING] = chunks_receive,
+        [MESSAGE_CHUNK_PUT] = chunks_receive,
+        [MESSAGE_CHUNK_GET] = chunks_receive,
+        [MESSAGE_CHUNK_DATA] = chunks_receive,
+        [MESSAGE_DEPLOY] = deploys_receive,
+        [MESSAGE_QUERY] = on_query,
+        [MESSAGE_ADMIN] = on_admin,
+        [MESSAGE_LOGS] = logs_receive,
+        [MESSAGE_LOG_DATA] = on_answer,
+        [MESSAGE_METRICS_QUERY] = metrics_receive,
+        [MESSAGE_METRICS_TEXT] = on_answer,
+        [MESSAGE_JOIN] = joins_receive,
+        [MESSAGE_RENEW] = renew_receive,
+        [MESSAGE_JOIN_REPLY] = joins_receive,
+        [MESSAGE_NODE_REGISTER] = to_core,
+        [MESSAGE_HEARTBEAT] = to_core,
+        [MESSAGE_INSTANCE_EVENT] = to_core,
+        [MESSAGE_RESULT] = to_core,
+        [MESSAGE_RAFT] = on_raft,
+    };
+    receive fn = receivers[m->type];
+    if (fn == NULL) {
+        session_reply(s, from, m->request, STATUS_UNSUPPORTED, "the scheduler does not take this message");
+        return;
+    }
+    fn(s, from, m);
+}
