@@ -1,0 +1,574 @@
+/* The story of a request: ready connection? (else wait for one) -> send -> answer by number. NOT_LEADER: dial the named leader, or wait a moment
+ * when there is none, and send again. Connection lost: send again when the request only reads, UNKNOWN otherwise. */
+#include "cli/client.h"
+
+#include "common/check.h"
+#include "common/mem.h"
+#include "common/net/link.h"
+#include "common/net/tls.h"
+#include "common/pki/pki.h"
+#include "proto/codec.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <uv.h>
+
+enum { RETRY_MS = 60, TICK_MS = 5 };
+
+struct server_slot {
+    char address[CONFIG_ADDRESS_BYTES_MAX + 1];
+    struct link *link;
+    bool ready; /* hellos exchanged */
+    bool failed;
+};
+
+/* A request in flight. */
+struct ask {
+    uint64_t request; /* 0: free */
+    struct message message;
+    struct server_slot *to;
+    uint64_t sent_us;
+};
+
+struct client {
+    uv_loop_t loop;
+    uv_timer_t timer;
+    struct link_hub *hub;
+    struct identity own;
+    char *ca, *cert, *key;
+    struct server_slot servers[CLIENT_ADDRESSES_MAX];
+    size_t servers_count;
+    size_t preferred; /* where the leader was last seen */
+    uint64_t request_last;
+    struct buffer encode;
+    struct arena decode;
+    enum status_code failed_code;
+    char failed[ERRMSG_BYTES_MAX]; /* why the last dial failed */
+    bool was_ready; /* somebody answered hello once */
+    bool hub_closed, timer_closed;
+    /* One exchange at a time, or one load. */
+    struct ask single;
+    uint64_t retry_at_us;
+    uint64_t deadline_us;
+    bool waiting, finished;
+    struct status outcome;
+    struct arena *answer_arena;
+    struct message *answer;
+    client_each each;
+    void *each_data;
+    const struct client_load *load;
+    struct ask *asks;
+    uint32_t inflight;
+    bool load_ended;
+};
+
+static uint64_t now_us(void)
+{
+    return uv_hrtime() / 1000;
+}
+
+struct status client_answer_status(const struct message *answer, const char **message, const char **leader)
+{
+    uint32_t code = STATUS_OK;
+    const char *text = "", *where = "";
+    switch (answer->type) {
+#define ANSWER_CASE(upper, name)                                                                   \
+    case MESSAGE_##upper:                                                                          \
+        code = answer->name.code;                                                                  \
+        text = answer->name.message;                                                               \
+        where = answer->name.leader;                                                               \
+        break;
+        ANSWER_CASE(REPLY, reply)
+        ANSWER_CASE(CALL_REPLY, call_reply)
+        ANSWER_CASE(RECORDS, records)
+        ANSWER_CASE(LOG_DATA, log_data)
+        ANSWER_CASE(METRICS_TEXT, metrics_text)
+        ANSWER_CASE(JOIN_REPLY, join_reply)
+#undef ANSWER_CASE
+    default:
+        break;
+    }
+    *message = text;
+    *leader = where;
+    return status_of(status_from_wire(code));
+}
+
+static bool only_reads(const struct message *m)
+{
+    return m->type == MESSAGE_QUERY || m->type == MESSAGE_METRICS_QUERY || m->type == MESSAGE_LOGS ||
+           m->type == MESSAGE_CHUNK_QUERY || m->type == MESSAGE_CHUNK_PUT;
+}
+
+static void finish(struct client *c, struct status s)
+{
+    if (c->waiting) {
+        c->waiting = false;
+        c->finished = true;
+        c->outcome = s;
+        uv_stop(&c->loop);
+    }
+}
+
+/* ---- Sending ---- */
+
+static struct status send_to(struct client *c, struct server_slot *to, const struct message *m)
+{
+    c->encode.size = 0;
+    TRY(message_encode(m, &c->encode));
+    const struct bytes part = bytes_of(c->encode.data, c->encode.size);
+    return link_send(to->link, &part, 1);
+}
+
+static struct server_slot *ready_slot(struct client *c)
+{
+    for (size_t i = 0; i < c->servers_count; i++) {
+        struct server_slot *s = &c->servers[(c->preferred + i) % c->servers_count];
+        if (s->ready) {
+            return s;
+        }
+    }
+    return NULL;
+}
+
+static bool send_ask(struct client *c, struct ask *a)
+{
+    struct server_slot *to = ready_slot(c);
+    if (to == NULL || !status_is_ok(send_to(c, to, &a->message))) {
+        return false;
+    }
+    a->to = to;
+    a->sent_us = now_us();
+    return true;
+}
+
+static void load_fill(struct client *c)
+{
+    const struct client_load *load = c->load;
+    struct server_slot *to = ready_slot(c);
+    for (uint32_t i = 0; i < load->outstanding && to != NULL && !c->load_ended && c->inflight < load->outstanding; i++) {
+        struct ask *a = &c->asks[i];
+        if (a->request != 0) {
+            continue;
+        }
+        if (now_us() >= load->until_us || !load->fill(load->data, &a->message)) {
+            c->load_ended = true;
+            break;
+        }
+        a->message.request = (++c->request_last << 16) | i; /* The low bits find the place again. */
+        a->request = a->message.request;
+        a->to = to;
+        a->sent_us = now_us();
+        if (!status_is_ok(send_to(c, to, &a->message))) {
+            a->request = 0;
+            break;
+        }
+        c->inflight++;
+    }
+    if (c->load_ended && c->inflight == 0) {
+        finish(c, status_ok());
+    }
+}
+
+/* ---- Answers ---- */
+
+static size_t slot_for(struct client *c, const char *address)
+{
+    for (size_t i = 0; i < c->servers_count; i++) {
+        if (strcmp(c->servers[i].address, address) == 0) {
+            return i;
+        }
+    }
+    if (c->servers_count == CLIENT_ADDRESSES_MAX || strlen(address) > CONFIG_ADDRESS_BYTES_MAX) {
+        return c->preferred;
+    }
+    struct server_slot *s = &c->servers[c->servers_count];
+    *s = (struct server_slot){.failed = false};
+    (void)snprintf(s->address, sizeof s->address, "%s", address);
+    const struct identity expect = {.cluster = c->own.cluster, .role = ROLE_SCHEDULER};
+    if (!status_is_ok(link_hub_dial(c->hub, address, &expect, c->servers_count, NULL))) {
+        return c->preferred;
+    }
+    return c->servers_count++;
+}
+
+/* Where the leader is, if the answer knows; else another scheduler may know more. */
+static void follow_leader(struct client *c, struct server_slot *from, const char *leader)
+{
+    if (leader[0] != '\0') {
+        c->preferred = slot_for(c, leader);
+    } else {
+        c->preferred = ((size_t)(from - c->servers) + 1) % c->servers_count;
+    }
+}
+
+/* The arena that the answer was decoded into becomes the caller's. */
+static void deliver(struct client *c, const struct message *m)
+{
+    if (c->each != NULL) {
+        if (!c->each(c->each_data, m)) {
+            finish(c, status_ok());
+        }
+        return;
+    }
+    *c->answer = *m;
+    struct arena kept = *c->answer_arena;
+    *c->answer_arena = c->decode;
+    c->decode = kept;
+    finish(c, status_ok());
+}
+
+static void load_answer(struct client *c, const struct message *m)
+{
+    uint32_t at = (uint32_t)(m->request & 0xFFFF);
+    if (at >= c->load->outstanding || c->asks[at].request != m->request) {
+        return;
+    }
+    struct ask *a = &c->asks[at];
+    const char *text, *leader;
+    if (client_answer_status(m, &text, &leader).code == STATUS_NOT_LEADER) {
+        follow_leader(c, a->to, leader);
+    }
+    a->request = 0;
+    c->inflight--;
+    c->load->done(c->load->data, m, now_us() - a->sent_us);
+    load_fill(c);
+}
+
+static void on_answer(struct client *c, struct server_slot *from, const struct message *m)
+{
+    if (c->load != NULL) {
+        load_answer(c, m);
+        return;
+    }
+    if (!c->waiting || m->request != c->single.request) {
+        return;
+    }
+    const char *text, *leader;
+    if (client_answer_status(m, &text, &leader).code == STATUS_NOT_LEADER) {
+        follow_leader(c, from, leader);
+        c->single.to = NULL;
+        /* With a named leader it is sent as soon as that one is connected. */
+        c->retry_at_us = now_us() + (leader[0] != '\0' ? 0 : RETRY_MS * 1000);
+        if (c->servers[c->preferred].ready && leader[0] != '\0' && &c->servers[c->preferred] != from) {
+            (void)send_ask(c, &c->single);
+        } else {
+            c->retry_at_us = now_us() + RETRY_MS * 1000;
+        }
+        return;
+    }
+    deliver(c, m);
+}
+
+/* ---- Links ---- */
+
+static void on_open(void *data, struct link *l)
+{
+    struct client *c = data;
+    struct server_slot *s = &c->servers[link_tag(l)];
+    s->link = l;
+    s->failed = false;
+    link_set_data(l, s);
+    const struct message hello = {.type = MESSAGE_HELLO,
+                                  .hello = {.version_min = PROTOCOL_VERSION_MIN,
+                                            .version_max = PROTOCOL_VERSION,
+                                            .build = SKEP_VERSION}};
+    if (!status_is_ok(send_to(c, s, &hello))) {
+        link_close(l, false, "cannot send");
+    }
+}
+
+static void on_hello(struct client *c, struct server_slot *s, const struct message *m)
+{
+    if (m->hello.version_max < PROTOCOL_VERSION_MIN || m->hello.version_min > PROTOCOL_VERSION) {
+        (void)snprintf(c->failed, sizeof c->failed, "scheduler %s speaks protocol %u to %u, this skep %d to %d; upgrade one",
+                       s->address, m->hello.version_min, m->hello.version_max, PROTOCOL_VERSION_MIN, PROTOCOL_VERSION);
+        finish(c, status_of(STATUS_UNSUPPORTED));
+        return;
+    }
+    s->ready = true;
+    c->was_ready = true;
+    if (c->load != NULL) {
+        load_fill(c);
+    } else if (c->waiting && c->single.to == NULL && now_us() >= c->retry_at_us) {
+        (void)send_ask(c, &c->single);
+    }
+}
+
+static void on_message(void *data, struct link *l, struct bytes payload)
+{
+    struct client *c = data;
+    struct server_slot *s = link_data(l);
+    struct message m;
+    struct errmsg msg = {.text = ""};
+    arena_reset(&c->decode);
+    if (!status_is_ok(message_decode(payload, &c->decode, &m, &msg))) {
+        link_close(l, false, msg.text);
+        return;
+    }
+    if (m.type == MESSAGE_HELLO) {
+        on_hello(c, s, &m);
+    } else {
+        on_answer(c, s, &m);
+    }
+}
+
+static void load_lost(struct client *c, const struct server_slot *s)
+{
+    for (uint32_t i = 0; i < c->load->outstanding; i++) {
+        struct ask *a = &c->asks[i];
+        if (a->request != 0 && a->to == s) {
+            const struct message lost = {
+                .type = MESSAGE_CALL_REPLY,
+                .request = a->request,
+                .call_reply = {.code = STATUS_UNKNOWN, .message = "connection lost", .leader = ""}};
+            a->request = 0;
+            c->inflight--;
+            c->load->done(c->load->data, &lost, now_us() - a->sent_us);
+        }
+    }
+    load_fill(c);
+}
+
+static void on_close(void *data, struct link *l, struct status why, const char *reason)
+{
+    struct client *c = data;
+    struct server_slot *s = link_data(l);
+    if (s == NULL) {
+        return;
+    }
+    s->link = NULL;
+    s->ready = false;
+    s->failed = true;
+    c->failed_code = why.code;
+    (void)snprintf(c->failed, sizeof c->failed, "%s: %s", s->address, reason);
+    if (c->load != NULL) {
+        load_lost(c, s);
+    } else if (c->waiting && c->single.to == s) {
+        c->single.to = NULL;
+        if (!only_reads(&c->single.message)) {
+            finish(c, status_of(STATUS_UNKNOWN));
+        }
+    }
+}
+
+static void on_dial_failed(void *data, const char *address, struct status why, const char *reason)
+{
+    struct client *c = data;
+    for (size_t i = 0; i < c->servers_count; i++) {
+        if (strcmp(c->servers[i].address, address) == 0) {
+            c->servers[i].failed = true;
+        }
+    }
+    c->failed_code = why.code;
+    (void)snprintf(c->failed, sizeof c->failed, "%s: %s", address, reason);
+}
+
+/* ---- Time ---- */
+
+static bool all_failed(const struct client *c)
+{
+    for (size_t i = 0; i < c->servers_count; i++) {
+        if (!c->servers[i].failed) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct client *c = timer->data;
+    uint64_t now = now_us();
+    if (!c->waiting) {
+        return;
+    }
+    if (now > c->deadline_us) {
+        bool sent = c->load == NULL && c->single.to != NULL;
+        finish(c, status_of(sent ? STATUS_TIMEOUT : STATUS_UNAVAILABLE));
+    } else if (c->load != NULL) {
+        load_fill(c);
+    } else if (c->single.to == NULL && all_failed(c) && (c->failed_code == STATUS_DENIED || !c->was_ready)) {
+        finish(c, status_of(c->failed_code == STATUS_DENIED ? STATUS_DENIED : STATUS_UNAVAILABLE));
+    } else if (c->single.to == NULL && now >= c->retry_at_us) {
+        (void)send_ask(c, &c->single);
+    }
+}
+
+/* ---- Opening and closing ---- */
+
+static void on_hub_closed(void *data)
+{
+    struct client *c = data;
+    c->hub_closed = true;
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    struct client *c = handle->data;
+    c->timer_closed = true;
+}
+
+void client_close(struct client *c)
+{
+    if (c == NULL) {
+        return;
+    }
+    if (c->hub != NULL) {
+        link_hub_close(c->hub, on_hub_closed, c);
+    } else {
+        c->hub_closed = true;
+    }
+    uv_close((uv_handle_t *)&c->timer, on_timer_closed);
+    while (!c->hub_closed || !c->timer_closed) {
+        (void)uv_run(&c->loop, UV_RUN_ONCE);
+    }
+    (void)uv_loop_close(&c->loop);
+    mem_free(c->ca);
+    mem_free(c->cert);
+    pki_key_free(c->key);
+    buffer_close(&c->encode);
+    arena_close(&c->decode);
+    mem_free(c);
+}
+
+/* Takes the texts. */
+static struct status open_with(struct client **out, char *ca, char *cert, char *key, const char *const *addresses,
+                               size_t count, struct errmsg *msg)
+{
+    struct client *c = mem_must(mem_zalloc(1, sizeof *c));
+    c->ca = ca;
+    c->cert = cert;
+    c->key = key;
+    CHECK(uv_loop_init(&c->loop) == 0);
+    CHECK(uv_timer_init(&c->loop, &c->timer) == 0);
+    c->timer.data = c;
+    struct status s = pki_check(ca, cert, key, (int64_t)time(NULL), msg);
+    if (status_is_ok(s)) {
+        s = pki_identity_of(cert, &c->own, NULL, msg);
+    }
+    const struct tls_identity own = {.ca_pem = ca, .cert_pem = cert, .key_pem = key};
+    const struct link_events events = {.data = c,
+                                       .on_open = on_open,
+                                       .on_message = on_message,
+                                       .on_close = on_close,
+                                       .on_dial_failed = on_dial_failed};
+    const struct link_limits limits = {.redial_ms_min = 20, .redial_ms_max = 200};
+    if (status_is_ok(s)) {
+        s = link_hub_open(&c->hub, &c->loop, &own, &limits, &events, msg);
+    }
+    for (size_t i = 0; i < count && i < CLIENT_ADDRESSES_MAX && status_is_ok(s); i++) {
+        (void)slot_for(c, addresses[i]);
+    }
+    if (!status_is_ok(s)) {
+        client_close(c);
+        return s;
+    }
+    CHECK(uv_timer_start(&c->timer, on_timer, TICK_MS, TICK_MS) == 0);
+    *out = c;
+    return status_ok();
+}
+
+struct status client_open(struct client **out, const struct context *context, struct errmsg *msg)
+{
+    char *ca = NULL, *cert = NULL, *key = NULL;
+    struct status s = pki_read(context->ca, false, &ca, msg);
+    if (status_is_ok(s)) {
+        s = pki_read(context->cert, false, &cert, msg);
+    }
+    if (status_is_ok(s)) {
+        s = pki_read(context->key, true, &key, msg);
+    }
+    if (!status_is_ok(s)) {
+        mem_free(ca);
+        mem_free(cert);
+        return status_prefix(msg, s, "context %s", context->name);
+    }
+    return open_with(out, ca, cert, key, (const char *const *)context->schedulers, context->schedulers_count, msg);
+}
+
+struct status client_open_token(struct client **out, const struct pki_token *token, struct errmsg *msg)
+{
+    const char *addresses[PKI_ADDRESSES_MAX];
+    for (size_t i = 0; i < token->addresses_count; i++) {
+        addresses[i] = token->addresses[i];
+    }
+    return open_with(out, mem_must(mem_strdup(token->ca_pem)), mem_must(mem_strdup(token->cert_pem)),
+                     mem_must(mem_strdup(token->key_pem)), addresses, token->addresses_count, msg);
+}
+
+/* ---- Exchanges ---- */
+
+static struct status explain(struct client *c, struct errmsg *msg)
+{
+    switch (c->outcome.code) {
+    case STATUS_OK:
+        return c->outcome;
+    case STATUS_UNAVAILABLE:
+        return status_fail(msg, STATUS_UNAVAILABLE, "no scheduler can be reached: %s",
+                           c->failed[0] != '\0' ? c->failed : "no leader was elected in time");
+    case STATUS_DENIED:
+        return status_fail(msg, STATUS_DENIED, "refused by %s", c->failed);
+    case STATUS_UNKNOWN:
+        return status_fail(msg, STATUS_UNKNOWN, "the connection was lost before the answer came: it may have been done (%s)",
+                           c->failed);
+    case STATUS_TIMEOUT:
+        return status_fail(msg, STATUS_TIMEOUT, "no answer came in time");
+    default:
+        return status_fail(msg, c->outcome.code, "%s", c->failed);
+    }
+}
+
+static struct status exchange(struct client *c, const struct message *m, uint64_t timeout_ms, struct errmsg *msg)
+{
+    c->single = (struct ask){.request = ++c->request_last, .message = *m};
+    c->single.message.request = c->single.request;
+    c->retry_at_us = 0;
+    c->deadline_us = now_us() + timeout_ms * 1000;
+    c->waiting = true;
+    c->finished = false;
+    (void)send_ask(c, &c->single);
+    while (!c->finished) {
+        (void)uv_run(&c->loop, UV_RUN_DEFAULT);
+    }
+    return explain(c, msg);
+}
+
+struct status client_ask(struct client *c, const struct message *m, uint32_t timeout_ms, struct arena *a,
+                         struct message *answer, struct errmsg *msg)
+{
+    c->answer_arena = a;
+    c->answer = answer;
+    c->each = NULL;
+    return exchange(c, m, timeout_ms, msg);
+}
+
+struct status client_follow(struct client *c, const struct message *m, client_each fn, void *data, struct errmsg *msg)
+{
+    c->each = fn;
+    c->each_data = data;
+    struct status s = exchange(c, m, UINT64_C(365) * 24 * 3600 * 1000, msg);
+    c->each = NULL;
+    return s;
+}
+
+struct status client_load_run(struct client *c, const struct client_load *load, struct errmsg *msg)
+{
+    CHECK(load->outstanding > 0);
+    CHECK(load->outstanding <= CLIENT_INFLIGHT_MAX);
+    c->asks = mem_must(mem_zalloc(load->outstanding, sizeof *c->asks));
+    c->load = load;
+    c->load_ended = false;
+    c->inflight = 0;
+    c->deadline_us = load->until_us + (uint64_t)CLIENT_REQUEST_MS * 1000;
+    c->waiting = true;
+    c->finished = false;
+    load_fill(c);
+    while (!c->finished) {
+        (void)uv_run(&c->loop, UV_RUN_DEFAULT);
+    }
+    c->load = NULL;
+    mem_free(c->asks);
+    c->asks = NULL;
+    return explain(c, msg);
+}

@@ -1,0 +1,136 @@
+/* Records as tables or JSON, and input. */
+#include "cli/cli.h"
+
+#include "common/mem.h"
+#include "common/units.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { COLUMNS_MAX = 24, DIGEST_SHOWN = 12, CELL_SHOWN_MAX = 80 };
+
+static const char *find(const struct record *r, const char *key)
+{
+    for (size_t i = 0; i < r->fields_count; i++) {
+        if (strcmp(r->fields[i].key, key) == 0) {
+            return r->fields[i].value;
+        }
+    }
+    return "";
+}
+
+static int output_json(FILE *to, const struct records *r)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < r->rows_count; i++) {
+        json_t *object = json_object();
+        for (size_t k = 0; k < r->rows[i].fields_count; k++) {
+            const struct pair *p = &r->rows[i].fields[k];
+            json_t *value = p->value_kind == 1   ? json_integer((json_int_t)strtoull(p->value, NULL, 10))
+                            : p->value_kind == 2 ? json_boolean(strcmp(p->value, "true") == 0)
+                                                 : json_string(p->value);
+            (void)json_object_set_new(object, p->key, value == NULL ? json_string("?") : value);
+        }
+        (void)json_array_append_new(list, object);
+    }
+    int failed = json_dumpf(list, to, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+    (void)fputc('\n', to);
+    json_decref(list);
+    return failed == 0 ? CLI_DONE : CLI_FAILED;
+}
+
+/* Whole digests help nobody in a table. */
+static int shown(const char *key, const char *value)
+{
+    int size = (int)strlen(value);
+    return strcmp(key, "revision") == 0 && size > DIGEST_SHOWN ? DIGEST_SHOWN : size;
+}
+
+static void output_lines(FILE *to, const struct record *r)
+{
+    for (size_t i = 0; i < r->fields_count; i++) {
+        (void)fprintf(to, "%-22s %s\n", r->fields[i].key, r->fields[i].value);
+    }
+}
+
+static void output_table(FILE *to, const struct records *r, const char *const *columns)
+{
+    int widths[COLUMNS_MAX];
+    size_t count = 0;
+    for (; columns[count] != NULL && count < COLUMNS_MAX; count++) {
+        widths[count] = (int)strlen(columns[count]);
+        for (size_t i = 0; i < r->rows_count; i++) {
+            int width = shown(columns[count], find(&r->rows[i], columns[count]));
+            widths[count] = width > widths[count] && width <= CELL_SHOWN_MAX ? width : widths[count];
+        }
+    }
+    for (size_t k = 0; k + 1 < count; k++) {
+        (void)fprintf(to, "%-*s  ", widths[k], columns[k]);
+    }
+    (void)fprintf(to, "%s\n", columns[count - 1]);
+    for (size_t i = 0; i < r->rows_count; i++) {
+        for (size_t k = 0; k < count; k++) {
+            const char *value = find(&r->rows[i], columns[k]);
+            int width = shown(columns[k], value);
+            (void)fprintf(to, "%-*.*s%s", k + 1 < count ? widths[k] : 0, width, value, k + 1 < count ? "  " : "\n");
+        }
+    }
+}
+
+int output_records(FILE *to, bool json, const struct records *r, const char *const *columns)
+{
+    if (json) {
+        return output_json(to, r);
+    }
+    if (columns == NULL) {
+        for (size_t i = 0; i < r->rows_count; i++) {
+            output_lines(to, &r->rows[i]);
+        }
+    } else {
+        output_table(to, r, columns);
+    }
+    return CLI_DONE;
+}
+
+struct status input_read(const char *path, size_t max, struct buffer *out, struct errmsg *msg)
+{
+    bool standard = strcmp(path, "-") == 0;
+    int fd = standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return status_fail(msg, status_from_errno(errno), "%s: %s", path, strerror(errno));
+    }
+    struct status s = status_ok();
+    for (;;) {
+        s = buffer_reserve(out, 64 << 10);
+        ssize_t got = status_is_ok(s) ? read(fd, out->data + out->size, 64 << 10) : 0;
+        if (got < 0) {
+            s = status_fail(msg, status_from_errno(errno), "%s: %s", path, strerror(errno));
+        }
+        if (got <= 0) {
+            break;
+        }
+        out->size += (size_t)got;
+        if (out->size > max) {
+            s = status_fail(msg, STATUS_INVALID, "%s is larger than the %zu bytes that a payload may have", path, max);
+            break;
+        }
+    }
+    if (!standard) {
+        (void)close(fd);
+    }
+    return s;
+}
+
+struct status duration_of(const char *what, const char *text, uint64_t otherwise_ms, uint64_t *ms, struct errmsg *msg)
+{
+    if (text == NULL) {
+        *ms = otherwise_ms;
+        return status_ok();
+    }
+    struct status s = unit_parse(UNIT_DURATION, text, strlen(text), ms, msg);
+    return status_is_ok(s) ? s : status_prefix(msg, status_of(STATUS_INVALID), "%s", what);
+}
