@@ -72,7 +72,7 @@ RULES = [
     Rule("protobuf-include", C_FILES, re.compile(r"^proto/"),
          re.compile(r'^\s*#\s*include\s*[<"][^>"]*(?:\.pb-c\.h|protobuf-c\.h)[>"]', re.M),
          "generated code is touched only by the codec beside proto/"),
-    Rule("signal-unsafe", C_FILES, re.compile(r"^(tests/|docs/|agent/runners/)"), 
+    Rule("signal-unsafe", C_FILES, re.compile(r"^(tests/|docs/|agent/runners/)"),
          re.compile(r"(?<![\w.>])(?:(?:vfork|system|popen)\s*\(|signal\s*\((?![^()]*\bSIG_(?:IGN|DFL)\s*\)))"),
          "sigaction, posix_spawn: signal and vfork differ between systems, system and popen run a shell"),
 ]
@@ -223,9 +223,10 @@ def check_tree(paths, found):
         if "/" in path and top not in TOP_LEVEL:
             found.add("top-level", path, 1, f"the top level has no folder {top}: {' '.join(sorted(TOP_LEVEL))}")
         if path.endswith(".c") and not path.startswith("docs/"):
-            # A foreach may name it without its ending.
-            stem = os.path.basename(path)[:-2]
-            if not re.search(r"(?<![\w-])" + re.escape(stem) + r"(?!\w)", lists):
+            # A foreach may name it without its ending, or by its last words.
+            words = os.path.basename(path)[:-2].split("_")
+            stems = "|".join(re.escape("_".join(words[i:])) for i in range(len(words)))
+            if not re.search(r"(?<![\w-])(?:" + stems + r")(?!\w)", lists):
                 found.add("not-built", path, 1, "no CMakeLists.txt names it")
         if path.endswith((".sh",)) or path == ".ci/run":
             if read(path).startswith("#!") and not os.stat(path).st_mode & stat.S_IXUSR:

@@ -1,0 +1,670 @@
+#include "agent/agent.h"
+
+#include "agent/cell/cell_usage.h"
+#include "agent/code.h"
+#include "agent/core/agent_core.h"
+#include "agent/instances.h"
+#include "agent/log_server.h"
+#include "agent/network.h"
+#include "agent/probe/probe.h"
+#include "agent/renewal.h"
+#include "agent/stats.h"
+#include "common/check.h"
+#include "common/log.h"
+#include "common/mem.h"
+#include "common/pki/pki.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/rand.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { RENEWAL_RETRY_S = 60 };
+
+struct agent {
+    uv_loop_t *loop;
+    const struct agent_config *config;
+    const struct agent_paths *paths;
+    int lock_fd;
+    struct credentials credentials;
+    struct agent_core *core;
+    struct pair labels[CONFIG_LABELS_MAX];
+    struct code *code;
+    struct instances *instances;
+    struct network *network;
+    struct log_server *logs;
+    struct stats *stats;
+    struct probe probe;
+    struct probe_sample sample;
+    struct cgroup_mounts mounts;
+    bool cgroups;
+    struct instance_usage usages[AGENT_USAGES_MAX];
+    size_t usages_count;
+    size_t
+        /* cells before the first of the next heartbeat, when there are more than fit */
+        usages_skip;
+    size_t usages_seen;
+    uv_timer_t deadline;
+    uint64_t deadline_us; /* what it is set to */
+    uv_timer_t beat;
+    uint32_t beat_ms;
+    bool timers_open;
+    bool had_lease;
+    char *renewal_key; /* of the renewal that is asked for */
+    int64_t renewal_next_s;
+    unsigned closing; /* parts that are not closed yet */
+    bool stopping;
+    void (*on_stopped)(void *data);
+    void *stopped_data;
+};
+
+static uint64_t now_us(void)
+{
+    return uv_hrtime() / 1000;
+}
+
+/* ---- The clock ---- */
+
+static void on_deadline(uv_timer_t *timer);
+
+/* Sets the timer to the core's next deadline, when that is earlier. */
+static void arm(struct agent *a)
+{
+    uint64_t next_us = agent_core_next_us(a->core);
+    if (next_us >= a->deadline_us || a->stopping) {
+        return;
+    }
+    uint64_t now = now_us();
+    uint64_t wait_ms = next_us > now ? (next_us - now + 999) / 1000 : 0;
+    a->deadline_us = next_us;
+    uv_update_time(a->loop);
+    (void)uv_timer_start(&a->deadline, on_deadline, wait_ms, 0);
+}
+
+static void on_deadline(uv_timer_t *timer)
+{
+    struct agent *a = timer->data;
+    a->deadline_us = UINT64_MAX;
+    agent_core_tick(a->core, now_us());
+    arm(a);
+}
+
+/* ---- What the core asks ---- */
+
+static bool env_send(void *data, uint64_t peer, const struct message *m)
+{
+    struct agent *a = data;
+    if (m->type == MESSAGE_RESULT && m->result.run_us != 0) {
+        stats_ran(a->stats, m->result.run_us);
+    }
+    return network_send(a->network, peer, m);
+}
+
+static struct status env_start(void *data, const struct start *s, struct errmsg *msg)
+{
+    struct agent *a = data;
+    struct status status = instances_start(a->instances, s, msg);
+    if (!status_is_ok(status)) {
+        LOG_WARN("instance cannot start", LOG_STR("function", s->spec->name),
+                 LOG_STR("why", msg->text));
+    }
+    return status;
+}
+
+static void env_stop(void *data, struct id128 instance, bool kill)
+{
+    struct agent *a = data;
+    instances_stop(a->instances, instance, kill);
+}
+
+static struct status env_invoke(void *data, const struct invoke *i, struct errmsg *msg)
+{
+    struct agent *a = data;
+    return instances_invoke(a->instances, i, msg);
+}
+
+static void env_cancel(void *data, struct id128 instance, struct id128 invocation, uint32_t attempt)
+{
+    struct agent *a = data;
+    instances_cancel(a->instances, instance, invocation, attempt);
+}
+
+static void on_beat(uv_timer_t *timer);
+
+/* Several heartbeats fit into a lease. */
+static void beat_set(struct agent *a, uint32_t lease_ms)
+{
+    uint32_t ms = lease_ms / 4;
+    ms = ms < AGENT_HEARTBEAT_MS_MIN ? AGENT_HEARTBEAT_MS_MIN : ms;
+    ms = ms > AGENT_HEARTBEAT_MS ? AGENT_HEARTBEAT_MS : ms;
+    if (ms != a->beat_ms && !a->stopping) {
+        a->beat_ms = ms;
+        (void)uv_timer_start(&a->beat, on_beat, ms, ms);
+    }
+}
+
+static void env_lead(void *data, uint64_t peer, uint64_t term, const struct lead *l)
+{
+    struct agent *a = data;
+    (void)peer;
+    LOG_INFO("leader", LOG_STR("scheduler", l->leader), LOG_UINT("term", term),
+             LOG_UINT("lease_ms", l->lease_ms));
+    beat_set(a, l->lease_ms != 0 ? l->lease_ms : a->config->lease_ms);
+    network_revoke(a->network, l->revoked, l->revoked_count);
+    network_learn(a->network, l->schedulers, l->schedulers_count);
+}
+
+/* ---- What the instances say ---- */
+
+static void on_ready(void *data, struct id128 instance, uint32_t concurrency, uint64_t startup_us)
+{
+    struct agent *a = data;
+    stats_started(a->stats, startup_us);
+    agent_core_instance_ready(a->core, now_us(), instance, concurrency, startup_us);
+    arm(a);
+}
+
+static void on_ended(void *data, struct id128 instance, enum status_code code, const char *message)
+{
+    struct agent *a = data;
+    char text[ID_STRING_BYTES];
+    id_format(instance, INSTANCE_PREFIX, text);
+    LOG_INFO("instance ended", LOG_STR("instance", text), LOG_STR("status", status_name(code)),
+             LOG_STR("why", message));
+    agent_core_instance_ended(a->core, now_us(), instance, code, message);
+    arm(a);
+}
+
+static void on_result(void *data, const struct result *r)
+{
+    struct agent *a = data;
+    agent_core_result(a->core, now_us(), r);
+    arm(a);
+}
+
+/* ---- What the schedulers say ---- */
+
+static void on_peer_open(void *data, uint64_t peer, const char *name)
+{
+    struct agent *a = data;
+    struct status s = agent_core_peer_open(a->core, now_us(), peer);
+    if (!status_is_ok(s)) {
+        LOG_ERROR("cannot register", LOG_STR("scheduler", name),
+                  LOG_STR("status", status_name(s.code)));
+    }
+}
+
+static void on_peer_close(void *data, uint64_t peer, const char *name)
+{
+    struct agent *a = data;
+    (void)name;
+    agent_core_peer_close(a->core, now_us(), peer);
+    log_server_peer_close(a->logs, peer);
+}
+
+static void metrics_answer(struct agent *a, uint64_t peer, uint64_t request)
+{
+    struct agent_counts counts = {
+        .core = agent_core_stats(a->core),
+        .link = network_stats(a->network),
+        .machine = a->sample,
+        .schedulers = network_peers_count(a->network),
+        .lease = agent_core_has_lease(a->core, now_us()),
+        .cpu_millis = a->config->cpu_millis,
+        .memory_bytes = a->config->memory_bytes,
+    };
+    struct buffer text = {0};
+    struct status s = stats_print(a->stats, &counts, &text);
+    const struct message m = {
+        .type = MESSAGE_METRICS_TEXT,
+        .request = request,
+        .metrics_text = {.code = (uint32_t)s.code,
+                         .message = status_is_ok(s) ? "" : status_text(s.code),
+                         .text = bytes_of(text.data, text.size)},
+    };
+    (void)network_send(a->network, peer, &m);
+    buffer_close(&text);
+}
+
+static void on_message(void *data, uint64_t peer, const struct message *m)
+{
+    struct agent *a = data;
+    if (m->type == MESSAGE_LOGS) {
+        log_server_receive(a->logs, peer, m);
+    } else if (m->type == MESSAGE_METRICS_QUERY) {
+        metrics_answer(a, peer, m->request);
+    } else {
+        agent_core_receive(a->core, now_us(), peer, m);
+        arm(a);
+    }
+}
+
+/* ---- Code from the leader ---- */
+
+struct chunk_ask {
+    struct agent *agent;
+    uint64_t ticket;
+};
+
+static void on_chunk(void *data, struct status s, const struct message *m)
+{
+    struct chunk_ask *ask = data;
+    struct agent *a = ask->agent;
+    uint64_t ticket = ask->ticket;
+    mem_free(ask);
+    const char *message = "the leader does not answer";
+    struct bytes chunk = {0};
+    if (status_is_ok(s) && m->type == MESSAGE_CHUNK_DATA) {
+        s = status_of(status_from_wire(m->chunk_data.code));
+        message = "the leader does not have a chunk of it";
+        chunk = m->chunk_data.data;
+    } else if (status_is_ok(s)) {
+        enum status_code code =
+            m->type == MESSAGE_REPLY ? status_from_wire(m->reply.code) : STATUS_INVALID;
+        s = status_of(code == STATUS_OK ? STATUS_INVALID : code);
+        message = m->type == MESSAGE_REPLY ? m->reply.message : "unexpected answer";
+    }
+    code_chunk(a->code, ticket, s, chunk, message);
+}
+
+static struct status ask_chunk(void *data, const struct digest *digest, uint64_t ticket)
+{
+    struct agent *a = data;
+    uint64_t leader = agent_core_leader(a->core);
+    if (leader == 0) {
+        return status_of(STATUS_UNAVAILABLE);
+    }
+    struct chunk_ask *ask = mem_alloc(sizeof *ask);
+    if (ask == NULL) {
+        return status_of(STATUS_NOMEM);
+    }
+    *ask = (struct chunk_ask){a, ticket};
+    struct message m = {.type = MESSAGE_CHUNK_GET, .chunk_get = {.digest = *digest}};
+    struct status s = network_ask(a->network, leader, &m, on_chunk, ask);
+    if (!status_is_ok(s)) {
+        mem_free(ask);
+    }
+    return s;
+}
+
+/* ---- The certificate ---- */
+
+static void on_renewed(void *data, struct status s, const struct message *m)
+{
+    struct agent *a = data;
+    char *key = a->renewal_key;
+    a->renewal_key = NULL;
+    struct errmsg msg = {.text = "no answer"};
+    if (status_is_ok(s) && (m->type != MESSAGE_JOIN_REPLY || m->join_reply.code != STATUS_OK)) {
+        s = status_fail(&msg, STATUS_DENIED, "%s",
+                        m->type == MESSAGE_JOIN_REPLY ? m->join_reply.message
+                        : m->type == MESSAGE_REPLY    ? m->reply.message
+                                                      : "unexpected answer");
+    }
+    if (!status_is_ok(s)) {
+        pki_key_free(key);
+    } else {
+        s = credentials_renew(&a->credentials, m->join_reply.cert, m->join_reply.ca, key,
+                              (int64_t)time(NULL), &msg);
+    }
+    if (status_is_ok(s)) {
+        const struct tls_identity own = credentials_tls(&a->credentials);
+        s = network_renew(a->network, &own, &msg);
+    }
+    if (a->stopping) {
+        return;
+    }
+    if (!status_is_ok(s)) {
+        LOG_ERROR("certificate not renewed", LOG_STR("why", msg.text),
+                  LOG_INT("expires_s", a->credentials.identity.not_after_s - (int64_t)time(NULL)));
+        return;
+    }
+    a->renewal_next_s = 0;
+    LOG_INFO("certificate renewed",
+             LOG_INT("expires_s", a->credentials.identity.not_after_s - (int64_t)time(NULL)));
+}
+
+static void renew(struct agent *a)
+{
+    int64_t now_s = (int64_t)time(NULL);
+    uint64_t leader = agent_core_leader(a->core);
+    if (a->renewal_key != NULL || leader == 0 || now_s < a->renewal_next_s ||
+        !credentials_due(&a->credentials, now_s)) {
+        return;
+    }
+    a->renewal_next_s = now_s + RENEWAL_RETRY_S;
+    char *csr = NULL;
+    struct errmsg msg = {{0}};
+    struct status s = pki_request_create(&csr, &a->renewal_key, &msg);
+    if (status_is_ok(s)) {
+        struct message m = {.type = MESSAGE_RENEW, .renew = {.csr = csr}};
+        s = network_ask(a->network, leader, &m, on_renewed, a);
+    }
+    mem_free(csr);
+    if (!status_is_ok(s)) {
+        pki_key_free(a->renewal_key);
+        a->renewal_key = NULL;
+        LOG_ERROR("certificate renewal cannot be asked for", LOG_STR("status", status_name(s.code)),
+                  LOG_STR("why", msg.text));
+    }
+}
+
+/* ---- Heartbeats ---- */
+
+static void usage_read(void *arg, struct id128 instance, const char *cgroup)
+{
+    struct agent *a = arg;
+    a->usages_seen++;
+    if (a->usages_seen <= a->usages_skip || a->usages_count >= AGENT_USAGES_MAX ||
+        cgroup[0] == '\0') {
+        return;
+    }
+    struct cell_usage u;
+    if (!status_is_ok(cell_usage_read(&a->mounts, cgroup, &u, NULL))) {
+        return;
+    }
+    a->usages[a->usages_count++] = (struct instance_usage){
+        .instance = instance,
+        .memory_bytes = u.memory_bytes,
+        .memory_peak_bytes = u.memory_peak_bytes,
+        .cpu_us = u.cpu_usage_us,
+        .processes = u.pids,
+    };
+}
+
+/* As many cells as fit into one heartbeat; the others have their turn in the next. */
+static void usages_read(struct agent *a)
+{
+    a->usages_count = 0;
+    a->usages_seen = 0;
+    if (!a->cgroups) {
+        return;
+    }
+    instances_cells(a->instances, usage_read, a);
+    a->usages_skip += AGENT_USAGES_MAX;
+    if (a->usages_skip >= a->usages_seen) {
+        a->usages_skip = 0;
+    }
+}
+
+static void lease_watch(struct agent *a, uint64_t now)
+{
+    bool lease = agent_core_has_lease(a->core, now);
+    if (lease != a->had_lease) {
+        a->had_lease = lease;
+        if (lease) {
+            LOG_INFO("lease held: taking work");
+        } else {
+            LOG_WARN("lease lost: no new work until a leader answers");
+        }
+    }
+}
+
+static void on_beat(uv_timer_t *timer)
+{
+    struct agent *a = timer->data;
+    uint64_t now = now_us();
+    probe_read(&a->probe, now, &a->sample);
+    usages_read(a);
+    const struct heartbeat h = {
+        .cpu_used_millis = a->sample.cpu_used_millis,
+        .memory_used_bytes = a->sample.memory_used_bytes,
+        .memory_total_bytes = a->sample.memory_total_bytes,
+        .load1_milli = a->sample.load1_milli,
+        .psi_cpu_milli = a->sample.psi_cpu_milli,
+        .psi_memory_milli = a->sample.psi_memory_milli,
+        .psi_io_milli = a->sample.psi_io_milli,
+        .disk_free_bytes = a->sample.disk_free_bytes,
+        .instances = a->usages,
+        .instances_count = a->usages_count,
+    };
+    agent_core_heartbeat(a->core, now, &h);
+    lease_watch(a, now);
+    network_tick(a->network);
+    renew(a);
+    arm(a);
+}
+
+/* ---- Opening ---- */
+
+static struct status data_lock(struct agent *a, struct errmsg *msg)
+{
+    const char *data = a->config->data;
+    if (mkdir(data, 0700) != 0 && errno != EEXIST) {
+        return status_fail(msg, status_from_errno(errno), "make %s: %s", data, strerror(errno));
+    }
+    char path[CONFIG_PATH_BYTES_MAX + 32];
+    (void)snprintf(path, sizeof path, "%s/agent.lock", data);
+    a->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (a->lock_fd < 0) {
+        return status_fail(msg, status_from_errno(errno), "open %s: %s", path, strerror(errno));
+    }
+    if (flock(a->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        return status_fail(msg, STATUS_CONFLICT, "%s: another agent has this data folder", data);
+    }
+    return status_ok();
+}
+
+/* Can cells have control groups here? The operator may say no; where they cannot, that is said
+ * aloud. */
+static void cgroups_find(struct agent *a)
+{
+    struct errmsg msg = {{0}};
+    if (a->config->cells_cgroup == CELLS_CGROUP_OFF) {
+        return;
+    }
+    struct cgroup *probe = mem_zalloc(1, sizeof *probe);
+    char path[128];
+    (void)snprintf(path, sizeof path, "skep/%s/probe-%d", a->config->name.text, (int)getpid());
+    if (probe != NULL && status_is_ok(cgroup_mounts_find(&a->mounts, &msg)) &&
+        status_is_ok(cgroup_open(probe, &a->mounts, path, &msg))) {
+        (void)cgroup_close(probe);
+        a->cgroups = true;
+    } else {
+        LOG_WARN("no control groups: memory and processor limits of cells are not enforced",
+                 LOG_STR("why", msg.text));
+    }
+    mem_free(probe);
+}
+
+static struct status core_open(struct agent *a, struct errmsg *msg)
+{
+    for (size_t i = 0; i < a->config->labels_count && i < CONFIG_LABELS_MAX; i++) {
+        a->labels[i] =
+            (struct pair){.key = a->config->labels[i].key, .value = a->config->labels[i].value};
+    }
+    uint64_t boot;
+    if (RAND_bytes((unsigned char *)&boot, sizeof boot) != 1) {
+        return status_fail(msg, STATUS_INTERNAL, "no random numbers");
+    }
+    const struct agent_core_config config = {
+        .boot = boot,
+        .cpu_millis = a->config->cpu_millis,
+        .memory_bytes = a->config->memory_bytes,
+        .lease_ms = a->config->lease_ms,
+        .labels = a->labels,
+        .labels_count = a->config->labels_count,
+    };
+    const struct agent_env env = {
+        .data = a,
+        .send = env_send,
+        .start = env_start,
+        .stop = env_stop,
+        .invoke = env_invoke,
+        .cancel = env_cancel,
+        .lead = env_lead,
+    };
+    return agent_core_new(&a->core, &config, &env);
+}
+
+static bool adopt_found(void *data, const struct instance_found *f)
+{
+    struct agent *a = data;
+    const struct instance_report report = {
+        .instance = f->instance,
+        .revision = f->revision,
+        .function = f->function,
+        .state = f->ready ? INSTANCE_READY : INSTANCE_STARTING,
+        .concurrency = f->concurrency,
+        .cpu_millis = f->cpu_millis,
+        .memory_bytes = f->memory_bytes,
+        .startup_us = f->startup_us,
+    };
+    char text[ID_STRING_BYTES];
+    id_format(f->instance, INSTANCE_PREFIX, text);
+    struct status s = agent_core_adopt(a->core, now_us(), &report, f->timeout_ms);
+    LOG_INFO("instance found", LOG_STR("instance", text), LOG_STR("function", f->function),
+             LOG_STR("adoption", status_name(s.code)));
+    return status_is_ok(s);
+}
+
+static void adopt_attempt(void *data, const struct attempt_report *r, uint32_t left_ms)
+{
+    struct agent *a = data;
+    (void)!status_is_ok(agent_core_adopt_attempt(a->core, now_us(), r,
+                                                 left_ms)); /* one that is lost here times out */
+}
+
+static uint64_t logs_queued(void *data, uint64_t peer)
+{
+    struct agent *a = data;
+    return network_queued(a->network, peer);
+}
+
+static struct status instances_part(struct agent *a, struct errmsg *msg)
+{
+    const struct code_env code = {a, ask_chunk};
+    TRY(code_open(&a->code, a->loop, a->config->data, a->config->chunk_bytes_max, &code, msg));
+    const struct instances_config config = {
+        .loop = a->loop,
+        .data = a->config->data,
+        .node = a->config->name.text,
+        .cell_program = a->paths->cell,
+        .runners = a->paths->runners,
+        .root = a->config->cells_root,
+        .cgroups = a->cgroups,
+        .code = a->code,
+    };
+    const struct instances_events events = {a, on_ready, on_ended, on_result};
+    TRY(instances_open(&a->instances, &config, &events, msg));
+    const struct log_server_env logs = {a, env_send, logs_queued};
+    TRY(log_server_open(&a->logs, a->loop, a->instances, a->config->name.text, &logs));
+    const struct instances_adoption adoption = {a, adopt_found, adopt_attempt};
+    return instances_adopt(a->instances, &adoption, msg);
+}
+
+static struct status network_part(struct agent *a, struct errmsg *msg)
+{
+    const struct tls_identity own = credentials_tls(&a->credentials);
+    const struct network_events events = {a, on_peer_open, on_peer_close, on_message};
+    TRY(network_open(&a->network, a->loop, &own, &events, msg));
+    for (size_t i = 0; i < a->config->schedulers_count; i++) {
+        TRY(network_dial(a->network, a->config->schedulers[i], msg));
+    }
+    return status_ok();
+}
+
+static void timers_open(struct agent *a)
+{
+    CHECK(uv_timer_init(a->loop, &a->deadline) == 0);
+    CHECK(uv_timer_init(a->loop, &a->beat) == 0);
+    a->deadline.data = a;
+    a->beat.data = a;
+    a->deadline_us = UINT64_MAX;
+    a->timers_open = true;
+}
+
+static struct status open_parts(struct agent *a, struct errmsg *msg)
+{
+    TRY(data_lock(a, msg));
+    const struct identity expect = {
+        .cluster = a->config->cluster, .role = ROLE_AGENT, .name = a->config->name};
+    TRY(credentials_open(&a->credentials, &a->config->identity, &expect, (int64_t)time(NULL), msg));
+    TRY(stats_open(&a->stats));
+    probe_init(&a->probe, a->config->data);
+    cgroups_find(a);
+    TRY(core_open(a, msg));
+    TRY(instances_part(a, msg));
+    return network_part(a, msg);
+}
+
+static void ignore(void *data)
+{
+    (void)data;
+}
+
+struct status agent_open(struct agent **out, uv_loop_t *loop, const struct agent_config *config,
+                         const struct agent_paths *paths, struct errmsg *msg)
+{
+    struct agent *a = mem_zalloc(1, sizeof *a);
+    if (a == NULL) {
+        return status_fail(msg, STATUS_NOMEM, "out of memory");
+    }
+    *a = (struct agent){.loop = loop, .config = config, .paths = paths, .lock_fd = -1};
+    timers_open(a);
+    struct status s = open_parts(a, msg);
+    if (!status_is_ok(s)) {
+        agent_stop(a, ignore, NULL);
+        return s;
+    }
+    beat_set(a, a->config->lease_ms);
+    arm(a);
+    *out = a;
+    return status_ok();
+}
+
+/* ---- Stopping: connections first, so that nothing is asked of the rest any more ---- */
+
+static void agent_free(struct agent *a)
+{
+    code_close(a->code);
+    agent_core_free(a->core);
+    stats_close(a->stats);
+    pki_key_free(a->renewal_key);
+    credentials_close(&a->credentials);
+    if (a->lock_fd >= 0) {
+        (void)close(a->lock_fd);
+    }
+    void (*on_stopped)(void *data) = a->on_stopped;
+    void *data = a->stopped_data;
+    mem_free(a);
+    on_stopped(data);
+}
+
+static void part_closed(void *data)
+{
+    struct agent *a = data;
+    CHECK(a->closing > 0);
+    a->closing--;
+    if (a->closing == 0) {
+        agent_free(a);
+    }
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    part_closed(handle->data);
+}
+
+void agent_stop(struct agent *a, void (*on_stopped)(void *data), void *data)
+{
+    CHECK(!a->stopping);
+    a->stopping = true;
+    a->on_stopped = on_stopped;
+    a->stopped_data = data;
+    a->closing = 2U + (a->network != NULL) + (a->instances != NULL);
+    log_server_close(a->logs);
+    uv_close((uv_handle_t *)&a->deadline, on_timer_closed);
+    uv_close((uv_handle_t *)&a->beat, on_timer_closed);
+    if (a->network != NULL) {
+        network_close(a->network, part_closed, a);
+    }
+    if (a->instances != NULL) {
+        instances_close(a->instances, part_closed, a);
+    }
+}

@@ -1,0 +1,232 @@
+#include "agent/cell/launch.h"
+
+#include "agent/cell/plan.h"
+#include "agent/cell/root_scan.h"
+#include "agent/cell/walls.h"
+#include "common/check.h"
+#include "common/cleanup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { OUTSIDE_UID_DEFAULT = 65534, CELL_OOM_SCORE = 500 };
+
+static struct status step_fail(struct errmsg *msg, const char *step, int error)
+{
+    return status_fail(msg, status_from_errno(error), "step %s: %s", step, strerror(error));
+}
+
+static struct status uid_choose(const struct cell_spec *spec, uint32_t *uid, struct errmsg *msg)
+{
+    if (geteuid() == 0) {
+        *uid = spec->uid != 0 ? spec->uid : OUTSIDE_UID_DEFAULT;
+        return status_ok();
+    }
+    if (spec->uid != 0 && spec->uid != geteuid()) {
+        return status_fail(msg, STATUS_DENIED,
+                           "step user map: uid %u needs root, and skep-cell runs as %u", spec->uid,
+                           geteuid());
+    }
+    *uid = geteuid();
+    return status_ok();
+}
+
+static struct status proc_write(pid_t pid, const char *file, const char *text, struct errmsg *msg)
+{
+    char path[64];
+    (void)snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, file);
+    AUTO_CLOSE int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text)) {
+        return status_fail(msg, status_from_errno(errno), "step user map: %s: %s", file,
+                           strerror(errno));
+    }
+    return status_ok();
+}
+
+static struct status maps_write(pid_t pid, uint32_t uid, struct errmsg *msg)
+{
+    char text[64];
+    if (geteuid() != 0) {
+        TRY(proc_write(pid, "setgroups", "deny", msg));
+    }
+    uint32_t gid = geteuid() == 0 ? uid : getegid();
+    (void)snprintf(text, sizeof text, "%d %u 1\n", CELL_INSIDE_UID, gid);
+    TRY(proc_write(pid, "gid_map", text, msg));
+    (void)snprintf(text, sizeof text, "%d %u 1\n", CELL_INSIDE_UID, uid);
+    TRY(proc_write(pid, "uid_map", text, msg));
+    /* When the machine runs short, a cell goes before the daemons. */
+    (void)snprintf(text, sizeof text, "%d", CELL_OOM_SCORE);
+    return proc_write(pid, "oom_score_adj", text, msg);
+}
+
+static void facts_of_mounts(const struct cell_spec *spec, struct plan_facts *facts)
+{
+    for (size_t i = 0; i < spec->mounts_count; i++) {
+        struct stat st;
+        /* A source that cannot be looked at fails in its step, with its name. */
+        facts->mount_is_file[i] =
+            lstat(spec->mounts[i].source, &st) == 0 && !S_ISDIR(st.st_mode);
+    }
+}
+
+static struct status cgroup_make(const struct cell_spec *spec, struct cgroup *cgroup,
+                                 struct errmsg *msg)
+{
+    struct cgroup_mounts mounts;
+    struct status s = cgroup_mounts_find(&mounts, msg);
+    if (status_is_ok(s)) {
+        s = cgroup_open(cgroup, &mounts, spec->cgroup, msg);
+    }
+    if (status_is_ok(s)) {
+        struct cgroup_limits limits = {
+            .memory_bytes = spec->memory_bytes,
+            .cpu_millis = spec->cpu_millis,
+            .pids_max = spec->pids_max,
+        };
+        s = cgroup_limit(cgroup, &limits, msg);
+    }
+    return status_prefix(msg, s, "step cgroup");
+}
+
+/* Pipes between the two processes; ours are non-blocking where the loop reads them. */
+struct ends {
+    int report[2];
+    int log[2];
+    int go[2];
+};
+
+static void ends_close(struct ends *e)
+{
+    int *all[] = {e->report, e->log, e->go};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        cleanup_close(&all[i][0]);
+        cleanup_close(&all[i][1]);
+        all[i][0] = -1;
+        all[i][1] = -1;
+    }
+}
+
+static struct status ends_open(struct ends *e, struct errmsg *msg)
+{
+    *e = (struct ends){{-1, -1}, {-1, -1}, {-1, -1}};
+    if (pipe2(e->report, O_CLOEXEC) != 0 || pipe2(e->log, O_CLOEXEC) != 0 ||
+        pipe2(e->go, O_CLOEXEC) != 0 || fcntl(e->report[0], F_SETFL, O_NONBLOCK) != 0 ||
+        fcntl(e->log[0], F_SETFL, O_NONBLOCK) != 0) {
+        struct status s = step_fail(msg, "pipes", errno);
+        ends_close(e);
+        return s;
+    }
+    return status_ok();
+}
+
+static pid_t clone_cell(int *pidfd)
+{
+    struct clone_args args = {
+        .flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC |
+                 CLONE_NEWUTS | CLONE_PIDFD,
+        .pidfd = (uint64_t)(uintptr_t)pidfd,
+        .exit_signal = SIGCHLD,
+    };
+    return (pid_t)syscall(SYS_clone3, &args, sizeof args);
+}
+
+static void end_child(pid_t pid, int pidfd)
+{
+    (void)kill(pid, SIGKILL); /* Ours and not yet reaped: the number is its own. */
+    (void)waitid(P_PIDFD, (id_t)pidfd, &(siginfo_t){0}, WEXITED);
+    (void)close(pidfd);
+}
+
+/* Clones and lets the child go once its maps and limits are in place. */
+static struct status start(const struct walls *w, struct ends *e, uint32_t uid,
+                           struct cgroup *cgroup, struct launched *out, struct errmsg *msg)
+{
+    int pidfd = -1;
+    pid_t pid = clone_cell(&pidfd);
+    if (pid < 0) {
+        return step_fail(msg, "clone into namespaces", errno);
+    }
+    if (pid == 0) {
+        (void)close(e->report[0]); /* So that the child notices a dead parent. */
+        (void)close(e->go[1]);
+        walls_build(w);
+    }
+    struct status s = maps_write(pid, uid, msg);
+    if (status_is_ok(s)) {
+        s = status_prefix(msg, cgroup_attach(cgroup, pid, msg), "step cgroup");
+    }
+    if (status_is_ok(s) && write(e->go[1], "g", 1) != 1) {
+        s = step_fail(msg, "go", errno);
+    }
+    if (!status_is_ok(s)) {
+        end_child(pid, pidfd);
+        return s;
+    }
+    *out = (struct launched){
+        .pid = pid,
+        .pidfd = pidfd,
+        .report_fd = fd_steal(&e->report[0]),
+        .log_fd = fd_steal(&e->log[0]),
+    };
+    return status_ok();
+}
+
+static struct status launch_planned(const struct cell_spec *spec, const struct plan *plan,
+                                    int channel_fd, struct cgroup *cgroup, struct launched *out,
+                                    struct errmsg *msg)
+{
+    uint32_t uid = 0;
+    struct ends ends;
+    TRY(uid_choose(spec, &uid, msg));
+    TRY(ends_open(&ends, msg));
+    static char *no_env[] = {NULL};
+    struct walls w = {
+        .plan = plan,
+        .args = spec->args,
+        .env = spec->env != NULL ? spec->env : no_env,
+        .drop_groups = geteuid() == 0,
+        .go_fd = ends.go[0],
+        .report_fd = ends.report[1],
+        .log_fd = ends.log[1],
+        .channel_fd = channel_fd,
+    };
+    struct status s = spec->cgroup[0] != '\0' ? cgroup_make(spec, cgroup, msg) : status_ok();
+    if (status_is_ok(s)) {
+        s = start(&w, &ends, uid, cgroup, out, msg);
+    }
+    if (!status_is_ok(s)) {
+        (void)cgroup_close(cgroup);
+    }
+    ends_close(&ends);
+    return s;
+}
+
+struct status launch(const struct cell_spec *spec, int channel_fd, struct cgroup *cgroup,
+                     struct launched *out, struct errmsg *msg)
+{
+    CHECK(cgroup->count == 0);
+    struct root_scan scan;
+    TRY(status_prefix(msg, root_scan(spec, &scan, msg), "step root"));
+    struct plan_facts facts = {
+        .entries = scan.entries,
+        .entries_count = scan.count,
+        .has_cgroup = spec->cgroup[0] != '\0',
+    };
+    facts_of_mounts(spec, &facts);
+    struct plan plan;
+    struct status s = status_prefix(msg, plan_build(spec, &facts, &plan, msg), "step plan");
+    if (status_is_ok(s)) {
+        s = launch_planned(spec, &plan, channel_fd, cgroup, out, msg);
+        plan_close(&plan);
+    }
+    root_scan_close(&scan);
+    return s;
+}

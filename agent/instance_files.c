@@ -1,0 +1,291 @@
+#include "agent/instance_files.h"
+
+#include "agent/cell/cell.h"
+#include "agent/inflight.h"
+#include "agent/runners/runner_args.h"
+#include "common/check.h"
+#include "common/cleanup.h"
+#include "common/manifest.h"
+#include "common/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <string.h>
+#include <sys/stat.h>
+
+void instance_meta_of(const struct start *s, const char *cgroup, struct instance_meta *out)
+{
+    *out = (struct instance_meta){
+        .instance = s->instance,
+        .revision = s->revision,
+        .concurrency = s->spec->concurrency,
+        .cpu_millis = s->spec->cpu_millis,
+        .memory_bytes = s->spec->memory_bytes,
+        .timeout_ms = s->spec->timeout_ms,
+    };
+    (void)snprintf(out->function.text, sizeof out->function.text, "%s", s->spec->name);
+    (void)snprintf(out->cgroup, sizeof out->cgroup, "%s", cgroup);
+}
+
+struct status instance_meta_encode(const struct instance_meta *m, struct buffer *json)
+{
+    char instance[ID_STRING_BYTES];
+    char revision[DIGEST_STRING_BYTES];
+    id_format(m->instance, INSTANCE_PREFIX, instance);
+    digest_format(&m->revision, revision);
+    json_t *root = json_pack("{ss ss ss sI sI sI sI ss}", "instance", instance, "revision",
+                             revision, "function", m->function.text, "concurrency",
+                             (json_int_t)m->concurrency, "cpu_millis", (json_int_t)m->cpu_millis,
+                             "memory_bytes", (json_int_t)m->memory_bytes, "timeout_ms",
+                             (json_int_t)m->timeout_ms, "cgroup", m->cgroup);
+    char *text = root == NULL ? NULL : json_dumps(root, JSON_COMPACT);
+    json_decref(root);
+    if (text == NULL) {
+        return status_of(STATUS_NOMEM);
+    }
+    struct status s = buffer_append(json, text, strlen(text));
+    free(text);
+    return s;
+}
+
+/* What json_unpack borrows from the parsed text. */
+struct meta_texts {
+    const char *instance, *revision, *function, *cgroup;
+    json_int_t concurrency, cpu_millis, memory_bytes, timeout_ms;
+};
+
+static struct status meta_of_texts(const struct meta_texts *t, struct instance_meta *out,
+                                   struct errmsg *msg)
+{
+    struct instance_meta m = {
+        .concurrency = (uint32_t)t->concurrency,
+        .cpu_millis = (uint32_t)t->cpu_millis,
+        .memory_bytes = (uint64_t)t->memory_bytes,
+        .timeout_ms = (uint64_t)t->timeout_ms,
+    };
+    TRY(id_parse(t->instance, INSTANCE_PREFIX, &m.instance, msg));
+    TRY(digest_parse(t->revision, &m.revision, msg));
+    TRY(name_parse("function", t->function, strlen(t->function), &m.function, msg));
+    if (t->concurrency < 1 || t->concurrency > INFLIGHT_SLOTS_MAX || t->cpu_millis < 0 ||
+        t->cpu_millis > INT32_MAX || t->memory_bytes < 0 || t->timeout_ms < 0 ||
+        strlen(t->cgroup) >= sizeof m.cgroup) {
+        return status_fail(msg, STATUS_INVALID, "a value is out of range");
+    }
+    (void)snprintf(m.cgroup, sizeof m.cgroup, "%s", t->cgroup);
+    *out = m;
+    return status_ok();
+}
+
+struct status instance_meta_decode(struct bytes json, struct instance_meta *out, struct errmsg *msg)
+{
+    if (json.size > INSTANCE_META_BYTES_MAX) {
+        return status_fail(msg, STATUS_CORRUPT, "meta.json: over %d bytes",
+                           INSTANCE_META_BYTES_MAX);
+    }
+    json_error_t error;
+    json_t *root = json_loadb((const char *)json.data, json.size, JSON_REJECT_DUPLICATES, &error);
+    struct meta_texts t;
+    if (root == NULL ||
+        json_unpack_ex(root, &error, JSON_STRICT, "{ss ss ss sI sI sI sI ss}", "instance",
+                       &t.instance, "revision", &t.revision, "function", &t.function, "concurrency",
+                       &t.concurrency, "cpu_millis", &t.cpu_millis, "memory_bytes", &t.memory_bytes,
+                       "timeout_ms", &t.timeout_ms, "cgroup", &t.cgroup) != 0) {
+        json_decref(root);
+        return status_fail(msg, STATUS_CORRUPT, "meta.json: %.200s", error.text);
+    }
+    struct status s = meta_of_texts(&t, out, msg);
+    json_decref(root);
+    if (!status_is_ok(s)) {
+        return status_prefix(msg, status_of(STATUS_CORRUPT), "meta.json");
+    }
+    return s;
+}
+
+static struct status file_write(const char *folder, const char *name, const struct buffer *text,
+                                struct errmsg *msg)
+{
+    char path[INSTANCE_PATH_BYTES_MAX];
+    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+    AUTO_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+        return status_fail(msg, status_from_errno(errno), "open %s: %s", path, strerror(errno));
+    }
+    for (size_t done = 0; done < text->size;) {
+        ssize_t n = write(fd, text->data + done, text->size - done);
+        if (n < 0) {
+            return status_fail(msg, status_from_errno(errno), "write %s: %s", path,
+                               strerror(errno));
+        }
+        done += (size_t)n;
+    }
+    return status_ok();
+}
+
+struct status instance_meta_read(const char *folder, struct instance_meta *out, struct errmsg *msg)
+{
+    char path[INSTANCE_PATH_BYTES_MAX];
+    (void)snprintf(path, sizeof path, "%s/meta.json", folder);
+    AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) {
+        return status_fail(msg, status_from_errno(errno), "open %s: %s", path, strerror(errno));
+    }
+    char text[INSTANCE_META_BYTES_MAX + 1];
+    ssize_t n = pread(fd, text, sizeof text, 0);
+    if (n < 0) {
+        return status_fail(msg, status_from_errno(errno), "read %s: %s", path, strerror(errno));
+    }
+    return instance_meta_decode(bytes_of(text, (size_t)n), out, msg);
+}
+
+/* ---- The cell's specification ---- */
+
+/* cell_spec's heap parts, of fixed size: filled from the front. */
+struct spec_parts {
+    struct cell_spec spec;
+    struct cell_mount mounts[2];
+    char *env[CELL_ENV_MAX];
+    char env_text[CELL_ENV_MAX][MANIFEST_ENV_KEY_BYTES_MAX + MANIFEST_ENV_VALUE_BYTES_MAX + 2];
+};
+
+static bool env_has(const struct function_spec *f, const char *key)
+{
+    for (size_t i = 0; i < f->env_count; i++) {
+        if (strcmp(f->env[i].key, key) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static struct status env_add(struct spec_parts *p, const char *key, const char *value,
+                             struct errmsg *msg)
+{
+    if (p->spec.env_count >= CELL_ENV_MAX) {
+        return status_fail(msg, STATUS_LIMIT, "env: more than %d variables", CELL_ENV_MAX);
+    }
+    char *at = p->env_text[p->spec.env_count];
+    int n = snprintf(at, sizeof p->env_text[0], "%s=%s", key, value);
+    if (n < 0 || (size_t)n >= sizeof p->env_text[0]) {
+        return status_fail(msg, STATUS_LIMIT, "env: %.64s is too long", key);
+    }
+    p->env[p->spec.env_count++] = at;
+    return status_ok();
+}
+
+static struct status env_fill(struct spec_parts *p, const struct start *s,
+                              const struct instance_place *place, struct errmsg *msg)
+{
+    const struct function_spec *f = s->spec;
+    for (size_t i = 0; i < f->env_count; i++) {
+        TRY(env_add(p, f->env[i].key, f->env[i].value, msg));
+    }
+    char concurrency[16];
+    (void)snprintf(concurrency, sizeof concurrency, "%u", f->concurrency);
+    const struct pair ours[] = {
+        {.key = "PATH", .value = "/usr/local/bin:/usr/bin:/bin"},
+        {.key = "HOME", .value = "/tmp"},
+        {.key = "SKEP_FUNCTION", .value = f->name},
+        {.key = "SKEP_INSTANCE", .value = p->spec.instance},
+        {.key = "SKEP_NODE", .value = place->node},
+        {.key = "SKEP_CONCURRENCY", .value = concurrency},
+    };
+    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
+        if (!env_has(f, ours[i].key)) {
+            TRY(env_add(p, ours[i].key, ours[i].value, msg));
+        }
+    }
+    return status_ok();
+}
+
+static struct status text_fill(char *to, size_t size, const char *from, const char *what,
+                               struct errmsg *msg)
+{
+    int n = snprintf(to, size, "%s", from);
+    if (n < 0 || (size_t)n >= size) {
+        return status_fail(msg, STATUS_LIMIT, "%s is too long", what);
+    }
+    return status_ok();
+}
+
+static struct status spec_fill(struct spec_parts *p, const struct start *s,
+                               const struct instance_place *place, struct errmsg *msg)
+{
+    const struct function_spec *f = s->spec;
+    struct cell_spec *spec = &p->spec;
+    spec->mounts = p->mounts;
+    spec->mounts_count = 2;
+    spec->env = p->env;
+    id_format(s->instance, INSTANCE_PREFIX, spec->instance);
+    TRY(text_fill(spec->hostname, sizeof spec->hostname, place->node, "the node's name", msg));
+    TRY(text_fill(spec->root, sizeof spec->root, place->root == NULL ? "" : place->root,
+                  "cells.root", msg));
+    TRY(text_fill(p->mounts[0].source, CELL_STRING_BYTES_MAX, place->code, "the code's path", msg));
+    TRY(text_fill(p->mounts[0].target, CELL_STRING_BYTES_MAX, RUNNER_APP_FOLDER,
+                  "the code's target", msg));
+    TRY(text_fill(p->mounts[1].source, CELL_STRING_BYTES_MAX, place->runners, "the runners' path",
+                  msg));
+    TRY(text_fill(p->mounts[1].target, CELL_STRING_BYTES_MAX, RUNNER_FILES_FOLDER,
+                  "the runners' target", msg));
+    TRY(text_fill(spec->workdir, sizeof spec->workdir, RUNNER_APP_FOLDER, "the working folder",
+                  msg));
+    TRY(text_fill(spec->cgroup, sizeof spec->cgroup, place->cgroup, "the cgroup's path", msg));
+    spec->memory_bytes = f->memory_bytes;
+    spec->cpu_millis = f->cpu_millis;
+    spec->pids_max = f->processes_max != 0 ? f->processes_max : MANIFEST_PROCESSES_DEFAULT;
+    spec->tmp_bytes = f->tmp_bytes != 0 ? f->tmp_bytes : MANIFEST_TMP_BYTES_DEFAULT;
+    return env_fill(p, s, place, msg);
+}
+
+static struct status spec_write(struct spec_parts *p, const char *folder, const struct start *s,
+                                const struct instance_place *place, struct errmsg *msg)
+{
+    TRY(spec_fill(p, s, place, msg));
+    const char *words[MANIFEST_COMMAND_ARGS_MAX + 1] = {NULL};
+    if (s->spec->command_count > MANIFEST_COMMAND_ARGS_MAX) {
+        return status_fail(msg, STATUS_LIMIT, "command: more than %d words",
+                           MANIFEST_COMMAND_ARGS_MAX);
+    }
+    for (size_t i = 0; i < s->spec->command_count; i++) {
+        words[i] = s->spec->command[i].text;
+    }
+    const struct runner_recipe recipe = {
+        .runtime = s->spec->runtime,
+        .handler = s->spec->handler,
+        .command = s->spec->command_count > 0 ? words : NULL,
+        .command_count = s->spec->command_count,
+    };
+    struct runner_args args = {0};
+    TRY(runner_args_make(&recipe, &args, msg));
+    p->spec.args = args.items;
+    p->spec.args_count = args.count;
+    struct buffer json = {0};
+    struct status status = cell_spec_encode(&p->spec, &json, msg);
+    if (status_is_ok(status)) {
+        status = file_write(folder, "spec.json", &json, msg);
+    }
+    buffer_close(&json);
+    runner_args_close(&args);
+    return status;
+}
+
+struct status instance_files_write(const char *folder, const struct start *s,
+                                   const struct instance_place *place,
+                                   const struct instance_meta *meta, struct errmsg *msg)
+{
+    struct spec_parts *p = mem_zalloc(1, sizeof *p);
+    if (p == NULL) {
+        return status_fail(msg, STATUS_NOMEM, "out of memory");
+    }
+    struct status status = spec_write(p, folder, s, place, msg);
+    mem_free(p);
+    TRY(status);
+    struct buffer json = {0};
+    status = instance_meta_encode(meta, &json);
+    if (status_is_ok(status)) {
+        status = file_write(folder, "meta.json", &json, msg);
+    }
+    buffer_close(&json);
+    return status;
+}

@@ -1,0 +1,101 @@
+/* The instances of this node as processes: one skep-cell each, with its folder, its channel to
+ * the runner, its end.
+ *
+ *     start: folder -> code (fetched when it must be) -> skep-cell -> HELLO with the runner's channel -> READY
+ *     end:   EXITED or the process's end -> what the channel still holds is read -> ended -> folder removed, log kept
+ *
+ * Instances outlive the agent: instances_close lets them run, and instances_adopt finds them
+ * again.
+ *
+ * Thread: the loop's. Events come from the loop, never from inside start, stop, invoke or
+ * cancel. */
+#ifndef AGENT_INSTANCES_H
+#define AGENT_INSTANCES_H
+
+#include "agent/code.h"
+#include "common/status.h"
+#include "proto/message.h"
+
+#include <uv.h>
+
+enum {
+    INSTANCES_ENDED_LOGS_MAX = 128, /* logs of ended instances that are kept */
+    INSTANCE_MESSAGE_BYTES_MAX = 384,
+    RUNNER_ERROR_BYTES_MAX = 4096, /* of an error text of a runner that is passed on */
+    CHANNEL_END_GRACE_MS =
+        2000, /* from the end of the channel to a kill: the exit is awaited that long */
+};
+
+struct instances;
+
+struct instances_events {
+    void *data;
+    void (*ready)(void *data, struct id128 instance, uint32_t concurrency, uint64_t startup_us);
+    void (*ended)(void *data, struct id128 instance, enum status_code code, const char *message);
+    void (*result)(void *data, const struct result *r);
+};
+
+/* Texts are borrowed for the life of the module. */
+struct instances_config {
+    uv_loop_t *loop;
+    const char *data; /* instances/ and ended/ are made below it */
+    const char *node;
+    const char *cell_program; /* skep-cell */
+    const char *runners;      /* folder mounted at /opt/skep */
+    const char *root;         /* of cells, or NULL */
+    bool cgroups;
+    struct code *code;
+};
+
+/* An instance found alive at start. */
+struct instance_found {
+    struct id128 instance;
+    struct digest revision;
+    const char *function;
+    bool ready;
+    uint32_t concurrency;
+    uint32_t cpu_millis;
+    uint64_t memory_bytes;
+    uint64_t timeout_ms;
+    uint64_t startup_us;
+};
+struct instances_adoption {
+    void *data;
+    /* False: the instance is killed. */
+    bool (*found)(void *data, const struct instance_found *f);
+    void (*attempt)(void *data, const struct attempt_report *a, uint32_t left_ms);
+};
+
+/* NOMEM, IO. */
+NODISCARD struct status instances_open(struct instances **out,
+                                       const struct instances_config *config,
+                                       const struct instances_events *events, struct errmsg *msg);
+/* Lets go of all instances, which run on. closed comes from the loop; the module is gone then. */
+void instances_close(struct instances *t, void (*closed)(void *data), void *data);
+
+/* Goes through DATA/instances: living ones are connected to again, dead ones removed. IO when
+ * the folder cannot be read. */
+NODISCARD struct status instances_adopt(struct instances *t, const struct instances_adoption *a,
+                                        struct errmsg *msg);
+
+/* What agent_env asks (agent/core/agent_core.h). */
+NODISCARD struct status instances_start(struct instances *t, const struct start *s,
+                                        struct errmsg *msg);
+void instances_stop(struct instances *t, struct id128 instance, bool kill);
+NODISCARD struct status instances_invoke(struct instances *t, const struct invoke *i,
+                                         struct errmsg *msg);
+void instances_cancel(struct instances *t, struct id128 instance, struct id128 invocation,
+                      uint32_t attempt);
+
+/* The path of the log of an instance that lives or ended lately. NOT_FOUND. *alive says which. */
+NODISCARD struct status instances_log(const struct instances *t, struct id128 instance, char *path,
+                                      size_t size, bool *alive);
+/* Calls fn for each instance with a cell, with the path of its control group ("" without). */
+void instances_cells(const struct instances *t,
+                     void (*fn)(void *arg, struct id128 instance, const char *cgroup), void *arg);
+
+/* Kills the cells of a data folder whose agent has ended, and waits for their end. IO; TIMEOUT
+ * when one does not end. *count: how many. */
+NODISCARD struct status instances_kill_all(const char *data, size_t *count, struct errmsg *msg);
+
+#endif

@@ -1,0 +1,5 @@
+import no_such_module
+
+
+def never(payload):
+    return no_such_module
