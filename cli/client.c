@@ -257,6 +257,7 @@ static void on_answer(struct client *c, struct server_slot *from, const struct m
         }
         return;
     }
+    c->preferred = (size_t)(from - c->servers); /* Whoever answered goes on being asked. */
     deliver(c, m);
 }
 

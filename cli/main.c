@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 
 #include "common/check.h"
+#include "common/log.h"
 #include "common/mem.h"
 
 #include <popt.h>
@@ -10,6 +11,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { ARGS_ANY = 1000, OPTIONS_MAX = 40 };
 
@@ -254,6 +256,8 @@ static void options_free(struct options *o)
 int main(int argc, char **argv)
 {
     (void)signal(SIGPIPE, SIG_IGN);
+    /* What went wrong is told once, as this program's own message. */
+    log_open("skep", LOG_LEVEL_ERROR, LOG_FORMAT_KV, STDERR_FILENO);
     int used = 0;
     const struct verb *verb = find_verb(argc, argv, &used);
     if (verb == NULL) {

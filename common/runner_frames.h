@@ -2,7 +2,8 @@
  * sends and receives. Used by the agent, by libskep_runner and by skep-command-runner.
  *
  *     packet -> runner_frames_take -> complete? -> the frame
- *     frame  -> runner_split_init -> runner_split_packet, send, runner_split_advance ... until runner_split_done
+ *     frame  -> runner_split_init -> runner_split_packet, send, runner_split_advance
+ *               ... until runner_split_done
  *
  * A sender may interleave at most RUNNER_FRAMES_OPEN_MAX frames of more than one packet; ours
  * finish one before they begin the next. When one more begins, the oldest unfinished frame is

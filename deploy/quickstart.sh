@@ -39,18 +39,23 @@ cmake --preset release
 cmake --build --preset release
 
 step "Start a cluster on this machine"
-skep dev --detach
+if skep dev status >/dev/null 2>&1; then
+    echo "one runs already"
+else
+    skep dev --detach
+fi
 
-step "Deploy docs/examples/hello"
-skep deploy docs/examples/hello
+# The build put a copy with the compiled program there; the source is docs/examples/hello.
+step "Deploy the example hello: skep deploy build/release/examples/hello"
+skep deploy build/release/examples/hello --context dev
 
 step "Call it: skep call hello --data world"
-skep call hello --data world
+skep call hello --data world --context dev
 
 cat <<END
 
 Skep runs. What to try next, from $root:
-  ${sudo_word}build/release/bin/skep why hello         why it was placed and started as it was
-  ${sudo_word}build/release/bin/skep top               what the cluster does
-  ${sudo_word}build/release/bin/skep dev stop          stop the cluster
+  ${sudo_word}build/release/bin/skep why hello     why it was placed and started as it was
+  ${sudo_word}build/release/bin/skep logs hello    what its instances wrote
+  ${sudo_word}build/release/bin/skep dev stop      stop the cluster and remove what it made
 END

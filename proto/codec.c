@@ -137,9 +137,18 @@ COMMANDS(ROW_DECODER_BODY)
 
 /* ---- Bytes. ---- */
 
+/* Where protobuf-c unpacks to; it does not say why it gave up, so this does. */
+struct unpacking {
+    struct arena *arena;
+    bool full;
+};
+
 static void *arena_allocate(void *data, size_t size)
 {
-    return arena_alloc(data, size);
+    struct unpacking *u = data;
+    void *p = arena_alloc(u->arena, size);
+    u->full = u->full || p == NULL;
+    return p;
 }
 
 static void arena_keep(void *data, void *p)
@@ -148,9 +157,15 @@ static void arena_keep(void *data, void *p)
     (void)p;
 }
 
-static ProtobufCAllocator allocator_of(struct arena *a)
+static ProtobufCAllocator allocator_of(struct unpacking *u)
 {
-    return (ProtobufCAllocator){.alloc = arena_allocate, .free = arena_keep, .allocator_data = a};
+    return (ProtobufCAllocator){.alloc = arena_allocate, .free = arena_keep, .allocator_data = u};
+}
+
+static struct status unpack_failed(const struct unpacking *u, const char *what, size_t size, struct errmsg *msg)
+{
+    return u->full ? status_fail(msg, STATUS_LIMIT, "%s of %zu bytes: too large", what, size)
+                   : status_fail(msg, STATUS_INVALID, "%s of %zu bytes: malformed", what, size);
 }
 
 static struct status pack(const ProtobufCMessage *p, struct buffer *out)
@@ -196,10 +211,11 @@ struct status message_encode(const struct message *m, struct buffer *out)
 
 struct status message_decode(struct bytes in, struct arena *a, struct message *out, struct errmsg *msg)
 {
-    ProtobufCAllocator allocator = allocator_of(a);
+    struct unpacking unpacking = {.arena = a};
+    ProtobufCAllocator allocator = allocator_of(&unpacking);
     Skep__V1__Envelope *e = skep__v1__envelope__unpack(&allocator, in.size, in.data);
     if (e == NULL) {
-        return status_fail(msg, STATUS_INVALID, "message of %zu bytes: malformed or too large", in.size);
+        return unpack_failed(&unpacking, "message", in.size, msg);
     }
     if (e->version < PROTOCOL_VERSION_MIN || e->version > PROTOCOL_VERSION) {
         return status_fail(msg, STATUS_UNSUPPORTED, "message of protocol version %u: this build speaks %d to %d",
@@ -257,10 +273,11 @@ struct status command_encode(const struct command *c, struct buffer *out)
 
 struct status command_decode(struct bytes in, struct arena *a, struct command *out, struct errmsg *msg)
 {
-    ProtobufCAllocator allocator = allocator_of(a);
+    struct unpacking unpacking = {.arena = a};
+    ProtobufCAllocator allocator = allocator_of(&unpacking);
     Skep__V1__Command *e = skep__v1__command__unpack(&allocator, in.size, in.data);
     if (e == NULL) {
-        return status_fail(msg, STATUS_INVALID, "command of %zu bytes: malformed or too large", in.size);
+        return unpack_failed(&unpacking, "command", in.size, msg);
     }
     struct command c;
     memset(&c, 0, sizeof c);
@@ -293,10 +310,11 @@ struct status command_decode(struct bytes in, struct arena *a, struct command *o
     }                                                                                              \
     struct status type##_decode(struct bytes in, struct arena *a, struct type *out, struct errmsg *msg) \
     {                                                                                              \
-        ProtobufCAllocator allocator = allocator_of(a);                                            \
+        struct unpacking unpacking = {.arena = a};                                                 \
+        ProtobufCAllocator allocator = allocator_of(&unpacking);                                   \
         pb_##type *p = skep__v1__##type##__unpack(&allocator, in.size, in.data);                   \
         if (p == NULL) {                                                                           \
-            return status_fail(msg, STATUS_INVALID, #type " of %zu bytes: malformed or too large", in.size); \
+            return unpack_failed(&unpacking, #type, in.size, msg);                                 \
         }                                                                                          \
         struct type m = {0};                                                                       \
         TRY(decode_##type(a, p, &m, msg));                                                         \

@@ -75,12 +75,12 @@ fi
 
 step lint tests/lint/lint.sh
 step "build release" tests/lib/run_preset.sh build release
+step "build clang" tests/lib/run_preset.sh build clang
 step clang-tidy tests/lint/tidy.sh --all
 for preset in asan tsan; do
     step "build $preset" tests/lib/run_preset.sh build "$preset"
     step "test $preset" tests/lib/run_preset.sh test "$preset"
 done
-step "build clang" tests/lib/run_preset.sh build clang
 step "build fuzz" tests/lib/run_preset.sh build fuzz
 step "test fuzz" tests/lib/run_preset.sh test fuzz
 if [ "${#failed[@]}" -gt 0 ]; then

@@ -43,6 +43,33 @@ void hub_work(struct link_hub *hub, struct link *l)
     }
 }
 
+/* hub_settle takes them up: all that is needed is that it runs. */
+static void on_stall_timer(uv_timer_t *timer)
+{
+    (void)timer;
+}
+
+void hub_stall(struct link_hub *hub, struct link *l)
+{
+    if (l->in_stalled) {
+        return;
+    }
+    l->in_stalled = true;
+    l->stalled_next = hub->stalled;
+    hub->stalled = l;
+    CHECK(uv_timer_start(&hub->stall_timer, on_stall_timer, STALL_MS, 0) == 0);
+}
+
+static void stalled_take(struct link_hub *hub)
+{
+    while (hub->stalled != NULL) {
+        struct link *l = hub->stalled;
+        hub->stalled = l->stalled_next;
+        l->in_stalled = false;
+        hub_work(hub, l);
+    }
+}
+
 void hub_refuse(struct link_hub *hub, enum refusal kind, const char *address, const char *reason)
 {
     refusal_count(&hub->stats, kind);
@@ -149,7 +176,8 @@ static void on_handle_closed(uv_handle_t *handle)
 static void hub_handles_close(struct link_hub *hub)
 {
     uv_handle_t *handles[] = {(uv_handle_t *)&hub->wake, (uv_handle_t *)&hub->before_poll,
-                              (uv_handle_t *)&hub->after_poll, (uv_handle_t *)&hub->timer};
+                              (uv_handle_t *)&hub->after_poll, (uv_handle_t *)&hub->timer,
+                              (uv_handle_t *)&hub->stall_timer};
     for (size_t i = 0; i < sizeof handles / sizeof handles[0]; i++) {
         uv_close(handles[i], on_handle_closed);
     }
@@ -185,6 +213,7 @@ static void hub_settle(struct link_hub *hub)
 {
     CHECK(!hub->settling);
     hub->settling = true;
+    stalled_take(hub);
     for (unsigned round = 0; hub->work != NULL; round++) {
         if (round == SETTLE_ROUNDS_MAX) {
             /* Callbacks keep making work: other handles of the loop get their turn first. */
@@ -289,11 +318,13 @@ static void hub_handles_open(struct link_hub *hub)
     CHECK(uv_prepare_init(hub->loop, &hub->before_poll) == 0);
     CHECK(uv_check_init(hub->loop, &hub->after_poll) == 0);
     CHECK(uv_timer_init(hub->loop, &hub->timer) == 0);
+    CHECK(uv_timer_init(hub->loop, &hub->stall_timer) == 0);
     hub->wake.data = hub;
     hub->before_poll.data = hub;
     hub->after_poll.data = hub;
     hub->timer.data = hub;
-    hub->handles_open = 4;
+    hub->stall_timer.data = hub;
+    hub->handles_open = 5;
     CHECK(uv_prepare_start(&hub->before_poll, on_before_poll) == 0);
     CHECK(uv_check_start(&hub->after_poll, on_after_poll) == 0);
     mailbox_init(&hub->mailbox, &hub->wake);

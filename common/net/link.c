@@ -76,8 +76,8 @@ static void on_recv_ended(void *arg)
     letter_put(l, &l->recv_letter, LETTER_RECV_ENDED);
 }
 
-/* With the lock held: hands nng what is left of flight, or else what collected meanwhile. */
-static void send_start(struct link *l)
+/* Makes what collected leave next, once all of flight has left; what is left of flight. */
+static size_t flight_load(struct link *l)
 {
     if (l->flight_sent == l->flight.size) {
         struct buffer empty = l->flight;
@@ -89,24 +89,31 @@ static void send_start(struct link *l)
             buffer_close(&l->pending);
         }
     }
-    l->send_busy = l->flight.size > 0 && !l->send_shut;
-    if (l->send_busy) {
-        nng_iov iov = {.iov_buf = l->flight.data + l->flight_sent,
-                       .iov_len = l->flight.size - l->flight_sent};
-        CHECK(nng_aio_set_iov(l->send_aio, 1, &iov) == 0);
-        nng_stream_send(l->stream, l->send_aio);
-    }
+    return l->flight.size - l->flight_sent;
 }
 
+static void send_start(struct link *l, nng_aio *aio)
+{
+    nng_iov iov = {.iov_buf = l->flight.data + l->flight_sent,
+                   .iov_len = l->flight.size - l->flight_sent};
+    CHECK(nng_aio_set_iov(aio, 1, &iov) == 0);
+    nng_stream_send(l->stream, aio);
+}
+
+static void flight_left(struct link *l, size_t count)
+{
+    l->flight_sent += count;
+    atomic_fetch_sub_explicit(&l->queued_bytes, count, memory_order_relaxed);
+}
+
+/* The slow operation is done: with an error, or with some of flight. */
 static void on_sent(void *arg)
 {
     struct link *l = arg;
     bool tell = false;
     lock(l);
     int result = nng_aio_result(l->send_aio);
-    size_t count = result == 0 ? nng_aio_count(l->send_aio) : 0;
-    l->flight_sent += count;
-    atomic_fetch_sub_explicit(&l->queued_bytes, count, memory_order_relaxed);
+    flight_left(l, result == 0 ? nng_aio_count(l->send_aio) : 0);
     l->send_busy = false;
     if (result != 0 || l->send_shut) {
         l->send_shut = true;
@@ -114,8 +121,9 @@ static void on_sent(void *arg)
         tell = true;
         /* Counted before the lock is left: the loop must not free the link in between. */
         atomic_fetch_add_explicit(&l->letters, 1, memory_order_relaxed);
-    } else {
-        send_start(l);
+    } else if (flight_load(l) > 0) {
+        l->send_busy = true;
+        send_start(l, l->send_aio);
     }
     unlock(l);
     if (tell) {
@@ -173,6 +181,7 @@ static void link_free(struct link *l)
     CHECK(l->dialer == NULL);
     nng_aio_free(l->recv_aio);
     nng_aio_free(l->send_aio);
+    nng_aio_free(l->quick_aio);
     nng_stream_free(l->stream);
     frame_reader_close(&l->reader);
     buffer_close(&l->pending);
@@ -226,11 +235,13 @@ static struct status append_frame(struct link *l, enum frame_kind kind, const st
 static struct status link_prepare(struct link *l, const struct identity *expect)
 {
     if (nng_aio_alloc(&l->recv_aio, on_recv_ended, l) != 0 ||
-        nng_aio_alloc(&l->send_aio, on_sent, l) != 0) {
+        nng_aio_alloc(&l->send_aio, on_sent, l) != 0 ||
+        nng_aio_alloc(&l->quick_aio, NULL, NULL) != 0) {
         return status_of(STATUS_NOMEM);
     }
     nng_aio_set_timeout(l->recv_aio, NNG_DURATION_INFINITE);
     nng_aio_set_timeout(l->send_aio, NNG_DURATION_INFINITE);
+    nng_aio_set_timeout(l->quick_aio, NNG_DURATION_INFINITE);
     nng_iov iov = {.iov_buf = l->recv_unused, .iov_len = sizeof l->recv_unused};
     CHECK(nng_aio_set_iov(l->recv_aio, 1, &iov) == 0);
     struct engine_policy policy = {.allow = l->hub->events.allow, .data = l->hub->events.data};
@@ -282,6 +293,7 @@ struct link *link_new(struct link_hub *hub, nng_stream *stream, struct dialer *d
         if (l != NULL) {
             nng_aio_free(l->recv_aio);
             nng_aio_free(l->send_aio);
+            nng_aio_free(l->quick_aio);
             CHECK(pthread_mutex_destroy(&l->lock) == 0);
             mem_free(l);
         }
@@ -477,16 +489,78 @@ static void link_report(struct link *l)
     }
 }
 
+/* Is the quick operation done, with an error or some of flight? Never waits for one that is not:
+ * a peer that does not read would stop the loop. */
+static bool quick_done(struct link *l)
+{
+    int result = nng_aio_result(l->quick_aio);
+    size_t count = nng_aio_count(l->quick_aio);
+    if (result == 0 && count == 0) {
+        hub_stall(l->hub, l);
+        return false;
+    }
+    nng_aio_wait(l->quick_aio); /* Returns at once, and orders memory. */
+    l->quick_busy = false;
+    if (result != 0) {
+        lock(l);
+        l->send_shut = true;
+        unlock(l);
+        link_failed(l, result);
+        return false;
+    }
+    flight_left(l, count);
+    return true;
+}
+
+/* nng has room for that many bytes more: it had QUICK_WINDOW_MS to pass the last ones on. */
+static bool quick_fits(struct link *l, size_t size)
+{
+    int64_t now_ms = hub_now(l->hub);
+    if (now_ms - l->quick_window_ms >= QUICK_WINDOW_MS) {
+        l->quick_window_ms = now_ms;
+        l->quick_window_bytes = 0;
+    }
+    if (l->state == LINK_HALF_OPEN || size > QUICK_BYTES_MAX - l->quick_window_bytes) {
+        return false;
+    }
+    l->quick_window_bytes += size;
+    return true;
+}
+
+static void link_flush(struct link *l)
+{
+    if (l->quick_busy && !quick_done(l)) {
+        return;
+    }
+    lock(l);
+    bool mine = !l->send_busy && !l->send_shut;
+    unlock(l);
+    while (mine && !l->quick_busy) {
+        size_t left = flight_load(l);
+        if (left == 0) {
+            return;
+        }
+        if (!quick_fits(l, left)) {
+            l->quick_window_bytes = QUICK_BYTES_MAX;
+            l->send_busy = true; /* No callback runs yet. */
+            send_start(l, l->send_aio);
+            return;
+        }
+        l->quick_busy = true;
+        send_start(l, l->quick_aio);
+        mine = quick_done(l);
+    }
+}
+
 void link_settle(struct link *l)
 {
     link_report(l);
+    link_flush(l);
     lock(l);
-    if (!l->send_busy && !l->send_shut) {
-        send_start(l);
-    }
     bool send_busy = l->send_busy;
     unlock(l);
-    if (l->state == LINK_CLOSING && !send_busy && !l->recv_busy && !l->in_work &&
+    if (l->state == LINK_CLOSING && !send_busy && !l->quick_busy && !l->recv_busy &&
+        !l->in_work && !l->in_stalled &&
         atomic_load_explicit(&l->letters, memory_order_acquire) == 0) {
         link_free(l);
     }

@@ -6,7 +6,9 @@
  * heartbeat, which starts the handshake. The engine's letters follow: secured (with the identity),
  * then pieces of decrypted bytes, which the loop cuts into frames. The first whole frame opens the
  * link. Sends of one loop turn collect in `pending` and leave together when the loop is about to
- * poll or has polled; while a send is in flight its completion, on nng's thread, starts the next.
+ * poll or has polled. A few bytes leave by the quick operation, which has no callback and is done
+ * when nng_stream_send returns: no thread is woken. Where that may not hold (handshake, many bytes) the
+ * slow operation takes over, whose completion, on nng's thread, starts the next send.
  *
  * The end. Whatever goes wrong, link_end moves the link to CLOSING and closes nng's stream, the only
  * canceller there is. The owner is told from hub_settle, never from inside a call of theirs. The
@@ -38,6 +40,9 @@ enum {
     LINGER_MS = 250,      /* a refused peer's time to read its alert */
     HALF_OPEN_EVICT_MS = 1000, /* older ones make room for new ones */
     TICK_MS_MIN = 5,
+    QUICK_BYTES_MAX = 8 << 10, /* in QUICK_WINDOW_MS: half of what nng's buffer holds */
+    QUICK_WINDOW_MS = 2,
+    STALL_MS = 1, /* until a quick send that was not done is looked at again */
     BUFFER_KEEP_BYTES = 256 << 10, /* send buffers larger than this are given back when empty */
 };
 
@@ -75,7 +80,8 @@ struct link {
     struct link_hub *hub;
     struct link *prev, *next;  /* all of the hub */
     struct link *work_next;    /* those that hub_settle must look at */
-    bool in_work;
+    struct link *stalled_next;
+    bool in_work, in_stalled;
     enum link_state state;
     bool secured;  /* the handshake is done, peer is set */
     bool opened;   /* on_open was called */
@@ -97,7 +103,11 @@ struct link {
 
     nng_stream *stream;
     nng_aio *recv_aio, *send_aio;
+    nng_aio *quick_aio; /* without a callback */
     bool recv_busy;
+    bool quick_busy;
+    int64_t quick_window_ms;
+    size_t quick_window_bytes;
     uint8_t recv_unused[1]; /* the posted receive never delivers */
 
     /* Shared with nng's threads. */
@@ -105,11 +115,11 @@ struct link {
     atomic_size_t inbox_bytes; /* in pieces that the loop has not handled */
     atomic_size_t inbox_max;
     atomic_size_t queued_bytes; /* in pending and flight */
-    pthread_mutex_t lock;       /* of what follows; held around nng_stream_send */
+    pthread_mutex_t lock;       /* of what follows; held around nng_stream_send off the loop */
     struct buffer pending;      /* collects */
     struct buffer flight;       /* leaves */
     size_t flight_sent;
-    bool send_busy;
+    bool send_busy; /* the slow operation is in flight; else flight is the loop's */
     bool send_shut; /* no send may be started: closing, or failed */
 
     /* Written by one thread, then put; read by the loop after it took the letter. */
@@ -178,6 +188,8 @@ struct link_hub {
 
     struct link *links;
     struct link *work; /* newest first */
+    struct link *stalled; /* with a quick send that was not done */
+    uv_timer_t stall_timer;
     struct listener *listeners;
     struct dialer *dialers;
     size_t listeners_count, dialers_count;
@@ -199,6 +211,8 @@ void hub_timer_by(struct link_hub *hub, int64_t when_ms);
 uint64_t hub_random(struct link_hub *hub);
 /* Queues the link for hub_settle. */
 void hub_work(struct link_hub *hub, struct link *l);
+/* Looks at the link again soon. */
+void hub_stall(struct link_hub *hub, struct link *l);
 /* Counts and logs. */
 void hub_refuse(struct link_hub *hub, enum refusal kind, const char *address, const char *reason);
 /* The status and the words for an error number of nng. */

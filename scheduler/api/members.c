@@ -188,12 +188,16 @@ static void record(struct server *s, const char *name, const char *address)
     core_submit(s->core, server_now(s), &cmd, on_recorded, NULL);
 }
 
-/* The first leader of a new cluster records the founding members; every leader its own address. */
+/* Every leader sees to it that the catalog knows all members, itself last: once the leader is in the list, the list is whole, and only then do
+ * agents hear it (nodes.c). */
 static void record_members(struct server *s)
 {
-    if (core_catalog(s->core)->schedulers == NULL) {
-        for (size_t i = 0; i < s->config->peers_count; i++) {
-            record(s, s->config->peers[i].id.text, s->config->peers[i].address);
+    struct replica_member members[REPLICA_MEMBERS_MAX];
+    size_t count = replica_members(s->replica, members);
+    for (size_t i = 0; i < count; i++) {
+        const char *name = name_of_member(s, members[i].id);
+        if (name[0] != '\0' && strcmp(name, s->config->id.text) != 0) {
+            record(s, name, members[i].address);
         }
     }
     record(s, s->config->id.text, s->config->advertise);

@@ -113,7 +113,7 @@ static void work_run(struct core *c, struct core_time now, struct work *w, struc
     i->inflight++;
     i->used_us = now.mono_us;
     instance_refile(i);
-    uint64_t left_us = w->deadline.deadline_us > now.mono_us ? w->deadline.deadline_us - now.mono_us : 0;
+    uint64_t left_us = w->due_us > now.mono_us ? w->due_us - now.mono_us : 0;
     const struct message m = {.type = MESSAGE_INVOKE,
                               .term = c->term,
                               .invoke = {.invocation = w->id,
@@ -157,7 +157,8 @@ static struct work *work_new(struct core *c, struct core_time now, uint64_t peer
     if (timeout_ms > CORE_TIMEOUT_MS_MAX) {
         timeout_ms = CORE_TIMEOUT_MS_MAX;
     }
-    wheel_add(&c->wheel, &w->deadline, now.mono_us + timeout_ms * 1000);
+    w->due_us = now.mono_us + timeout_ms * 1000;
+    wheel_add(&c->wheel, &w->deadline, w->due_us);
     HASH_ADD(hh, c->calls, id, sizeof w->id, w);
     c->payload_bytes += w->payload_size;
     peer_find(c, peer)->calls++;
@@ -240,6 +241,14 @@ static void requeue(struct core *c, struct core_time now, struct work *w, const 
         work_fail(c, now, w, STATUS_UNAVAILABLE, r->message);
         return;
     }
+    if (w->function->current == NULL) {
+        work_fail(c, now, w, STATUS_NOT_FOUND, "the function was deleted");
+        return;
+    }
+    if (now.mono_us >= w->due_us) {
+        work_fail(c, now, w, STATUS_TIMEOUT, "the deadline passed before an instance took the call");
+        return;
+    }
     w->sent_us = 0;
     enter_queue(w, true);
 }
@@ -311,8 +320,8 @@ void calls_expire(struct core *c, struct core_time now)
         struct work *w = (struct work *)(void *)((char *)e - offsetof(struct work, deadline));
         if (w->state == WORK_QUEUED) {
             expire_queued(c, now, w);
-        } else if (now.mono_us < w->sent_us + TIMEOUT_GRACE_US || e->deadline_us + TIMEOUT_GRACE_US > now.mono_us) {
-            wheel_add(&c->wheel, e, now.mono_us + TIMEOUT_GRACE_US);
+        } else if (now.mono_us < w->due_us + TIMEOUT_GRACE_US) {
+            wheel_add(&c->wheel, e, w->due_us + TIMEOUT_GRACE_US);
         } else {
             abandon(c, w, "deadline");
             work_fail(c, now, w, STATUS_TIMEOUT, "the deadline passed while the call ran");

@@ -570,12 +570,50 @@ static uint64_t fnv_text(uint64_t h, const char *text)
     return fnv(h, text, strlen(text) + 1);
 }
 
+/* A specification, made from its rows like the codec, so that no field can be left out. */
+#define ROW_DIGEST_U32(name) h = fnv(h, &m->name, sizeof m->name);
+#define ROW_DIGEST_U64(name) h = fnv(h, &m->name, sizeof m->name);
+#define ROW_DIGEST_STR(name) h = fnv_text(h, m->name == NULL ? "" : m->name);
+#define ROW_DIGEST_BYTES(name)                                                                     \
+    h = fnv(fnv(h, &m->name.size, sizeof m->name.size), m->name.data, m->name.size);
+#define ROW_DIGEST_F(kind, name) ROW_DIGEST_##kind(name)
+#define ROW_DIGEST_L(type, name)                                                                   \
+    h = fnv(h, &m->name##_count, sizeof m->name##_count);                                          \
+    for (size_t i = 0; i < m->name##_count; i++) {                                                 \
+        h = digest_##type(h, &m->name[i]);                                                         \
+    }
+#define ROW_DIGESTER(type)                                                                         \
+    static uint64_t digest_##type(uint64_t h, const struct type *m)                                \
+    {                                                                                              \
+        FIELDS_##type(ROW_DIGEST_F, ROW_DIGEST_L, ROW_DIGEST_M) return h;                          \
+    }
+
+ROW_DIGESTER(text)
+ROW_DIGESTER(pair)
+ROW_DIGESTER(function_spec)
+
+/* The number of entries comes first: one table cannot pass for the next. */
+static uint64_t fnv_count(uint64_t h, unsigned count)
+{
+    return fnv(h, &count, sizeof count);
+}
+
+static uint64_t fnv_settings(uint64_t h, const struct catalog_setting *table)
+{
+    h = fnv_count(h, HASH_COUNT(table));
+    for (const struct catalog_setting *s = table; s != NULL; s = s->hh.next) {
+        h = fnv_text(fnv_text(h, s->key), s->value);
+    }
+    return h;
+}
+
 /* Field by field: struct padding is not part of the state. */
 uint64_t catalog_digest(const struct catalog *c)
 {
     uint64_t h = UINT64_C(0xcbf29ce484222325);
     h = fnv(h, &c->index, sizeof c->index);
     h = fnv(h, &c->time_ms, sizeof c->time_ms);
+    h = fnv_count(h, HASH_COUNT(c->functions));
     for (struct catalog_function *f = c->functions; f != NULL; f = f->hh.next) {
         h = fnv_text(h, f->name);
         h = fnv(h, &f->current, sizeof f->current);
@@ -585,25 +623,26 @@ uint64_t catalog_digest(const struct catalog *c)
         {
             h = fnv(h, &r->id, sizeof r->id);
             h = fnv(h, &r->index, sizeof r->index);
+            h = fnv(h, &r->time_ms, sizeof r->time_ms);
+            h = digest_function_spec(h, &r->spec);
         }
     }
+    h = fnv_count(h, HASH_COUNT(c->nodes));
     for (struct catalog_node *n = c->nodes; n != NULL; n = n->hh.next) {
         h = fnv_text(h, n->name);
         h = fnv(h, &n->mode, sizeof n->mode);
+        h = fnv(h, &n->index, sizeof n->index);
     }
+    h = fnv_count(h, HASH_COUNT(c->tokens));
     for (struct catalog_token *t = c->tokens; t != NULL; t = t->hh.next) {
-        h = fnv_text(h, t->id);
+        h = fnv_text(fnv_text(fnv_text(h, t->id), t->role), t->name);
         h = fnv_text(h, t->used_by);
         h = fnv(h, &t->expires_ms, sizeof t->expires_ms);
     }
+    h = fnv_count(h, HASH_COUNT(c->revoked));
     for (struct catalog_revoked *r = c->revoked; r != NULL; r = r->hh.next) {
-        h = fnv_text(h, r->what);
+        h = fnv_text(fnv_text(h, r->what), r->reason);
+        h = fnv(h, &r->time_ms, sizeof r->time_ms);
     }
-    for (struct catalog_setting *s = c->settings; s != NULL; s = s->hh.next) {
-        h = fnv_text(fnv_text(h, s->key), s->value);
-    }
-    for (struct catalog_setting *s = c->schedulers; s != NULL; s = s->hh.next) {
-        h = fnv_text(fnv_text(h, s->key), s->value);
-    }
-    return h;
+    return fnv_settings(fnv_settings(h, c->settings), c->schedulers);
 }

@@ -159,7 +159,7 @@ void core_receive(struct core *c, struct core_time now, uint64_t peer, const str
     case MESSAGE_INSTANCE_EVENT: {
         const struct peer *p = peer_find(c, peer);
         struct node *n = p == NULL ? NULL : node_find(c, p->who.name.text);
-        if (c->leader && n != NULL && n->registered) {
+        if (c->leader && n != NULL && n->peer == peer && n->registered) {
             instances_event(c, now, n, m->instance_event.report, status_from_wire(m->instance_event.code));
         }
         break;

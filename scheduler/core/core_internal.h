@@ -75,7 +75,8 @@ struct work {
     uint64_t peer, request;
     uint8_t *payload;
     size_t payload_size;
-    struct wheel_entry deadline;
+    uint64_t due_us;             /* when the caller's patience ends */
+    struct wheel_entry deadline; /* when to look: due_us, or a little later for one that runs */
     uint64_t arrived_us, sent_us;
     bool cold;
     struct work *prev, *next; /* of the function's queue or of the instance */

@@ -36,7 +36,7 @@ static bool node_draining(const struct core *c, const struct node *n)
 
 bool instance_usable(const struct instance *i)
 {
-    return i->state == INSTANCE_READY && is_current(i) && i->node->peer != 0 && !i->leaving;
+    return i->state == INSTANCE_READY && is_current(i) && node_ready(i->node) && !i->leaving;
 }
 
 void instance_refile(struct instance *i)
@@ -300,11 +300,7 @@ void instances_reported(struct core *c, struct core_time now, struct node *n, co
     for (i = c->instances; i != NULL; i = i->hh.next) {
         if (i->node == n) {
             recount(i->function);
-            instance_refile(i);
         }
-    }
-    for (struct runtime *f = c->runtimes; f != NULL; f = f->hh.next) {
-        calls_dispatch(c, now, f);
     }
 }
 
@@ -470,21 +466,21 @@ void runtimes_sync(struct core *c, struct core_time now)
     HASH_ITER(hh, c->runtimes, f, next)
     {
         const struct catalog_function *known = catalog_function_find(&c->catalog, f->name);
-        f->current = known == NULL ? NULL : catalog_current(known);
+        const struct catalog_revision *current = known == NULL ? NULL : catalog_current(known);
+        if (f->current != current) {
+            f->failures = 0; /* Another revision may start where the last one could not. */
+            f->backoff_until_us = 0;
+        }
+        f->current = current;
     }
     for (struct catalog_function *k = c->catalog.functions; k != NULL; k = k->hh.next) {
         f = runtime_find(c, k->name);
         if (f == NULL) {
             f = mem_must(mem_zalloc(1, sizeof *f));
             memcpy(f->name, k->name, sizeof f->name);
+            f->current = catalog_current(k);
             HASH_ADD_STR(c->runtimes, name, f);
         }
-        const struct catalog_revision *current = catalog_current(k);
-        if (f->current != current) {
-            f->failures = 0;
-            f->backoff_until_us = 0;
-        }
-        f->current = current;
     }
     HASH_ITER(hh, c->runtimes, f, next)
     {

@@ -27,7 +27,10 @@ static void send_lead(struct core *c, uint64_t peer)
     m.lead.lease_ms = c->config.lease_ms;
     m.lead.schedulers = mem_must(arena_zalloc(&a, schedulers, sizeof(struct pair)));
     m.lead.revoked = mem_must(arena_zalloc(&a, revoked, sizeof(struct text)));
-    for (struct catalog_setting *s = c->catalog.schedulers; s != NULL; s = s->hh.next) {
+    struct catalog_setting *self;
+    HASH_FIND_STR(c->catalog.schedulers, c->leader_name, self);
+    /* A list without the leader is not whole yet: agents would let go of those that are missing. */
+    for (struct catalog_setting *s = self == NULL ? NULL : c->catalog.schedulers; s != NULL; s = s->hh.next) {
         m.lead.schedulers[m.lead.schedulers_count++] = (struct pair){.key = s->key, .value = s->value};
     }
     for (struct catalog_revoked *r = c->catalog.revoked; r != NULL; r = r->hh.next) {
@@ -160,15 +163,18 @@ void nodes_register(struct core *c, struct core_time now, uint64_t peer, const s
     n->cpu_millis = m->node_register.cpu_millis;
     n->memory_bytes = m->node_register.memory_bytes;
     n->seen_us = now.mono_us;
-    n->registered = true;
-    n->lost = false;
     keep_labels(n, &m->node_register);
     admit(c, now, n);
     instances_reported(c, now, n, &m->node_register);
+    /* Not before: what the report lacks would be replaced here and then taken for lacking too. */
+    n->registered = true;
+    n->lost = false;
+    refile_all(c, n);
     journal_add(c, now, n->name, "%s with %zu instances", restarted ? "registered" : "registered again",
                 m->node_register.instances_count);
     send_reply(c, peer, m->request, STATUS_OK, "");
     for (struct runtime *f = c->runtimes; f != NULL; f = f->hh.next) {
+        calls_dispatch(c, now, f);
         instances_scale(c, now, f);
     }
 }

@@ -9,7 +9,7 @@
 #include "proto/message.h"
 
 enum {
-    SPEC_COMMAND_MAX = 64,
+    SPEC_COMMAND_MAX = 62,
     SPEC_ENV_MAX = 100,
     SPEC_LABELS_MAX = 16,
     SPEC_TEXT_BYTES_MAX = 4096,

@@ -14,6 +14,7 @@ struct guard_request {
     struct guard_request *next;
     enum request_kind kind;
     int status;
+    struct raft_buffer *bufs; /* of a snapshot that is being installed */
     union {
         struct raft_io_append append;
         struct raft_io_snapshot_put put;
@@ -94,6 +95,9 @@ static void request_complete(struct guard_request *q)
     } else {
         CHECK(q->kind == REQUEST_PUT);
         q->cb.put(q->user.put, status);
+        if (g->closing) {
+            raft_free(q->bufs); /* libraft 0.15 forgets the array when it discards an installation */
+        }
     }
     guard_leave(g);
     mem_free(q);
@@ -165,6 +169,7 @@ static int guard_snapshot_put(struct raft_io *io, unsigned trailing,
     q->user.put = req;
     q->cb.put = cb;
     q->base.put.data = q;
+    q->bufs = trailing == 0 ? snapshot->bufs : NULL;
     if (!g->failed) {
         int rv = g->base->snapshot_put(g->base, trailing, &q->base.put, snapshot, put_done);
         if (rv == 0) {

@@ -148,7 +148,20 @@ static double cpu_us(const struct rusage *u)
            (double)(u->ru_utime.tv_usec + u->ru_stime.tv_usec);
 }
 
-static void report(const char *prefix, struct chain_load *load, double seconds, double used_us)
+/* What the processes used while they were measured. */
+struct usage {
+    double cpu_us;
+    double switches;
+};
+
+static void usage_add(struct usage *u, const struct rusage *r, double sign)
+{
+    u->cpu_us += sign * cpu_us(r);
+    u->switches += sign * (double)(r->ru_nvcsw + r->ru_nivcsw);
+}
+
+static void report(const char *prefix, struct chain_load *load, double seconds,
+                   const struct usage *used)
 {
     qsort(load->latencies_ns, load->latencies_count, sizeof *load->latencies_ns, compare);
     size_t n = load->latencies_count;
@@ -156,7 +169,10 @@ static void report(const char *prefix, struct chain_load *load, double seconds, 
     printf("%s_p50_us %.1f us\n", prefix, (double)load->latencies_ns[n / 2] / 1e3);
     printf("%s_p99_us %.1f us\n", prefix, (double)load->latencies_ns[n * 99 / 100] / 1e3);
     printf("%s_calls_per_s %.0f 1/s\n", prefix, (double)load->calls / seconds);
-    printf("%s_cpu_us_per_call %.2f us\n", prefix, used_us / (double)load->calls);
+    /* The warm-up's calls cost too: their share is taken off. */
+    double share = seconds / (seconds + WARM_UP_NS / 1e9) / (double)load->calls;
+    printf("%s_cpu_us_per_call %.2f us\n", prefix, used->cpu_us * share);
+    printf("%s_switches_per_call %.1f 1\n", prefix, used->switches * share);
 }
 
 static int run(const struct chain_roles *roles, unsigned outstanding, double seconds)
@@ -189,16 +205,16 @@ static int run(const struct chain_roles *roles, unsigned outstanding, double sec
     load.end_ns = load.measure_from_ns + (uint64_t)(seconds * 1e9);
     roles->client(&own, port, &load);
     (void)getrusage(RUSAGE_SELF, &after);
-    double used_us = cpu_us(&after) - cpu_us(&before);
+    struct usage used = {0};
+    usage_add(&used, &before, -1);
+    usage_add(&used, &after, 1);
     for (size_t i = 0; i < PROCESSES; i++) {
         struct rusage child;
         int status = 0;
         chain_must(wait4(pids[i], &status, 0, &child) == pids[i] && status == 0, "a process failed");
-        used_us += cpu_us(&child);
+        usage_add(&used, &child, 1);
     }
-    /* The warm-up's calls cost too: their share is taken off. */
-    used_us *= seconds / (seconds + WARM_UP_NS / 1e9);
-    report(roles->prefix, &load, seconds, used_us);
+    report(roles->prefix, &load, seconds, &used);
     free(load.latencies_ns);
     test_certificate_close(&c);
     test_ca_close(&ca);

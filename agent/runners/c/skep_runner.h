@@ -2,18 +2,18 @@
  *
  *     #include <skep_runner.h>
  *
- *     static int hello(struct skep_call *call)
+ *     static int echo(struct skep_call *call)
  *     {
- *         return skep_printf(call, "hello, %.*s", (int)call->input_size, (const char *)call->input);
+ *         return skep_write(call, call->input, call->input_size);
  *     }
  *
  *     int main(void)
  *     {
- *         return skep_run(&(struct skep_runner){.handler = hello});
+ *         return skep_run(&(struct skep_runner){.handler = echo});
  *     }
  *
- * Build it with `cc -static-pie -o hello hello.c -lskep_runner -lpthread` and deploy it with
- * `runtime: c`, `handler: ./hello`. The program is started by an agent, which talks to it on
+ * Build it with `cc -static-pie -o echo echo.c -lskep_runner -lpthread` and deploy it with
+ * `runtime: c`, `handler: ./echo`. The program is started by an agent, which talks to it on
  * descriptor 3; standard output and standard error are its log. It is process 1 of its sandbox.
  * Needs libc and pthread only. */
 #ifndef SKEP_RUNNER_H

@@ -1,6 +1,7 @@
 /* One invocation of a command: a process group, its three pipes, and what becomes of them.
  *
- *     job_start -> job_write, job_read_output, job_read_error as poll says -> job_exited -> job_result, job_close
+ *     job_start -> job_write, job_read_output, job_read_error as poll says
+ *               -> job_exited -> job_result, job_close
  *     job_kill at any time before the exit: the reason given wins over how the process ended.
  *
  * Thread: the only one. */

@@ -211,9 +211,6 @@ static void finish(struct runner *r, struct job *j, int wait_status)
     runner_send(r, &result);
     job_close(j);
     r->jobs_count--;
-    if (r->jobs_count == 0 && getpid() == 1) {
-        (void)kill(-1, SIGKILL);
-    }
 }
 
 static int wait_status_of(const siginfo_t *info)
@@ -225,22 +222,36 @@ static int wait_status_of(const siginfo_t *info)
 }
 
 /* Reaps all that has ended: the processes of jobs, and orphans that have become ours. A job's group
- * is killed while its leader is not reaped, since afterwards the number could be another's. */
-static void reap(struct runner *r)
+ * is killed while its leader is not reaped, since afterwards the number could be another's. True
+ * when a job ended. */
+static bool reap(struct runner *r)
 {
+    bool finished = false;
     for (;;) {
         siginfo_t info = {0};
         if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0) {
-            return;
+            return finished;
         }
         for (unsigned i = 0; i < r->jobs_max; i++) {
             if (r->jobs[i].pid == info.si_pid) {
                 finish(r, &r->jobs[i], wait_status_of(&info));
+                finished = true;
                 break;
             }
         }
         (void)waitpid(info.si_pid, NULL, 0);
     }
+}
+
+/* As process 1, with no job left: ends all other processes of the cell and waits until they are
+ * gone. */
+static void sweep(void)
+{
+    (void)kill(-1, SIGKILL);
+    pid_t gone = 0;
+    do {
+        gone = waitpid(-1, NULL, 0);
+    } while (gone > 0 || (gone < 0 && errno == EINTR));
 }
 
 /* Kills what is late; returns the milliseconds until the next deadline, -1 without one. */
@@ -305,7 +316,9 @@ static void serve(struct runner *r)
         if (ready > 0 && r->fds[0].revents != 0) {
             receive(r);
         }
-        reap(r);
+        if (reap(r) && r->jobs_count == 0 && getpid() == 1) {
+            sweep();
+        }
         if (terminated) {
             r->stopping = true;
         }

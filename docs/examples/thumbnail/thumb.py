@@ -1,4 +1,4 @@
-"""Makes a thumbnail: the bytes of a picture in, the bytes of a PNG out. Needs Pillow (python3-pil)."""
+"""Makes a thumbnail: a picture's bytes in, a PNG's bytes out. Needs Pillow (python3-pil)."""
 
 import io
 import os

@@ -1,6 +1,7 @@
 /* Peers that must be refused, over real sockets: each is counted, told why where TLS can tell, and
  * disturbs nobody else. */
 #include "common/log.h"
+#include "common/net/link_internal.h"
 #include "tests/component/net/net_fixture.h"
 #include "tests/security/net/raw_client.h"
 
@@ -16,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -569,6 +571,79 @@ static void a_peer_that_sends_more_than_is_handled_is_closed(void **state)
     assert_true(j.ok);
 }
 
+/* Opens a link, never reads from it, and waits for the end of the test. */
+static bool job_deaf(struct job *j)
+{
+    struct raw_client c;
+    bool ok = raw_open_narrow(&c, j->f->port) && raw_tls_start(&c, &j->texts, TLS1_3_VERSION) &&
+              raw_frame(&c, HEARTBEAT, 0);
+    while (ok && !atomic_load(&j->done)) {
+        const struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
+        (void)nanosleep(&pause, NULL);
+    }
+    raw_close(&c);
+    return ok;
+}
+
+static void deaf_start(struct net_fixture *f, struct job *j, pthread_t *thread)
+{
+    *j = (struct job){
+        .f = f, .fn = job_deaf, .texts = test_identity(&f->ca, &f->client_certificate)};
+    assert_int_equal(pthread_create(thread, NULL, job_main, j), 0);
+    RUN_UNTIL(f, f->server.opens == 2);
+}
+
+static void deaf_end(struct net_fixture *f, struct job *j, pthread_t thread)
+{
+    fixture_ping(f);
+    link_close(f->server.last, false, "deaf");
+    RUN_UNTIL(f, f->server.closes == 1);
+    RUN_UNTIL(f, link_hub_stats(f->server.hub).connections == 1);
+    atomic_store(&j->done, true);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_true(j->ok);
+}
+
+static void a_peer_that_never_reads_fills_its_own_queue_only(void **state)
+{
+    struct net_fixture *f = *state;
+    struct job j;
+    pthread_t thread;
+    deaf_start(f, &j, &thread);
+    struct link *deaf = f->server.last;
+    static uint8_t data[1 << 20];
+    const struct bytes part = bytes_of(data, sizeof data);
+    unsigned sent = 0;
+    while (status_is_ok(link_send(deaf, &part, 1))) {
+        assert_true(sent++ < 200);
+        (void)uv_run(&f->loop, UV_RUN_NOWAIT);
+    }
+    assert_int_equal(link_send(deaf, &part, 1).code, STATUS_LIMIT);
+    deaf_end(f, &j, thread);
+}
+
+/* Few bytes at a time: the quick operation is the one that gets stuck. */
+static void a_quick_send_that_is_not_done_stops_nobody(void **state)
+{
+    struct net_fixture *f = *state;
+    struct job j;
+    pthread_t thread;
+    deaf_start(f, &j, &thread);
+    struct link *deaf = f->server.last;
+    static uint8_t data[7000];
+    const struct bytes part = bytes_of(data, sizeof data);
+    fixture_deadline_start(f);
+    while (!deaf->quick_busy) {
+        if (link_queued_bytes(deaf) == 0) {
+            assert_true(status_is_ok(link_send(deaf, &part, 1)));
+        }
+        assert_true(fixture_turn(f));
+    }
+    fixture_deadline_stop(f);
+    assert_true(link_queued_bytes(deaf) > 0);
+    deaf_end(f, &j, thread);
+}
+
 /* --- dialling --- */
 
 /* Dials the server with a certificate made from spec; the reason is for people. */
@@ -780,6 +855,8 @@ int main(int argc, char **argv)
         GOOD(a_joiner_sends_small_frames_only),
         cmocka_unit_test_setup_teardown(a_peer_that_sends_more_than_is_handled_is_closed,
                                         small_mailbox_setup, fixture_teardown),
+        GOOD(a_peer_that_never_reads_fills_its_own_queue_only),
+        GOOD(a_quick_send_that_is_not_done_stops_nobody),
         GOOD(a_refused_dialer_is_told_why),
         GOOD(a_dialer_of_another_cluster_says_so),
         GOOD(a_server_of_the_wrong_role_or_name_is_refused),

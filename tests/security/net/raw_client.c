@@ -11,9 +11,12 @@
 
 enum { CALL_SECONDS_MAX = 10, HEADER_BYTES = 16 };
 
-bool raw_open(struct raw_client *c, uint16_t port)
+static bool tcp_open(struct raw_client *c, uint16_t port, int receive_bytes)
 {
     *c = (struct raw_client){.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+    if (c->fd >= 0 && receive_bytes > 0) {
+        (void)setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &receive_bytes, sizeof receive_bytes);
+    }
     const struct timeval limit = {.tv_sec = CALL_SECONDS_MAX};
     const struct sockaddr_in to = {.sin_family = AF_INET,
                                    .sin_port = htons(port),
@@ -25,6 +28,16 @@ bool raw_open(struct raw_client *c, uint16_t port)
         return false;
     }
     return true;
+}
+
+bool raw_open(struct raw_client *c, uint16_t port)
+{
+    return tcp_open(c, port, 0);
+}
+
+bool raw_open_narrow(struct raw_client *c, uint16_t port)
+{
+    return tcp_open(c, port, 1);
 }
 
 void raw_close(struct raw_client *c)

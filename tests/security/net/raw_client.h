@@ -22,6 +22,8 @@ struct raw_client {
 
 /* A TCP connection to loopback; false when refused. */
 bool raw_open(struct raw_client *c, uint16_t port);
+/* The same, with a receive buffer as small as the kernel allows. */
+bool raw_open_narrow(struct raw_client *c, uint16_t port);
 void raw_close(struct raw_client *c);
 /* Closes so that the other side gets a reset. */
 void raw_abort(struct raw_client *c);
