@@ -190,33 +190,6 @@ static int main_run(const struct options *o)
 
 /* ---- Joining ---- */
 
-static struct status token_read(const char *path, struct pki_token *out, struct errmsg *msg)
-{
-    AUTO_CLOSE int fd =
-        strcmp(path, "-") == 0 ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return status_fail(msg, status_from_errno(errno), "open %s: %s", path, strerror(errno));
-    }
-    char text[PKI_TOKEN_BYTES_MAX + 1];
-    size_t size = 0;
-    for (;;) {
-        ssize_t n = read(fd, text + size, sizeof text - size);
-        if (n < 0) {
-            return status_fail(msg, status_from_errno(errno), "read %s: %s", path, strerror(errno));
-        }
-        if (n == 0) {
-            break;
-        }
-        size += (size_t)n;
-        if (size == sizeof text) {
-            return status_fail(msg, STATUS_LIMIT, "%s: not a token: too long", path);
-        }
-    }
-    struct status s = pki_token_parse(text, size, out, msg);
-    mem_wipe(text, sizeof text);
-    return s;
-}
-
 static struct status config_write(const struct options *o, const char *data,
                                   const struct join_result *r, struct errmsg *msg)
 {
@@ -282,7 +255,7 @@ static int main_join(const struct options *o)
     }
     log_open("skep-agent", LOG_LEVEL_WARN, LOG_FORMAT_KV, STDERR_FILENO);
     struct pki_token token;
-    if (!status_is_ok(token_read(o->token_file, &token, &msg))) {
+    if (!status_is_ok(join_token_read(o->token_file, &token, &msg))) {
         return fail(&msg);
     }
     struct status s = join_and_write(o, &token, &msg);

@@ -345,7 +345,7 @@ const char *command_type_name(enum command_type type)
     switch (type) {
 #define ROW_CASE(ty, camel, upper)                                                                 \
     case upper:                                                                                    \
-        return #ty + sizeof "command";
+        return &(#ty)[sizeof "command"];
         COMMANDS(ROW_CASE)
 #undef ROW_CASE
     case COMMAND_NONE:

@@ -3,6 +3,7 @@
 #include "common/config.h"
 #include "common/log.h"
 #include "scheduler/api/server.h"
+#include "scheduler/join.h"
 
 #include <popt.h>
 #include <signal.h>
@@ -75,44 +76,96 @@ static int run(const struct scheduler_config *config)
     return EXIT_SUCCESS;
 }
 
-int main(int argc, const char **argv)
+struct options {
+    char *config;
+    char *token_file, *name, *address, *data, *config_out;
+    int version;
+};
+
+static int usage(const char *what)
 {
-    char *path = NULL;
-    int version = 0;
-    const struct poptOption options[] = {
-        {"config", 'c', POPT_ARG_STRING, &path, 0, "configuration (required)", "FILE"},
-        {"version", 'V', POPT_ARG_NONE, &version, 0, "print the version and exit", NULL},
-        POPT_AUTOHELP POPT_TABLEEND};
-    poptContext context = poptGetContext("skep-scheduler", argc, argv, options, 0);
-    int parsed = poptGetNextOpt(context);
-    if (parsed < -1 || poptPeekArg(context) != NULL) {
-        (void)fprintf(stderr, "skep-scheduler: %s: %s\n", poptBadOption(context, 0),
-                      parsed < -1 ? poptStrerror(parsed) : "unexpected argument");
-        poptFreeContext(context);
-        return EXIT_USAGE;
+    (void)fprintf(stderr,
+                  "skep-scheduler: %s\n"
+                  "usage: skep-scheduler --config FILE\n"
+                  "       skep-scheduler join --token-file FILE --name NAME --address HOST:PORT --data DIR --config-out FILE\n",
+                  what);
+    return EXIT_USAGE;
+}
+
+static int main_join(const struct options *o)
+{
+    if (o->token_file == NULL || o->name == NULL || o->address == NULL || o->data == NULL || o->config_out == NULL) {
+        return usage("join needs --token-file, --name, --address, --data and --config-out");
     }
-    poptFreeContext(context);
-    if (version != 0) {
-        (void)puts("skep-scheduler " SKEP_VERSION);
-        return EXIT_SUCCESS;
+    const struct join_options join = {.token_file = o->token_file,
+                                      .name = o->name,
+                                      .address = o->address,
+                                      .data = o->data,
+                                      .config_out = o->config_out};
+    struct errmsg msg = {.text = ""};
+    log_open("scheduler", LOG_LEVEL_ERROR, LOG_FORMAT_KV, STDERR_FILENO);
+    if (!status_is_ok(join_scheduler(&join, &msg))) {
+        (void)fprintf(stderr, "skep-scheduler: %s\n", msg.text);
+        return EXIT_FAILURE;
     }
-    if (path == NULL) {
-        (void)fputs("skep-scheduler: --config FILE is required\n", stderr);
-        return EXIT_USAGE;
+    return EXIT_SUCCESS;
+}
+
+static int main_run(const struct options *o)
+{
+    if (o->config == NULL) {
+        return usage("--config FILE is required");
     }
     /* Keys are in memory: no core dumps, no ptrace by others of the same user. */
     (void)prctl(PR_SET_DUMPABLE, 0);
     (void)signal(SIGPIPE, SIG_IGN);
     struct scheduler_config *config = NULL;
     struct errmsg msg = {.text = ""};
-    struct status loaded = scheduler_config_load(path, &config, &msg);
-    free(path);
-    if (!status_is_ok(loaded)) {
+    if (!status_is_ok(scheduler_config_load(o->config, &config, &msg))) {
         (void)fprintf(stderr, "skep-scheduler: %s\n", msg.text);
         return EXIT_FAILURE;
     }
     log_open("scheduler", config->log.level, config->log.format, STDERR_FILENO);
     int code = run(config);
     scheduler_config_close(config);
+    return code;
+}
+
+static int dispatch(poptContext context, const struct options *o)
+{
+    if (o->version != 0) {
+        (void)puts("skep-scheduler " SKEP_VERSION);
+        return EXIT_SUCCESS;
+    }
+    const char *verb = poptGetArg(context);
+    if (poptPeekArg(context) != NULL) {
+        return usage("too many arguments");
+    }
+    if (verb == NULL) {
+        return main_run(o);
+    }
+    return strcmp(verb, "join") == 0 ? main_join(o) : usage("unknown verb");
+}
+
+int main(int argc, const char **argv)
+{
+    struct options o = {.config = NULL};
+    const struct poptOption table[] = {
+        {"config", 'c', POPT_ARG_STRING, &o.config, 0, "configuration of the scheduler", "FILE"},
+        {"token-file", 0, POPT_ARG_STRING, &o.token_file, 0, "join: the token; - reads it from standard input", "FILE"},
+        {"name", 0, POPT_ARG_STRING, &o.name, 0, "join: the scheduler's name", "NAME"},
+        {"address", 0, POPT_ARG_STRING, &o.address, 0, "join: where it listens and is reached", "HOST:PORT"},
+        {"data", 0, POPT_ARG_STRING, &o.data, 0, "join: the data folder", "DIR"},
+        {"config-out", 0, POPT_ARG_STRING, &o.config_out, 0, "join: where the configuration is written", "FILE"},
+        {"version", 'V', POPT_ARG_NONE, &o.version, 0, "print the version", NULL},
+        POPT_AUTOHELP POPT_TABLEEND};
+    poptContext context = poptGetContext("skep-scheduler", argc, argv, table, 0);
+    int parsed = poptGetNextOpt(context);
+    int code = parsed < -1 ? usage(poptStrerror(parsed)) : dispatch(context, &o);
+    (void)poptFreeContext(context);
+    char *const texts[] = {o.config, o.token_file, o.name, o.address, o.data, o.config_out};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        free(texts[i]);
+    }
     return code;
 }

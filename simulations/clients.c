@@ -14,7 +14,7 @@ static void call_send(struct world *w, void *data, uint64_t arg);
 
 /* ---- The ledger ---- */
 
-struct call *clients_executes(struct clients *c, struct bytes payload, uint32_t *hop)
+struct request *clients_executes(struct clients *c, struct bytes payload, uint32_t *hop)
 {
     struct reader r = reader_of(payload);
     uint64_t number = reader_u64(&r);
@@ -23,7 +23,7 @@ struct call *clients_executes(struct clients *c, struct bytes payload, uint32_t 
         world_fail(c->world, "an instance was given a payload that nobody sent");
         return NULL;
     }
-    struct call *call = c->calls[number];
+    struct request *call = c->calls[number];
     *hop = (uint32_t)at;
     if ((call->executed >> at & 1) != 0) {
         world_fail(c->world, "call %llu ran twice", (unsigned long long)number);
@@ -36,13 +36,13 @@ struct call *clients_executes(struct clients *c, struct bytes payload, uint32_t 
     return call;
 }
 
-static void output_of(const struct call *call, uint32_t hop, uint8_t out[OUTPUT_BYTES])
+static void output_of(const struct request *call, uint32_t hop, uint8_t out[OUTPUT_BYTES])
 {
     const uint64_t words[3] = {call->number, hop, call->number * UINT64_C(0x9e3779b97f4a7c15)};
     memcpy(out, words, OUTPUT_BYTES);
 }
 
-void clients_executed(struct call *call, uint32_t hop, enum status_code code,
+void clients_executed(struct request *call, uint32_t hop, enum status_code code,
                       uint8_t output[OUTPUT_BYTES])
 {
     call->completed |= 1U << hop;
@@ -58,7 +58,7 @@ static bool claims_not_run(enum status_code code)
     return code == STATUS_NOT_LEADER || code == STATUS_LIMIT || code == STATUS_UNAVAILABLE;
 }
 
-static bool allowed(const struct call *call, enum status_code code)
+static bool allowed(const struct request *call, enum status_code code)
 {
     switch (code) {
     case STATUS_OK:
@@ -78,7 +78,7 @@ static bool allowed(const struct call *call, enum status_code code)
     }
 }
 
-static void call_end(struct call *call, enum status_code code, const char *message)
+static void call_end(struct request *call, enum status_code code, const char *message)
 {
     struct clients *all = call->client->all;
     struct world *w = all->world;
@@ -98,7 +98,7 @@ static void call_end(struct call *call, enum status_code code, const char *messa
 }
 
 /* Is the answer what really happened? */
-static void check_truth(const struct call *call, const struct call_reply *r)
+static void check_truth(const struct request *call, const struct call_reply *r)
 {
     struct world *w = call->client->world;
     uint32_t bit = call->hop;
@@ -120,7 +120,7 @@ static void check_truth(const struct call *call, const struct call_reply *r)
     }
 }
 
-static void redirect(struct call *call, const char *leader, const char *message)
+static void redirect(struct request *call, const char *leader, const char *message)
 {
     struct client *c = call->client;
     struct scheduler *s = schedulers_find(c->world->schedulers, leader);
@@ -140,7 +140,7 @@ static void on_reply(struct client *c, uint64_t handle, const struct message *m)
 {
     uint64_t number = m->request / HOPS_MAX, hop = m->request % HOPS_MAX;
     CHECK(number < c->all->calls_count);
-    struct call *call = c->all->calls[number];
+    struct request *call = c->all->calls[number];
     enum status_code code = status_from_wire(m->call_reply.code);
     if (call->client != c || call->answered || hop != call->hop || call->handle != handle) {
         world_fail(c->world, "call %llu was answered twice", (unsigned long long)number);
@@ -166,7 +166,7 @@ static void on_reply(struct client *c, uint64_t handle, const struct message *m)
 
 static void late(struct world *w, void *data, uint64_t hop)
 {
-    struct call *call = data;
+    struct request *call = data;
     if (!call->answered && call->hop == hop && call->handle != 0) {
         world_fail(w, "call %llu of %s was never answered", (unsigned long long)call->number,
                    call->function->name);
@@ -188,7 +188,7 @@ static uint64_t pick_handle(struct client *c)
 
 static void call_send(struct world *w, void *data, uint64_t hop)
 {
-    struct call *call = data;
+    struct request *call = data;
     struct client *c = call->client;
     if (call->answered || call->hop != hop) {
         return;
@@ -216,15 +216,15 @@ static void call_send(struct world *w, void *data, uint64_t hop)
     world_after(w, (timeout_ms + PATIENCE_MS) * MS_US, late, call, hop);
 }
 
-static struct call *call_new(struct client *c, const struct function *f)
+static struct request *call_new(struct client *c, const struct function *f)
 {
     struct clients *all = c->all;
     if (all->calls_count == all->calls_capacity) {
         all->calls_capacity = all->calls_capacity == 0 ? 1024 : 2 * all->calls_capacity;
         all->calls = mem_must(
-            mem_realloc(all->calls, all->calls_capacity * sizeof(struct call *)));
+            mem_realloc(all->calls, all->calls_capacity * sizeof(struct request *)));
     }
-    struct call *call = mem_must(mem_zalloc(1, sizeof *call));
+    struct request *call = mem_must(mem_zalloc(1, sizeof *call));
     call->number = all->calls_count;
     call->function = f;
     call->client = c;
@@ -245,8 +245,9 @@ static void next_call(struct world *w, void *data, uint64_t arg)
     if (c->all->outstanding >= (uint64_t)OUTSTANDING_MAX * c->all->count) {
         return;
     }
-    struct call *call = call_new(c, &functions[world_below(w, FUNCTIONS_COUNT)]);
-    call->timeout_ms = world_chance(w, 200) ? (uint32_t)world_between(w, 50, 4000) : 0;
+    struct request *call = call_new(c, &functions[world_below(w, FUNCTIONS_COUNT)]);
+    bool short_timeout = w->scenario->wild_instances && world_chance(w, 200);
+    call->timeout_ms = short_timeout ? (uint32_t)world_between(w, 50, 4000) : 0;
     call_send(w, call, 0);
 }
 
@@ -255,7 +256,7 @@ void clients_final(struct clients *all, uint32_t each)
     all->stopped = true;
     for (size_t f = 0; f < FUNCTIONS_COUNT; f++) {
         for (uint32_t i = 0; i < each; i++) {
-            struct call *call = call_new(&all->each[i % all->count], &functions[f]);
+            struct request *call = call_new(&all->each[i % all->count], &functions[f]);
             call->final = true;
             call->timeout_ms = FINAL_TIMEOUT_MS;
             all->final_count++;
@@ -281,7 +282,7 @@ static void on_closed(void *data, uint64_t handle)
         c->handles[i] = c->handles[i] == handle ? 0 : c->handles[i];
     }
     for (uint64_t i = 0; i < c->all->calls_count; i++) {
-        struct call *call = c->all->calls[i];
+        struct request *call = c->all->calls[i];
         if (call->handle == handle && !call->answered) {
             call_end(call, STATUS_UNKNOWN, "the connection closed");
         }

@@ -13,7 +13,7 @@
 
 enum { PAYLOAD_HEAD_BYTES = 16, OUTPUT_BYTES = 24 };
 
-struct call {
+struct request {
     uint64_t number;
     const struct function *function;
     struct client *client;
@@ -42,7 +42,7 @@ struct clients {
     struct world *world;
     struct client each[CLIENTS_MAX];
     uint32_t count;
-    struct call **calls;
+    struct request **calls;
     uint64_t calls_count, calls_capacity;
     uint64_t outstanding, ok, final_ok, final_count;
     bool stopped; /* no new calls but the final ones */
@@ -57,9 +57,9 @@ void clients_final(struct clients *c, uint32_t each);
 
 /* ---- The ledger, for instances ---- */
 /* An instance begins to run this payload. NULL: the payload is none of ours. */
-struct call *clients_executes(struct clients *c, struct bytes payload, uint32_t *hop);
+struct request *clients_executes(struct clients *c, struct bytes payload, uint32_t *hop);
 /* ... and is done with it. Writes the output. */
-void clients_executed(struct call *call, uint32_t hop, enum status_code code,
+void clients_executed(struct request *call, uint32_t hop, enum status_code code,
                       uint8_t output[OUTPUT_BYTES]);
 
 #endif

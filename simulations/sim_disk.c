@@ -48,8 +48,8 @@ void sim_disk_append(struct sim_disk *d, uint64_t term, unsigned short type, con
         d->capacity = d->capacity == 0 ? 64 : d->capacity * 2;
         d->entries = mem_must(mem_realloc(d->entries, d->capacity * sizeof *d->entries));
     }
-    d->entries[d->count++] = (struct sim_entry){
-        .term = term, .type = type, .size = size, .data = copy_of(data, size)};
+    d->entries[d->count++] =
+        (struct sim_entry){.term = term, .type = type, .size = size, .data = copy_of(data, size)};
 }
 
 void sim_disk_truncate(struct sim_disk *d, uint64_t index)

@@ -43,7 +43,8 @@ void sim_disk_append(struct sim_disk *d, uint64_t term, unsigned short type, con
                      size_t size);
 /* Drops the entries from that index on. */
 void sim_disk_truncate(struct sim_disk *d, uint64_t index);
-/* Takes a snapshot and drops entries it replaces: all when trailing is 0, else those older than `trailing` before it. */
+/* Takes a snapshot and drops entries it replaces: all when trailing is 0, else those older than
+ * `trailing` before it. */
 void sim_disk_snapshot(struct sim_disk *d, struct sim_snapshot *take, uint64_t trailing);
 /* After a crash: a log that ends before the snapshot is dropped, as raft_uv does when it loads. */
 void sim_disk_recover(struct sim_disk *d);

@@ -13,8 +13,8 @@ enum { SNAPSHOT_COST = 20, SETTLE_ROUNDS_MAX = 100000 };
 
 enum op_kind { OP_APPEND, OP_TRUNCATE, OP_PUT, OP_GET, OP_WORK };
 
-/* One operation on a disk. Appends, truncations and installed snapshots form one queue, done in order; local snapshots, reads
- * and work are on their own. */
+/* One operation on a disk. Appends, truncations and installed snapshots form one queue, done in
+ * order; local snapshots, reads and work are on their own. */
 struct op {
     struct op *next;
     enum op_kind kind;
@@ -45,7 +45,7 @@ struct member {
     uint64_t id; /* 0: unused slot */
     struct sim_disk_speed speed;
     bool fails;
-    uint64_t starts; /* seeds its randomness together with the world's seed and the id */
+    uint64_t starts;       /* seeds its randomness together with the world's seed and the id */
     struct sim_host *host; /* NULL: down */
 };
 
@@ -94,8 +94,8 @@ static struct sim_host *host_of(struct raft_io *io)
     return (struct sim_host *)(void *)io;
 }
 
-/* When an operation that takes that long will be done. One write is under way at a time, and the appends that gather
- * meanwhile are written together, as raft_uv does. */
+/* When an operation that takes that long will be done. One write is under way at a time, and the
+ * appends that gather meanwhile are written together, as raft_uv does. */
 static uint64_t schedule(struct sim_host *h, bool append, uint64_t takes)
 {
     uint64_t now_us = h->world->now_us;
@@ -235,8 +235,8 @@ static int io_append(struct raft_io *io, struct raft_io_append *req,
     op->count = n;
     for (unsigned i = 0; i < n; i++) {
         void *data = mem_must(mem_dup(entries[i].buf.base, entries[i].buf.len));
-        op->entries[i] = (struct sim_entry){entries[i].term, entries[i].type, entries[i].buf.len,
-                                            data};
+        op->entries[i] =
+            (struct sim_entry){entries[i].term, entries[i].type, entries[i].buf.len, data};
     }
     return 0;
 }
@@ -595,7 +595,8 @@ struct status replica_open_sim(struct replica **out, struct sim_raft *w,
     return replica_create(out, &h->base, config, events, msg);
 }
 
-/* A prefix of the queue gets to the disk, the last append of it perhaps in part; what is out of order does or does not. */
+/* A prefix of the queue gets to the disk, the last append of it perhaps in part; what is out of
+ * order does or does not. */
 static void crash_writes(struct sim_host *h)
 {
     uint64_t queued = 0;

@@ -1,13 +1,16 @@
-/* libraft under a virtual clock: replicas whose loop, clock, randomness and disk belong to a world that a simulator moves.
+/* libraft under a virtual clock: replicas whose loop, clock, randomness and disk belong to a
+ * world that a simulator moves.
  *
- * The replicas are the real ones (scheduler/replica), over libraft; only their raft_io is simulated. Messages leave by
- * events.send and come back by replica_receive, so that loss, delay and partition are the simulator's. Same seed and same
- * calls give the same history.
+ * The replicas are the real ones (scheduler/replica), over libraft; only their raft_io is
+ * simulated. Messages leave by events.send and come back by replica_receive, so that loss, delay
+ * and partition are the simulator's. Same seed and same calls give the same history.
  *
- *     sim_raft_new -> sim_raft_bootstrap* -> replica_open_sim* -> (sim_raft_advance | replica_* | sim_raft_crash)* -> sim_raft_free
+ *     sim_raft_new -> sim_raft_bootstrap* -> replica_open_sim*
+ *         -> (sim_raft_advance | replica_* | sim_raft_crash)* -> sim_raft_free
  *
- * A disk belongs to a member id and outlives the replica: term and vote are written at once; appends and truncations take time
- * and happen in order; snapshots take longer. A crash keeps a random prefix of what was on its way, down to single entries.
+ * A disk belongs to a member id and outlives the replica: term and vote are written at once;
+ * appends and truncations take time and happen in order; snapshots take longer. A crash keeps a
+ * random prefix of what was on its way, down to single entries.
  *
  * Thread: one. */
 #ifndef SIMULATIONS_SIM_IO_H
@@ -34,19 +37,22 @@ void sim_raft_free(struct sim_raft *w);
 uint64_t sim_raft_now_us(const struct sim_raft *w);
 /* When something will happen next: now when there is work, UINT64_MAX when nothing will. */
 uint64_t sim_raft_next_us(const struct sim_raft *w);
-/* Lets everything up to and including that time happen; the clock then shows it. Not from inside a callback. */
+/* Lets everything up to and including that time happen; the clock then shows it. Not from inside
+ * a callback. */
 void sim_raft_advance(struct sim_raft *w, uint64_t to_us);
 
 /* As replica_bootstrap, on the disk of config->id; config->folder is not used here. */
 NODISCARD struct status sim_raft_bootstrap(struct sim_raft *w, const struct replica_config *config,
                                            const struct replica_member *members, size_t count,
                                            struct errmsg *msg);
-/* As replica_open. EXISTS when that member is running. The replica is closed by replica_close or sim_raft_crash. */
+/* As replica_open. EXISTS when that member is running. The replica is closed by replica_close or
+ * sim_raft_crash. */
 NODISCARD struct status replica_open_sim(struct replica **out, struct sim_raft *w,
                                          const struct replica_config *config,
                                          const struct replica_events *events, struct errmsg *msg);
 
-/* The process of that member dies now: no callbacks, the replica is gone. Not from inside a callback of that replica. */
+/* The process of that member dies now: no callbacks, the replica is gone. Not from inside a
+ * callback of that replica. */
 void sim_raft_crash(struct sim_raft *w, uint64_t id);
 /* Its disk is lost, too. The member must be down. */
 void sim_raft_wipe(struct sim_raft *w, uint64_t id);

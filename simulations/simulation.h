@@ -8,6 +8,7 @@
 
 #include "common/status.h"
 
+#include <stdint.h>
 #include <stdio.h>
 
 enum { SIMULATION_FAILURE_BYTES_MAX = 512 };

@@ -20,8 +20,6 @@
 
 enum { CHILD_AGENT_FD = 3, PID_TEXT_BYTES_MAX = 64, FDS_IN_PACKET_MAX = 4 };
 
-extern char **environ;
-
 static struct status fail_errno(struct errmsg *msg, const char *what, const char *name, int error)
 {
     return status_fail(msg, status_from_errno(error), "%s %s: %s", what, name, strerror(error));
@@ -79,8 +77,9 @@ static int spawn(const char *program, const char *folder, int log_fd, int agent_
     if (error == 0) {
         char agent_fd_text[] = "3";
         char *args[] = {(char *)(uintptr_t)program, (char *)(uintptr_t)folder, agent_fd_text, NULL};
+        char *env[] = {NULL}; /* skep-cell needs none, and the agent's may hold secrets. */
         static_assert(CHILD_AGENT_FD == 3, "agent_fd_text says so");
-        error = posix_spawn(pid, program, &actions, &attributes, args, environ);
+        error = posix_spawn(pid, program, &actions, &attributes, args, env);
     }
     (void)posix_spawnattr_destroy(&attributes);
 destroy_actions:

@@ -492,9 +492,12 @@ void cgroup_count(const struct cgroup *g, struct cgroup_counters *out)
     const struct cgroup_place *pids = place_of(g, CGROUP_PIDS);
     if (memory != NULL && memory->v2) {
         out->oom_kills = keyed_read(memory, "memory.events", "oom_kill");
+        out->memory_limit_hits = keyed_read(memory, "memory.events", "max");
         out->memory_peak_bytes = number_read(memory, "memory.peak");
     } else if (memory != NULL) {
         out->oom_kills = keyed_read(memory, "memory.oom_control", "oom_kill");
+        out->memory_limit_hits = number_read(memory, "memory.failcnt") +
+                                 number_read(memory, "memory.memsw.failcnt");
         out->memory_peak_bytes = number_read(memory, "memory.max_usage_in_bytes");
     }
     if (pids != NULL) {

@@ -77,7 +77,8 @@ NODISCARD struct status cgroup_watch_oom(struct cgroup *g, int *fd, short *event
                                          struct errmsg *msg);
 
 struct cgroup_counters {
-    uint64_t oom_kills;
+    uint64_t oom_kills; /* of its processes, by whatever shortage */
+    uint64_t memory_limit_hits;
     uint64_t pids_limit_hits;
     uint64_t memory_peak_bytes;
 };

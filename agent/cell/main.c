@@ -2,6 +2,7 @@
  *
  * Single-threaded from start to end. */
 #include "agent/cell/agent_port.h"
+#include "agent/cell/confine.h"
 #include "agent/cell/launch.h"
 #include "agent/cell/process_stat.h"
 #include "agent/cell/supervisor.h"
@@ -16,7 +17,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -57,8 +57,12 @@ static int descriptors_arrange(const char *agent_fd_text)
 static struct status folder_enter(const char *folder, int *folder_fd, struct errmsg *msg)
 {
     AUTO_CLOSE int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fchdir(fd) != 0) {
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) != 0 || fchdir(fd) != 0) {
         return status_fail(msg, status_from_errno(errno), "open %s: %s", folder, strerror(errno));
+    }
+    if (st.st_uid != geteuid() || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+        return status_fail(msg, STATUS_DENIED, "%s: others may write there", folder);
     }
     if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
         return status_fail(msg, STATUS_CONFLICT, "%s: another skep-cell is at work there", folder);
@@ -139,32 +143,6 @@ static struct status signals_catch(int *fd, struct errmsg *msg)
     return status_ok();
 }
 
-static int capabilities_set(uint64_t permitted, uint64_t effective)
-{
-    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct data[2] = {
-        {.permitted = (uint32_t)permitted, .effective = (uint32_t)effective},
-        {.permitted = (uint32_t)(permitted >> 32), .effective = (uint32_t)(effective >> 32)},
-    };
-    return (int)syscall(SYS_capset, &header, data);
-}
-
-/* What is left to do needs no capability: the folder and the groups belong to our user, and the cell's user
- * namespace is owned by it, which suffices to signal process 1 (user_namespaces(7)). The exception is a group
- * right below the top of a hierarchy: removing it takes `kept`, which sleeps until then. */
-static struct status privileges_drop(uint64_t kept, struct errmsg *msg)
-{
-    for (unsigned long cap = 0; cap < 64 && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0; cap++) {
-        continue;
-    }
-    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0 ||
-        capabilities_set(kept, 0) != 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
-        prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) {
-        return status_fail(msg, STATUS_IO, "step skep-cell's own privileges: %s", strerror(errno));
-    }
-    return status_ok();
-}
-
 struct cell {
     uint64_t born_us;
     struct cell_spec spec;
@@ -217,7 +195,7 @@ static struct status cell_run(struct cell *c, int folder_fd, int agent_fd, struc
     if (status_is_ok(watched)) {
         bool needed = geteuid() == 0 && cgroup_close_needs_override(&c->cgroup);
         c->kept = needed ? 1ULL << CAP_DAC_OVERRIDE : 0;
-        watched = privileges_drop(c->kept, msg);
+        watched = confine(folder_fd, &c->cgroup, c->kept, msg);
     }
     if (!status_is_ok(watched)) {
         (void)syscall(SYS_pidfd_send_signal, s.cell.pidfd, SIGKILL, NULL, 0);
@@ -241,9 +219,7 @@ static void cell_end(struct cell *c)
     struct errmsg msg = {""};
     struct buffer json = {0};
     c->event.kind = CELL_EVENT_EXITED;
-    if (c->kept != 0) {
-        (void)capabilities_set(c->kept, c->kept);
-    }
+    confine_wake(c->kept);
     if (!cgroup_close(&c->cgroup)) {
         (void)fprintf(stderr, "skep-cell: the control group could not be removed\n");
     }
@@ -294,5 +270,7 @@ int main(int argc, char **argv)
     }
     int code = cell.event.end == CELL_END_SETUP ? EXIT_SETUP : EXIT_RAN;
     cell_end(&cell);
-    return code;
+    (void)close(folder_fd);
+    /* Nothing is buffered; a sanitizer's own end would want files that are out of reach by now. */
+    _exit(code);
 }

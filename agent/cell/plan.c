@@ -101,12 +101,25 @@ static void add_sources(struct builder *b, const struct cell_spec *spec,
     }
 }
 
+static bool has_dir(const struct builder *b, const char *path, size_t size)
+{
+    for (size_t i = 0; i < b->plan.count; i++) {
+        const struct step *s = &b->plan.steps[i];
+        if (s->kind == STEP_DIR && strncmp(s->path, path, size) == 0 && s->path[size] == '\0') {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Every folder above path; those that exist are left alone. */
 static void add_parents(struct builder *b, const char *path)
 {
     for (const char *slash = strchr(path + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
-        add(b, (struct step){.kind = STEP_DIR,
-                             .path = text(b, "%.*s", (int)(slash - path), path)});
+        size_t size = (size_t)(slash - path);
+        if (!has_dir(b, path, size)) {
+            add(b, (struct step){.kind = STEP_DIR, .path = text(b, "%.*s", (int)size, path)});
+        }
     }
 }
 
@@ -210,7 +223,9 @@ static void add_rlimit(struct builder *b, int resource, const char *name, uint64
 
 static void add_limits(struct builder *b, const struct cell_spec *spec, bool has_cgroup)
 {
-    add_rlimit(b, RLIMIT_CORE, "core", 0);
+    /* Not 0, which still feeds a core_pattern that is a pipe to a program of the machine; 1 byte is too
+     * small for a file and is taken for "never" there (core(5), fs/coredump.c). */
+    add_rlimit(b, RLIMIT_CORE, "core", 1);
     add_rlimit(b, RLIMIT_NOFILE, "nofile",
                spec->files_max != 0 ? spec->files_max : CELL_FILES_DEFAULT);
     add_rlimit(b, RLIMIT_FSIZE, "fsize", spec->tmp_bytes);

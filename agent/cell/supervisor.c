@@ -206,7 +206,14 @@ static void say_limits(struct supervisor *s)
     s->event.pids_limit_hits = counters.pids_limit_hits;
     if (counters.oom_kills > 0 || s->out_of_memory) {
         s->out_of_memory = true;
-        say(s, "memory limit of %" PRIu64 " MiB reached", s->spec->memory_bytes >> 20);
+        /* Newer kernels no longer count the hits in v1; a peak at the limit says the same. */
+        bool own_limit = counters.memory_limit_hits > 0 ||
+                         counters.memory_peak_bytes >= s->spec->memory_bytes / 16 * 15;
+        if (own_limit) {
+            say(s, "memory limit of %" PRIu64 " MiB reached", s->spec->memory_bytes >> 20);
+        } else {
+            say(s, "killed because the machine ran out of memory");
+        }
     }
 }
 
@@ -222,16 +229,17 @@ static void say_end(struct supervisor *s, const siginfo_t *info)
 {
     bool exited = info->si_code == CLD_EXITED;
     int shell_code = exited ? info->si_status : 128 + info->si_status;
-    if (s->state == SUPERVISOR_STARTING) {
-        if (s->event.end != CELL_END_SETUP) {
-            s->event.end = s->stop_asked ? CELL_END_STOPPED : CELL_END_SETUP;
-            s->event.detail = s->stop_asked ? shell_code : ECANCELED;
-            say(s, s->stop_asked ? "stopped while being set up"
-                                 : "step set-up: the process was killed while it built");
-        }
-    } else if (s->out_of_memory) {
+    if (s->event.end == CELL_END_SETUP) {
+        return; /* Said where it happened. */
+    }
+    if (s->out_of_memory) {
         s->event.end = CELL_END_OOM;
         s->event.detail = shell_code;
+    } else if (s->state == SUPERVISOR_STARTING) {
+        s->event.end = s->stop_asked ? CELL_END_STOPPED : CELL_END_SETUP;
+        s->event.detail = s->stop_asked ? shell_code : 0;
+        say(s, s->stop_asked ? "stopped while being set up"
+                             : "step set-up: the process was killed while it built");
     } else if (s->stop_asked) {
         s->event.end = CELL_END_STOPPED;
         s->event.detail = shell_code;
@@ -381,7 +389,7 @@ void supervisor_run(struct supervisor *s)
         struct pollfd polls[POLLS];
         polls_set(s, polls);
         int n = poll(polls, POLLS, timeout_ms(s, now_us));
-        CHECK(n >= 0 || errno == EINTR);
+        CHECK(n >= 0 || (errno != EINVAL && errno != EFAULT));
         now_us = clock_us();
         log_refill(s, now_us);
         if (n > 0) {

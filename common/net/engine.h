@@ -1,6 +1,6 @@
 /* The TLS engine behind nng's tls+tcp streams: OpenSSL, TLS 1.3 only, peer certificates always.
  *
- *     engine_open (once a process) -> engine_config_open -> streams -> engine_attach on each stream,
+ *     engine_open (once a process) -> engine_config_open -> streams -> engine_attach on each,
  *     before its first send or receive -> on_secured | on_refused -> on_bytes* -> nng_stream_close
  *
  * nng starts no handshake: the first nng_stream_send or nng_stream_recv does. Received bytes are

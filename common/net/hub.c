@@ -34,9 +34,18 @@ uint64_t hub_random(struct link_hub *hub)
     return hub->random * UINT64_C(0x2545F4914F6CDD1D);
 }
 
+static void on_hurry(uv_idle_t *handle)
+{
+    (void)handle;
+}
+
 void hub_work(struct link_hub *hub, struct link *l)
 {
     if (!l->in_work) {
+        if (hub->work == NULL && !hub->settling) {
+            /* Whatever phase of the loop this is: the coming poll must not sleep. */
+            CHECK(uv_idle_start(&hub->hurry, on_hurry) == 0);
+        }
         l->in_work = true;
         l->work_next = hub->work;
         hub->work = l;
@@ -177,7 +186,7 @@ static void hub_handles_close(struct link_hub *hub)
 {
     uv_handle_t *handles[] = {(uv_handle_t *)&hub->wake, (uv_handle_t *)&hub->before_poll,
                               (uv_handle_t *)&hub->after_poll, (uv_handle_t *)&hub->timer,
-                              (uv_handle_t *)&hub->stall_timer};
+                              (uv_handle_t *)&hub->stall_timer, (uv_handle_t *)&hub->hurry};
     for (size_t i = 0; i < sizeof handles / sizeof handles[0]; i++) {
         uv_close(handles[i], on_handle_closed);
     }
@@ -217,7 +226,7 @@ static void hub_settle(struct link_hub *hub)
     for (unsigned round = 0; hub->work != NULL; round++) {
         if (round == SETTLE_ROUNDS_MAX) {
             /* Callbacks keep making work: other handles of the loop get their turn first. */
-            CHECK(uv_async_send(&hub->wake) == 0);
+            CHECK(uv_idle_start(&hub->hurry, on_hurry) == 0);
             break;
         }
         struct link *l = hub->work;
@@ -230,6 +239,9 @@ static void hub_settle(struct link_hub *hub)
         }
     }
     hub->settling = false;
+    if (hub->work == NULL) {
+        CHECK(uv_idle_stop(&hub->hurry) == 0);
+    }
     if (hub->closing && !hub->ending) {
         hub_sweep(hub);
         if (hub->links == NULL && hub->listeners == NULL && hub->dialers == NULL) {
@@ -319,12 +331,14 @@ static void hub_handles_open(struct link_hub *hub)
     CHECK(uv_check_init(hub->loop, &hub->after_poll) == 0);
     CHECK(uv_timer_init(hub->loop, &hub->timer) == 0);
     CHECK(uv_timer_init(hub->loop, &hub->stall_timer) == 0);
+    CHECK(uv_idle_init(hub->loop, &hub->hurry) == 0);
     hub->wake.data = hub;
     hub->before_poll.data = hub;
     hub->after_poll.data = hub;
     hub->timer.data = hub;
     hub->stall_timer.data = hub;
-    hub->handles_open = 5;
+    hub->hurry.data = hub;
+    hub->handles_open = 6;
     CHECK(uv_prepare_start(&hub->before_poll, on_before_poll) == 0);
     CHECK(uv_check_start(&hub->after_poll, on_after_poll) == 0);
     mailbox_init(&hub->mailbox, &hub->wake);

@@ -1,4 +1,5 @@
-/* Who a peer is: the URI subject alternative name of its certificate, skep://CLUSTER/ROLE/NAME, and the certificate's serial and end.
+/* Who a peer is: the URI subject alternative name of its certificate, skep://CLUSTER/ROLE/NAME, and
+ * the certificate's serial and end.
  *
  * Thread: any; no shared state. */
 #ifndef COMMON_NET_IDENTITY_H

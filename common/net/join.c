@@ -1,11 +1,14 @@
 #include "common/net/join.h"
 
 #include "common/check.h"
+#include "common/cleanup.h"
 #include "common/mem.h"
 #include "common/net/link.h"
 #include "common/net/tls.h"
 #include "proto/codec.h"
 
+#include <unistd.h>
+#include <fcntl.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -109,6 +112,7 @@ static void reply_use(struct joining *j, const struct join_reply *r)
     j->key_pem = NULL;
     for (size_t i = 0; i < r->schedulers_count && out->schedulers_count < JOIN_SCHEDULERS_MAX;
          i++) {
+        out->scheduler_names[out->schedulers_count] = mem_must(mem_strdup(r->schedulers[i].key));
         out->schedulers[out->schedulers_count++] = mem_must(mem_strdup(r->schedulers[i].value));
     }
     finish(j, status_ok());
@@ -352,6 +356,7 @@ void join_result_close(struct join_result *r)
     pki_key_free(r->ca_key_pem);
     for (size_t i = 0; i < r->schedulers_count; i++) {
         mem_free(r->schedulers[i]);
+        mem_free(r->scheduler_names[i]);
     }
     *r = (struct join_result){0};
 }
@@ -383,4 +388,31 @@ struct status join_result_write(const struct join_result *r, const char *folder,
         TRY(pki_write(path, files[i].secret, files[i].pem, msg));
     }
     return status_ok();
+}
+
+struct status join_token_read(const char *path, struct pki_token *out, struct errmsg *msg)
+{
+    AUTO_CLOSE int fd =
+        strcmp(path, "-") == 0 ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return status_fail(msg, status_from_errno(errno), "open %s: %s", path, strerror(errno));
+    }
+    char text[PKI_TOKEN_BYTES_MAX + 1];
+    size_t size = 0;
+    for (;;) {
+        ssize_t n = read(fd, text + size, sizeof text - size);
+        if (n < 0) {
+            return status_fail(msg, status_from_errno(errno), "read %s: %s", path, strerror(errno));
+        }
+        if (n == 0) {
+            break;
+        }
+        size += (size_t)n;
+        if (size == sizeof text) {
+            return status_fail(msg, STATUS_LIMIT, "%s: not a token: too long", path);
+        }
+    }
+    struct status s = pki_token_parse(text, size, out, msg);
+    mem_wipe(text, sizeof text);
+    return s;
 }

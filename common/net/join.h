@@ -28,7 +28,8 @@ struct join_result {
     char *key_pem;
     char *ca_pem;
     char *ca_key_pem;                      /* of a scheduler; NULL otherwise */
-    char *schedulers[JOIN_SCHEDULERS_MAX]; /* addresses */
+    char *schedulers[JOIN_SCHEDULERS_MAX];      /* addresses */
+    char *scheduler_names[JOIN_SCHEDULERS_MAX]; /* of the same */
     size_t schedulers_count;
 };
 
@@ -40,6 +41,11 @@ NODISCARD struct status join_run(const struct join_request *request, struct join
                                  struct errmsg *msg);
 /* Wipes the keys. Safe on zeroed memory and twice. */
 void join_result_close(struct join_result *r);
+
+/* Reads a token from a file, or from standard input when path is "-". NOT_FOUND, DENIED, IO, LIMIT and
+ * what pki_token_parse says. */
+NODISCARD struct status join_token_read(const char *path, struct pki_token *out,
+                                        struct errmsg *msg);
 
 /* Writes ca.pem, cert.pem and key.pem (and ca.key for a scheduler) into the folder, which is
  * made when it is not there. IO and others of pki_write. */

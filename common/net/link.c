@@ -359,6 +359,22 @@ static void link_opens(struct link *l)
     hub->events.on_open(hub->events.data, l);
 }
 
+/* The peer's parting words, made safe to print. */
+static void link_bye(struct link *l, struct bytes text)
+{
+    static const char prefix[] = "closed by the peer: ";
+    char reason[sizeof prefix + FRAME_BYE_BYTES_MAX];
+    _Static_assert(sizeof reason > LINK_REASON_BYTES, "link_end cuts it");
+    size_t used = (size_t)snprintf(reason, sizeof reason, "%s",
+                                   text.size > 0 ? prefix : "closed by the peer");
+    for (size_t i = 0; i < text.size; i++) {
+        bool plain = text.data[i] >= ' ' && text.data[i] < 0x7F;
+        reason[used++] = plain ? (char)text.data[i] : '?';
+    }
+    reason[used] = '\0';
+    link_end(l, status_of(STATUS_UNAVAILABLE), reason);
+}
+
 static void link_frame(struct link *l, const struct frame *f)
 {
     struct link_hub *hub = l->hub;
@@ -370,11 +386,7 @@ static void link_frame(struct link *l, const struct frame *f)
         hub->events.on_message(hub->events.data, l, f->payload);
     }
     if (f->kind == FRAME_BYE && l->state != LINK_CLOSING) {
-        char reason[LINK_REASON_BYTES];
-        (void)snprintf(reason, sizeof reason, "closed by the peer%s%.*s",
-                       f->payload.size > 0 ? ": " : "", (int)f->payload.size,
-                       (const char *)f->payload.data);
-        link_end(l, status_of(STATUS_UNAVAILABLE), reason);
+        link_bye(l, f->payload);
     }
 }
 

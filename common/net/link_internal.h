@@ -190,6 +190,7 @@ struct link_hub {
     struct link *work; /* newest first */
     struct link *stalled; /* with a quick send that was not done */
     uv_timer_t stall_timer;
+    uv_idle_t hurry; /* active while there is work: the loop does not sleep on it */
     struct listener *listeners;
     struct dialer *dialers;
     size_t listeners_count, dialers_count;

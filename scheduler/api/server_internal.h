@@ -26,6 +26,7 @@ enum {
     CERTIFICATE_VALID_S = 7 * 24 * 3600,
     RENEW_CHECK_MS = 60 * 1000,
     MAINTENANCE_MS = 250,
+    RANDOM_POOL = 256, /* numbers drawn at once */
     PULL_CHUNKS_MAX = 16, /* asked for at once from another scheduler */
 };
 
@@ -97,6 +98,8 @@ struct server {
     uint64_t pulled_index, pull_turn;
     char leader_address[CONFIG_ADDRESS_BYTES_MAX + 1];
     struct stats *stats;
+    uint64_t random[RANDOM_POOL];
+    size_t random_left;
     bool stopping, closing;
     unsigned timers_closed;
     uint16_t port;

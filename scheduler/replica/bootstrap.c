@@ -1,8 +1,8 @@
 /* The first configuration of a new cluster.
  *
- * libraft writes term and first segment as separate files, so a crash between them would leave a folder that looks used but
- * holds no configuration. So they are made in a folder inside and moved out, metadata last; metadata is also what tells an
- * empty folder from a used one. */
+ * libraft writes term and first segment as separate files, so a crash between them would leave a
+ * folder that looks used but holds no configuration. So they are made in a folder inside and
+ * moved out, metadata last; metadata is also what tells an empty folder from a used one. */
 #include "scheduler/replica/uv_host.h"
 
 #include "common/cleanup.h"

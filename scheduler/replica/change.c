@@ -133,8 +133,8 @@ static struct attempt begin_add(struct change *ch, struct raft *raft)
         if (raft->configuration.n >= REPLICA_MEMBERS_MAX) {
             return attempt_answer(STATUS_LIMIT, "too many members");
         }
-        return (struct attempt){.code = raft_add(raft, &ch->req, ch->member.id, ch->member.address,
-                                                 change_done)};
+        return (struct attempt){
+            .code = raft_add(raft, &ch->req, ch->member.id, ch->member.address, change_done)};
     }
     if (strcmp(s->address, ch->member.address) != 0) {
         return attempt_answer(STATUS_EXISTS, "that id is a member with another address");
@@ -146,8 +146,7 @@ static struct attempt begin_add(struct change *ch, struct raft *raft)
         return attempt_answer(STATUS_INVALID, "the leader keeps its role: transfer first");
     }
     int next = s->role == RAFT_SPARE && wanted == RAFT_VOTER ? RAFT_STANDBY : wanted;
-    return (struct attempt){
-        .code = raft_assign(raft, &ch->req, ch->member.id, next, change_done)};
+    return (struct attempt){.code = raft_assign(raft, &ch->req, ch->member.id, next, change_done)};
 }
 
 static struct attempt begin_transfer(struct change *ch, struct raft *raft, uint64_t id)
@@ -218,8 +217,8 @@ static void answer_transfer(struct changes *c, struct raft *raft)
     }
     char why[REPLICA_ADDRESS_BYTES_MAX + 96];
     (void)snprintf(why, sizeof why,
-                   "leadership was transferred to member %" PRIu64 " (%s): repeat it there", ch->target,
-                   address == NULL ? "" : address);
+                   "leadership was transferred to member %" PRIu64 " (%s): repeat it there",
+                   ch->target, address == NULL ? "" : address);
     answer(c, status_of(STATUS_NOT_LEADER), why);
 }
 

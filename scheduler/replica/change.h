@@ -1,8 +1,9 @@
 /* Membership changes and transfers of leadership, one after the other.
  *
- * An add is up to three configuration entries (spare, standby, voter), each begun when the last has been committed; while the
- * library cannot change (after an election, until the first entry of the term has been committed) it is tried again each
- * tick, until CHANGE_TIMEOUT_MS have passed. A change begins and ends in the loop turn, outside libraft.
+ * An add is up to three configuration entries (spare, standby, voter), each begun when the last
+ * has been committed; while the library cannot change (after an election, until the first entry
+ * of the term has been committed) it is tried again each tick, until CHANGE_TIMEOUT_MS have
+ * passed. A change begins and ends in the loop turn, outside libraft.
  *
  * Thread: the loop's. */
 #ifndef SCHEDULER_REPLICA_CHANGE_H
@@ -44,8 +45,8 @@ struct changes {
 /* Queues a change. Ends the process when out of memory. */
 void changes_add(struct changes *c, enum change_kind kind, const struct replica_member *member,
                  replica_change_cb cb, void *data);
-/* Moves the first change on; `ready` says whether this replica leads and has applied its barrier. True when something
- * happened, so that another round is due. */
+/* Moves the first change on; `ready` says whether this replica leads and has applied its
+ * barrier. True when something happened, so that another round is due. */
 bool changes_step(struct changes *c, struct raft *raft, struct guard *guard, bool ready);
 /* Answers all that are left with `s`. libraft must be closed. */
 void changes_refuse(struct changes *c, struct status s, const char *why);

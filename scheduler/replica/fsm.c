@@ -1,7 +1,8 @@
 /* The state machine as libraft sees it: applies, snapshots, restores.
  *
- * A snapshot's bytes are u32 magic | u32 version | u64 size | u64 checksum | state, since raft_uv keeps no checksum of
- * uncompressed snapshots. The checksum is against broken disks, not against people. */
+ * A snapshot's bytes are u32 magic | u32 version | u64 size | u64 checksum | state, since
+ * raft_uv keeps no checksum of uncompressed snapshots. The checksum is against broken disks, not
+ * against people. */
 #include "scheduler/replica/replica_internal.h"
 
 #include "common/check.h"
@@ -23,7 +24,8 @@ static uint64_t rotate(uint64_t v, unsigned bits)
     return (v << bits) | (v >> (64 - bits));
 }
 
-/* Four lanes of multiply and rotate over little-endian words, folded at the end; any changed word changes the result. */
+/* Four lanes of multiply and rotate over little-endian words, folded at the end; any changed
+ * word changes the result. */
 static uint64_t checksum(const uint8_t *data, size_t size)
 {
     const uint64_t odd = 0x9e3779b97f4a7c15ULL;
@@ -48,8 +50,8 @@ static uint64_t checksum(const uint8_t *data, size_t size)
 /* The term of an entry that is in the log; 0 when it is not. */
 static uint64_t term_at(const struct raft_log *log, uint64_t index)
 {
-    size_t count = log->back >= log->front ? log->back - log->front
-                                           : log->back + log->size - log->front;
+    size_t count =
+        log->back >= log->front ? log->back - log->front : log->back + log->size - log->front;
     if (index <= log->offset || index - log->offset > count) {
         return 0;
     }
@@ -90,8 +92,7 @@ static int fsm_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsign
     struct raft_buffer *pair = mem_zalloc(2, sizeof *pair);
     uint8_t *head = mem_alloc(SNAPSHOT_HEAD_BYTES);
     struct buffer state = {0};
-    if (pair == NULL || head == NULL ||
-        !status_is_ok(r->events.snapshot(r->events.data, &state))) {
+    if (pair == NULL || head == NULL || !status_is_ok(r->events.snapshot(r->events.data, &state))) {
         buffer_close(&state);
         mem_free(pair);
         mem_free(head);

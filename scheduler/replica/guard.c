@@ -83,8 +83,8 @@ static void request_hold(struct guard_request *q)
     q->guard->held = q;
 }
 
-/* Completes a write towards libraft and frees it. While closing, libraft is unavailable and only lets go of memory on success,
- * where it would truncate its log on failure. */
+/* Completes a write towards libraft and frees it. While closing, libraft is unavailable and only
+ * lets go of memory on success, where it would truncate its log on failure. */
 static void request_complete(struct guard_request *q)
 {
     struct guard *g = q->guard;
@@ -96,7 +96,8 @@ static void request_complete(struct guard_request *q)
         CHECK(q->kind == REQUEST_PUT);
         q->cb.put(q->user.put, status);
         if (g->closing) {
-            raft_free(q->bufs); /* libraft 0.15 forgets the array when it discards an installation */
+            raft_free(
+                q->bufs); /* libraft 0.15 forgets the array when it discards an installation */
         }
     }
     guard_leave(g);
@@ -288,7 +289,8 @@ static int guard_send(struct raft_io *io, struct raft_io_send *req,
         m.server_address = "";
     }
     if (m.type == RAFT_IO_TIMEOUT_NOW) {
-        return g->base->send(g->base, NULL, &m, NULL); /* the request may die before its completion */
+        return g->base->send(g->base, NULL, &m,
+                             NULL); /* the request may die before its completion */
     }
     return g->base->send(g->base, req, &m, cb);
 }

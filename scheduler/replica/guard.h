@@ -1,19 +1,22 @@
 /* The place between libraft and the raft_io that stores and sends.
  *
- *     replica.c -> libraft -> guard -> replica_host.io (uv_host: raft_uv's disk; or the simulator's)
+ *     replica.c -> libraft -> guard -> replica_host.io (uv_host.c: raft_uv's disk; simulator's)
  *
- * Bare libraft 0.15 is not safe: it acknowledges what it has not checked, goes on after a failed write, and more. What can be
- * cured without changing the library is cured here, by looking at everything that passes between it and the world. In
- * place are:
- *   - fail-stop: after any storage error libraft is told nothing more and nothing is sent (a failed append would make it
- *     truncate its log and go on). Completions that come later are withheld until libraft has been closed, and given then
- *     as successes, at which it only lets go of the memory.
- *   - destinations: messages leave only to members, or to whom we are just answering, at the address the configuration or the
- *     received message names; libraft reads the leader's address from a union that may hold something else.
+ * Bare libraft 0.15 is not safe: it acknowledges what it has not checked, goes on after a failed
+ * write, and more. What can be cured without changing the library is cured here, by looking at
+ * everything that passes between it and the world. In place are:
+ *   - fail-stop: after any storage error libraft is told nothing more and nothing is sent (a
+ *     failed append would make it truncate its log and go on). Completions that come later are
+ *     withheld until libraft has been closed, and given then as successes, at which it only lets
+ *     go of the memory.
+ *   - destinations: messages leave only to members, or to whom we are just answering, at the
+ *     address the configuration or the received message names; libraft reads the leader's
+ *     address from a union that may hold something else.
  *   - answers from servers that are no members are dropped.
  *   - barrier entries are zeroed; libraft writes 8 uninitialised bytes to disk and wire.
- * The remaining cures (votes, stale acknowledgements, truncation, configuration rollback, trailing) belong here too: each is
- * one more rule in guard_receive, the tick, the send or the append of this file.
+ * The remaining cures (votes, stale acknowledgements, truncation, configuration rollback, trailing)
+ * belong here too: each is one more rule in guard_receive, the tick, the send or the append of
+ * this file.
  *
  * Thread: the loop's. */
 #ifndef SCHEDULER_REPLICA_GUARD_H
@@ -47,7 +50,8 @@ struct guard {
     bool closing;
 };
 
-/* Puts a guard on base for raft; `fatal` is called once, from inside libraft, so it may only take note. */
+/* Puts a guard on base for raft; `fatal` is called once, from inside libraft, so it may only
+ * take note. */
 void guard_init(struct guard *g, struct raft_io *base, struct raft *raft,
                 void (*fatal)(void *data, const char *why), void *data);
 

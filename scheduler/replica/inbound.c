@@ -55,7 +55,10 @@ struct status inbound_put(struct inbound *in, uint64_t from, const struct wire_p
 {
     *complete = false;
     *ack = (struct wire_part_ack){part->last_index, part->last_term, 0};
-    if (!same_snapshot(in, from, part)) {
+    /* The start of a snapshot that has been handed over already: its sender has not heard from
+     * libraft and sends it again, so libraft must see it again. */
+    bool again = in->data == NULL && part->offset == 0;
+    if (again || !same_snapshot(in, from, part)) {
         if (part->offset != 0) {
             return status_ok(); /* the answer, 0, makes the sender start again */
         }

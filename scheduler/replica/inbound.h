@@ -18,8 +18,9 @@ struct inbound {
 
 void inbound_close(struct inbound *in);
 
-/* Takes one part (its configuration is copied). *ack is what to answer. When that was the last one, *complete is set and
- * *out filled: its data and configuration are then the caller's. NOMEM: nothing changed, nothing to answer. */
+/* Takes one part (its configuration is copied). *ack is what to answer. When that was the last
+ * one, *complete is set and *out filled: its data and configuration are then the caller's.
+ * NOMEM: nothing changed, nothing to answer. */
 NODISCARD struct status inbound_put(struct inbound *in, uint64_t from, const struct wire_part *part,
                                     uint64_t now_ms, struct wire_part_ack *ack, bool *complete,
                                     struct raft_install_snapshot *out);

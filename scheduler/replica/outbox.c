@@ -24,8 +24,8 @@ static void item_close(struct outbox_item *item)
     buffer_close(&item->bytes);
 }
 
-/* The next free item of the queue, zeroed; NULL when out of memory or over OUTBOX_MESSAGES_MAX. Completion calls alone may
- * pass the limit: they are bounded by what libraft has in flight. */
+/* The next free item of the queue, zeroed; NULL when out of memory or over OUTBOX_MESSAGES_MAX.
+ * Completion calls alone may pass the limit: they are bounded by what libraft has in flight. */
 static struct outbox_item *item_push(struct outbox_list *list, bool completion_only)
 {
     if (list->count >= OUTBOX_MESSAGES_MAX && !completion_only) {
@@ -45,8 +45,8 @@ static struct outbox_item *item_push(struct outbox_list *list, bool completion_o
     return item;
 }
 
-/* A completion call without a message. A call that got lost would leave libraft's log with a reference for ever, so this
- * allocation must not fail. */
+/* A completion call without a message. A call that got lost would leave libraft's log with a
+ * reference for ever, so this allocation must not fail. */
 static void push_completion(struct outbox *o, struct raft_io_send *req, raft_io_send_cb cb,
                             int status)
 {
@@ -59,7 +59,8 @@ static void push_completion(struct outbox *o, struct raft_io_send *req, raft_io_
     item->status = status;
 }
 
-/* Queues bytes (taken) for a member. Out of memory or over the limit they are dropped, as by a network. */
+/* Queues bytes (taken) for a member. Out of memory or over the limit they are dropped, as by a
+ * network. */
 static void push_bytes(struct outbox *o, uint64_t id, const char *address, bool bulk,
                        struct buffer *bytes)
 {
@@ -153,27 +154,24 @@ static struct outbox_bulk *bulk_find(struct outbox *o, uint64_t id)
     return NULL;
 }
 
-static bool same_snapshot(const struct outbox_bulk *b, const struct raft_install_snapshot *args)
-{
-    return b->head.term == args->term && b->head.last_index == args->last_index &&
-           b->head.last_term == args->last_term && b->head.total == args->data.len;
-}
-
-/* Starts sending a snapshot; 0 when its completion call will come later by itself. */
-static int bulk_start(struct outbox *o, struct raft_io_send *req, const struct raft_message *message,
-                      raft_io_send_cb cb)
+/* Starts sending a snapshot and queues its completion call, unless that comes at the end of the
+ * transfer. */
+static int bulk_start(struct outbox *o, struct raft_io_send *req,
+                      const struct raft_message *message, raft_io_send_cb cb)
 {
     const struct raft_install_snapshot *args = &message->install_snapshot;
     if (args->data.len == 0 || args->data.len > WIRE_SNAPSHOT_BYTES_MAX) {
         return RAFT_TOOBIG;
     }
     struct outbox_bulk *b = bulk_find(o, message->server_id);
-    uint64_t acked = 0;
+    if (b != NULL && b->head.term == args->term) {
+        /* libraft has waited too long and sends again. The transfer under way goes on: one that
+         * started anew each time would never end on a slow link. */
+        push_completion(o, req, cb, 0);
+        return 0;
+    }
     if (b != NULL) {
-        /* libraft has waited too long for it and sends again, perhaps the same: go on where the receiver is. The old
-         * request did not fail, or libraft would give up the new one, too. */
-        acked = same_snapshot(b, args) ? b->acked : 0;
-        bulk_end(o, b, 0);
+        bulk_end(o, b, 0); /* of an older term: the receiver does not want it */
     } else {
         b = bulk_find(o, 0);
     }
@@ -185,7 +183,6 @@ static int bulk_start(struct outbox *o, struct raft_io_send *req, const struct r
     *b = (struct outbox_bulk){.id = message->server_id,
                               .address = address,
                               .data = args->data.base,
-                              .acked = acked,
                               .req = req,
                               .cb = cb};
     b->head = (struct wire_part){.term = args->term,
@@ -231,11 +228,12 @@ void outbox_ack(struct outbox *o, uint64_t to, const char *address, const struct
 void outbox_acked(struct outbox *o, uint64_t from, const struct wire_part_ack *ack)
 {
     struct outbox_bulk *b = from == 0 ? NULL : bulk_find(o, from);
-    if (b == NULL || ack->last_index != b->head.last_index ||
-        ack->last_term != b->head.last_term || ack->received > b->head.total) {
+    if (b == NULL || ack->last_index != b->head.last_index || ack->last_term != b->head.last_term ||
+        ack->received > b->head.total) {
         return;
     }
-    /* Backwards only to the start, for a receiver that has lost all: a late answer must not start a second stream. */
+    /* Backwards only to the start, for a receiver that has lost all: a late answer must not
+     * start a second stream. */
     if (ack->received <= b->acked && !(ack->received == 0 && b->acked > 0)) {
         return;
     }

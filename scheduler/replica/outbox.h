@@ -1,9 +1,11 @@
 /* What libraft wants sent, until the end of the loop turn.
  *
- * outbox_send is a raft_io's send: it encodes at once and always answers 0; outbox_ship, called outside libraft, hands the
- * bytes to events.send and then makes the completion calls. A large AppendEntries leaves as several complete ones; an
- * InstallSnapshot leaves as parts, one in flight, the next when the receiver acknowledges, sent again after
- * OUTBOX_RESEND_MS and given up after OUTBOX_RESENDS_MAX times. Its completion call comes when all of it has arrived.
+ * outbox_send is a raft_io's send: it encodes at once and always answers 0; outbox_ship, called
+ * outside libraft, hands the bytes to events.send and then makes the completion calls. A large
+ * AppendEntries leaves as several complete ones; an InstallSnapshot leaves as parts, one in
+ * flight, the next when the receiver acknowledges, sent again after OUTBOX_RESEND_MS and given
+ * up after OUTBOX_RESENDS_MAX times. Its completion call comes when all of it has arrived. A
+ * second one to the same member in the same term is not sent while the first is on its way.
  *
  * Thread: the loop's. */
 #ifndef SCHEDULER_REPLICA_OUTBOX_H
@@ -15,13 +17,14 @@
 #include <raft.h>
 
 enum {
-    OUTBOX_MESSAGES_MAX = 65536, /* a turn; more are dropped with RAFT_TOOMANY, which Raft survives */
+    OUTBOX_MESSAGES_MAX =
+        65536, /* a turn; more are dropped with RAFT_TOOMANY, which Raft survives */
     OUTBOX_RESEND_MS = 1000,
     OUTBOX_RESENDS_MAX = 20,
 };
 
 struct outbox_item {
-    uint64_t id;         /* 0: nothing to send, only a completion call */
+    uint64_t id; /* 0: nothing to send, only a completion call */
     char *address;
     bool bulk;
     struct buffer bytes;
@@ -36,7 +39,8 @@ struct outbox_list {
     size_t capacity;
 };
 
-/* A snapshot on its way to one member. Configuration and bytes stay libraft's until the completion call. */
+/* A snapshot on its way to one member. Configuration and bytes stay libraft's until the
+ * completion call. */
 struct outbox_bulk {
     uint64_t id; /* 0: free */
     char *address;
@@ -61,12 +65,13 @@ void outbox_init(struct outbox *o);
 /* Everything must have been shipped or canceled. */
 void outbox_close(struct outbox *o);
 
-/* Queues a message. server_id 0 means nowhere: only the completion call is made, with RAFT_NOCONNECTION. req may be NULL.
- * Returns 0 always, as libraft 0.15 frees twice otherwise. */
+/* Queues a message. server_id 0 means nowhere: only the completion call is made, with
+ * RAFT_NOCONNECTION. req may be NULL. Returns 0 always, as libraft 0.15 frees twice otherwise. */
 int outbox_send(struct outbox *o, struct raft_io_send *req, const struct raft_message *message,
                 raft_io_send_cb cb);
 /* Queues the answer to a part. Dropped when out of memory: the sender sends again. */
-void outbox_ack(struct outbox *o, uint64_t to, const char *address, const struct wire_part_ack *ack);
+void outbox_ack(struct outbox *o, uint64_t to, const char *address,
+                const struct wire_part_ack *ack);
 /* An acknowledgement has arrived. */
 void outbox_acked(struct outbox *o, uint64_t from, const struct wire_part_ack *ack);
 /* Time passes: parts without an answer are sent again. */

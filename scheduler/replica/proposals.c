@@ -128,8 +128,8 @@ static struct proposal ring_pop(struct proposals *p)
     return oldest;
 }
 
-/* libraft calls this at the first entry of a batch, or when leadership is lost; what it says is known better from applied
- * indexes, so only the request is freed. */
+/* libraft calls this at the first entry of a batch, or when leadership is lost; what it says is
+ * known better from applied indexes, so only the request is freed. */
 static void apply_done(struct raft_apply *req, int status, void *result)
 {
     (void)status;

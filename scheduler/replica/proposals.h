@@ -1,10 +1,11 @@
-/* Commands on their way: queued in this loop turn, then in flight until applied here or until leadership is lost.
+/* Commands on their way: queued in this loop turn, then in flight until applied here or until
+ * leadership is lost.
  *
  *     add -> queued -> submit -> in flight -> applied (OK) | lost (UNKNOWN)
  *                        `-> refused (NOT_LEADER)
  *
- * A command is stored as u32 length | u32 zero | bytes | zeros up to a multiple of 8, as libraft's disk format needs.
- * Thread: the loop's. */
+ * A command is stored as u32 length | u32 zero | bytes | zeros up to a multiple of 8, as
+ * libraft's disk format needs. Thread: the loop's. */
 #ifndef SCHEDULER_REPLICA_PROPOSALS_H
 #define SCHEDULER_REPLICA_PROPOSALS_H
 
@@ -41,10 +42,11 @@ typedef void (*proposal_end)(void *data, uint64_t ticket, struct status s, uint6
 
 /* Frees everything without answering. */
 void proposals_close(struct proposals *p);
-/* LIMIT over REPLICA_PROPOSALS_MAX, REPLICA_PROPOSAL_BYTES_MAX or REPLICA_COMMAND_BYTES_MAX; NOMEM. Unchanged then. */
+/* LIMIT over REPLICA_PROPOSALS_MAX, REPLICA_PROPOSAL_BYTES_MAX or REPLICA_COMMAND_BYTES_MAX;
+ * NOMEM. Unchanged then. */
 NODISCARD struct status proposals_add(struct proposals *p, uint64_t ticket, struct bytes command);
-/* Hands the queue to libraft, in as few raft_apply as the limits allow. NOMEM: libraft may hold half a batch, and the
- * replica must stop. */
+/* Hands the queue to libraft, in as few raft_apply as the limits allow. NOMEM: libraft may hold
+ * half a batch, and the replica must stop. */
 NODISCARD struct status proposals_submit(struct proposals *p, struct raft *raft,
                                          struct guard *guard, proposal_end end, void *data);
 /* The entry (index, term) has been applied: answers the ticket it belongs to, if there is one. */

@@ -13,7 +13,7 @@ enum {
     HEARTBEAT_MS = 50,
     SNAPSHOT_THRESHOLD = 16384,
     SNAPSHOT_TRAILING = 8192,
-    INSTALL_TIMEOUT_MS = 30000,
+    INSTALL_TIMEOUT_MS = 10000,
 };
 
 static uint32_t or_default(uint32_t value, uint32_t fallback)
@@ -173,7 +173,8 @@ static void barrier_done(struct raft_barrier *req, int status)
     mem_free(b);
 }
 
-/* A new leader commits an entry of its own term first; until then it does not know what has been committed. */
+/* A new leader commits an entry of its own term first; until then it does not know what has been
+ * committed. */
 static void ask_barrier(struct replica *r)
 {
     struct barrier *b = mem_zalloc(1, sizeof *b);
@@ -202,8 +203,8 @@ static void follow_leadership(struct replica *r)
         ask_barrier(r);
     }
     struct proposals *p = &r->proposals;
-    if (p->in_flight > 0 && (r->raft.state != RAFT_LEADER ||
-                             p->ring[p->head].term != r->raft.current_term)) {
+    if (p->in_flight > 0 &&
+        (r->raft.state != RAFT_LEADER || p->ring[p->head].term != r->raft.current_term)) {
         proposals_lost(p, on_proposed, r);
     }
     if (p->queued > 0 && !is_ready(r)) {
@@ -238,7 +239,8 @@ struct replica_status replica_status(const struct replica *r)
     return st;
 }
 
-/* Tells a change of role, term or leader. A leader that is not ready yet is told only as the end of an older leadership. */
+/* Tells a change of role, term or leader. A leader that is not ready yet is told only as the end
+ * of an older leadership. */
 static void tell_role(struct replica *r)
 {
     bool waiting = r->raft.state == RAFT_LEADER && !is_ready(r);
@@ -279,8 +281,7 @@ static void submit(struct replica *r)
     if (r->proposals.queued == 0 || !is_ready(r)) {
         return;
     }
-    struct status s =
-        proposals_submit(&r->proposals, &r->raft, &r->guard, on_proposed, r);
+    struct status s = proposals_submit(&r->proposals, &r->raft, &r->guard, on_proposed, r);
     if (!status_is_ok(s)) {
         guard_fail(&r->guard, "propose", RAFT_NOMEM);
     }
@@ -325,8 +326,8 @@ static bool turn_failed(struct replica *r)
     return false;
 }
 
-/* Closing waits for the writes on their way: libraft must not be closed under them. Then everything still open is
- * answered: what was in flight may have been committed. */
+/* Closing waits for the writes on their way: libraft must not be closed under them. Then
+ * everything still open is answered: what was in flight may have been committed. */
 static bool turn_closing(struct replica *r)
 {
     if (r->raft_closing) {
@@ -419,12 +420,10 @@ static struct status receive_part(struct replica *r, uint64_t from_id, const cha
     }
     struct wire_part_ack ack;
     bool complete = false;
-    struct raft_message install = {.type = RAFT_IO_INSTALL_SNAPSHOT,
-                                   .server_id = from_id,
-                                   .server_address = from_address};
-    struct status s =
-        inbound_put(&r->inbound, from_id, part, r->guard.io.time(&r->guard.io), &ack, &complete,
-                    &install.install_snapshot);
+    struct raft_message install = {
+        .type = RAFT_IO_INSTALL_SNAPSHOT, .server_id = from_id, .server_address = from_address};
+    struct status s = inbound_put(&r->inbound, from_id, part, r->guard.io.time(&r->guard.io), &ack,
+                                  &complete, &install.install_snapshot);
     wire_close(m);
     if (!status_is_ok(s)) {
         return s;

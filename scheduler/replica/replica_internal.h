@@ -1,10 +1,12 @@
-/* What is under a replica: the raft_io with its disk, and the loop. libuv's is uv_host.c, the simulator brings its own.
+/* What is under a replica: the raft_io with its disk, and the loop. libuv's is uv_host.c, the
+ * simulator brings its own.
  *
- * A host embeds struct replica_host, fills io (send must be replica_host_send or end there, close must call outbox_cancel
- * before anything else) and the calls below, and gives itself to replica_create. It calls replica_turn once after each turn of
- * its loop in which anything may have happened, outside of any callback of the replica's, and soon after wake().
+ * A host embeds struct replica_host, fills io (send must be replica_host_send or end there,
+ * close must call outbox_cancel before anything else) and the calls below, and gives itself to
+ * replica_create. It calls replica_turn once after each turn of its loop in which anything may
+ * have happened, outside of any callback of the replica's, and soon after wake().
  *
- *     host made -> replica_create -> (replica_turn)* -> release() -> replica_released, which frees the replica
+ *     replica_create -> (replica_turn)* -> release() -> replica_released, which frees the replica
  *
  * Thread: the loop's. */
 #ifndef SCHEDULER_REPLICA_REPLICA_INTERNAL_H
@@ -18,12 +20,13 @@
 #include "scheduler/replica/replica.h"
 
 struct replica_host {
-    struct raft_io io; /* never moved: raft_uv keeps its address. io.data is the guard's */
+    struct raft_io io;     /* never moved: raft_uv keeps its address. io.data is the guard's */
     struct outbox *outbox; /* set by replica_create, before raft_init */
     struct replica *replica;
     /* Have replica_turn called soon. */
     void (*wake)(struct replica_host *h);
-    /* libraft is closed: let go of everything, then call replica_released from the loop, not from inside. */
+    /* libraft is closed: let go of everything, then call replica_released from the loop, not
+     * from inside. */
     void (*release)(struct replica_host *h);
     /* replica_create has failed before libraft had the io: let go of everything at once. */
     void (*abandon)(struct replica_host *h);
@@ -49,7 +52,7 @@ struct replica {
     uint64_t told_leader_id;
     uint64_t ticks_seen;
     bool told_leader;
-    bool started;      /* raft_start has succeeded */
+    bool started; /* raft_start has succeeded */
     bool told_fatal;
     bool closing;
     bool raft_closing;
@@ -58,17 +61,21 @@ struct replica {
     void *close_data;
 };
 
-/* Makes a replica over a host, loads its state (events.restore may be called) and starts it. On failure the host goes away by
- * itself: at once, or, when libraft had begun, after a few more turns of the loop. */
+/* Makes a replica over a host, loads its state (events.restore may be called) and starts it. On
+ * failure the host goes away by itself: at once, or, when libraft had begun, after a few more
+ * turns of the loop. */
 NODISCARD struct status replica_create(struct replica **out, struct replica_host *host,
                                        const struct replica_config *config,
                                        const struct replica_events *events, struct errmsg *msg);
-/* Does what has gathered: leadership, proposals, changes, messages, callbacks. True: call again without waiting. */
+/* Does what has gathered: leadership, proposals, changes, messages, callbacks. True: call again
+ * without waiting. */
 bool replica_turn(struct replica *r);
-/* For simulated crashes: closes libraft at once, with no callback to anybody; release() is called from inside, and
- * replica_released after it makes no calls either. The host must drop its pending writes first. */
+/* For simulated crashes: closes libraft at once, with no callback to anybody; release() is
+ * called from inside, and replica_released after it makes no calls either. The host must drop
+ * its pending writes first. */
 void replica_abandon(struct replica *r);
-/* The last word of a host after release(): makes the close callback and frees the replica, but not the host. */
+/* The last word of a host after release(): makes the close callback and frees the replica, but
+ * not the host. */
 void replica_released(struct replica *r);
 
 /* raft_io.send for hosts. */

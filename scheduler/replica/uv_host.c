@@ -101,7 +101,8 @@ static int host_random(struct raft_io *io, int min, int max)
     return min + (int)(random_next(&host_of(io)->random) % range);
 }
 
-/* raft_uv 0.15 calls back again when the writer of an older segment is closed last; libraft would free its log twice. */
+/* raft_uv 0.15 calls back again when the writer of an older segment is closed last; libraft
+ * would free its log twice. */
 static void host_disk_closed(struct raft_io *io)
 {
     struct uv_host *h = host_of(io);

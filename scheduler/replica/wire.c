@@ -123,8 +123,8 @@ static struct status put_configuration(struct buffer *out, const struct raft_con
 struct status wire_put_part(struct buffer *out, const struct wire_part *part)
 {
     CHECK(part->data.size <= WIRE_PART_BYTES_MAX);
-    uint64_t words[] = {part->term, part->last_index, part->last_term,
-                        part->conf_index, part->total, part->offset};
+    uint64_t words[] = {part->term,       part->last_index, part->last_term,
+                        part->conf_index, part->total,      part->offset};
     TRY(put_head(out, WIRE_PART));
     TRY(put_words(out, words, sizeof words / sizeof words[0]));
     TRY(put_configuration(out, &part->conf));
@@ -148,8 +148,9 @@ static bool address_fits(struct bytes address)
            memchr(address.data, 0, address.size) == NULL;
 }
 
-/* libraft decodes the payload of a RAFT_CHANGE entry without looking at lengths or roles; so that happens here.
- * u8 format, u64 count, then u64 id, NUL-terminated address, u8 role each; zeros up to a multiple of 8. */
+/* libraft decodes the payload of a RAFT_CHANGE entry without looking at lengths or roles; so
+ * that happens here. u8 format, u64 count, then u64 id, NUL-terminated address, u8 role each;
+ * zeros up to a multiple of 8. */
 static bool change_payload_fits(struct bytes payload)
 {
     struct reader r = reader_of(payload);
@@ -162,8 +163,8 @@ static bool change_payload_fits(struct bytes payload)
     }
     for (uint64_t i = 0; i < count; i++) {
         uint64_t id = reader_u64(&r);
-        const uint8_t *end = r.failed || r.rest.size == 0 ? NULL
-                                                          : memchr(r.rest.data, 0, r.rest.size);
+        const uint8_t *end =
+            r.failed || r.rest.size == 0 ? NULL : memchr(r.rest.data, 0, r.rest.size);
         if (id == 0 || end == NULL) {
             return false;
         }
@@ -183,7 +184,8 @@ static bool entry_fits(uint8_t type, uint32_t size)
            size <= WIRE_ENTRY_BYTES_MAX;
 }
 
-/* Reads the heads of n entries into entries (lengths in buf.len); returns the sum of the lengths. */
+/* Reads the heads of n entries into entries (lengths in buf.len); returns the sum of the
+ * lengths. */
 static uint64_t read_entry_heads(struct reader *r, struct raft_entry *entries, uint32_t n)
 {
     uint64_t total = 0;

@@ -1,5 +1,6 @@
-/* Commits a second through three replicas in one process on one loop, messages passed in memory, each replica with its own
- * files, beside raw pwrite + fdatasync of as many bytes on the same disk in the same run.
+/* Commits a second through three replicas in one process on one loop, messages passed in memory,
+ * each replica with its own files, beside raw pwrite + fdatasync of as many bytes on the same
+ * disk in the same run.
  *
  *     replica_bench [FOLDER]     prints "name value unit" lines; about 2 s a case
  *
@@ -315,7 +316,9 @@ int main(int argc, char **argv)
     const char *tmp = getenv("TMPDIR");
     char folder[PATH_BYTES_MAX];
     (void)snprintf(folder, sizeof folder, "%.300s/skep-replica-bench-XXXXXX",
-                   argc > 1 ? argv[1] : tmp == NULL ? "/tmp" : tmp);
+                   argc > 1      ? argv[1]
+                   : tmp == NULL ? "/tmp"
+                                 : tmp);
     if (mkdtemp(folder) == NULL) {
         perror("replica_bench: make folder");
         return 1;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static bool is(const struct skep_call *call, const char *word)
 {
@@ -26,7 +27,7 @@ static int handle(struct skep_call *call)
         return skep_fail(call, "no such picture");
     }
     if (is(call, "exit")) {
-        exit(3);
+        _exit(3); /* no leak check, which could not work in a cell */
     }
     if (is(call, "crash")) {
         (void)signal(SIGSEGV, SIG_DFL);

@@ -3,8 +3,10 @@
 #include "common/net/link_internal.h"
 #include "tests/component/net/net_fixture.h"
 
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -241,6 +244,106 @@ static void a_dialer_waits_for_a_listener_that_comes_later(void **state)
     RUN_UNTIL(f, f->client.opens == 1);
 }
 
+/* A listener whose queue is full answers no connection at all. */
+static void a_dialer_gives_up_on_a_host_that_does_not_answer(void **state)
+{
+    struct net_fixture *f = *state;
+    struct sockaddr_in at = {.sin_family = AF_INET,
+                             .sin_addr = {.s_addr = htonl(INADDR_LOOPBACK)}};
+    socklen_t size = sizeof at;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(listener, (const struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(listen(listener, 0), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&at, &size), 0);
+    int fill[4];
+    for (size_t i = 0; i < 4; i++) {
+        fill[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        (void)connect(fill[i], (const struct sockaddr *)&at, sizeof at);
+    }
+    const struct link_limits limits = {.handshake_ms = 200};
+    (void)snprintf(f->address, sizeof f->address, "127.0.0.1:%u", ntohs(at.sin_port));
+    end_open(f, &f->client, &f->ca, &f->client_certificate, &limits);
+    end_dial(&f->client);
+    RUN_UNTIL(f, f->client.dial_failures >= 2);
+    assert_int_equal(f->client.last_why, STATUS_TIMEOUT);
+    assert_non_null(strstr(f->client.last_reason, "in time"));
+    for (size_t i = 0; i < 4; i++) {
+        (void)close(fill[i]);
+    }
+    (void)close(listener);
+}
+
+static void a_dialer_gives_up_on_a_host_that_speaks_no_tls(void **state)
+{
+    struct net_fixture *f = *state;
+    struct sockaddr_in at = {.sin_family = AF_INET,
+                             .sin_addr = {.s_addr = htonl(INADDR_LOOPBACK)}};
+    socklen_t size = sizeof at;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(listener, (const struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(listen(listener, 16), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&at, &size), 0);
+    const struct link_limits limits = {.handshake_ms = 200};
+    (void)snprintf(f->address, sizeof f->address, "127.0.0.1:%u", ntohs(at.sin_port));
+    end_open(f, &f->client, &f->ca, &f->client_certificate, &limits);
+    end_dial(&f->client);
+    RUN_UNTIL(f, f->client.dial_failures >= 2);
+    assert_int_equal(f->client.last_why, STATUS_TIMEOUT);
+    assert_string_equal(f->client.last_reason, "no handshake in time");
+    (void)close(listener);
+}
+
+/* A module beside the link, whose own prepare handle runs after the link's. */
+static void on_late_prepare(uv_prepare_t *handle)
+{
+    struct net_fixture *f = handle->data;
+    if (f->client.last != NULL) {
+        end_send(&f->client, "late", 4);
+        assert_int_equal(uv_prepare_stop(handle), 0);
+    }
+}
+
+static void on_late_closed(uv_handle_t *handle)
+{
+    handle->data = NULL;
+}
+
+/* ... sends when the link has already looked: the loop must not sleep on it. */
+static void a_send_just_before_the_loop_sleeps_leaves_at_once(void **state)
+{
+    struct net_fixture *f = *state;
+    /* Nothing else wakes the loop. */
+    const struct link_limits limits = {
+        .handshake_ms = 90000, .heartbeat_ms = 90000, .dead_ms = 180000};
+    end_close(&f->server);
+    end_open(f, &f->server, &f->ca, &f->server_certificate, &limits);
+    assert_true(status_is_ok(link_hub_listen(f->server.hub, f->address, NULL, NULL)));
+    /* libuv runs the handle that was started first last. */
+    uv_prepare_t late;
+    assert_int_equal(uv_prepare_init(&f->loop, &late), 0);
+    late.data = f;
+    assert_int_equal(uv_prepare_start(&late, on_late_prepare), 0);
+    end_open(f, &f->client, &f->ca, &f->client_certificate, &limits);
+    end_dial(&f->client);
+    fixture_deadline_start(f);
+    assert_int_equal(uv_timer_stop(&f->tick), 0);
+    while (f->server.messages == 0) {
+        assert_true(fixture_turn(f));
+    }
+    fixture_deadline_stop(f);
+    uv_close((uv_handle_t *)&late, on_late_closed);
+    RUN_UNTIL(f, late.data == NULL);
+}
+
+static void parting_words_are_safe_to_print(void **state)
+{
+    struct net_fixture *f = *state;
+    net_fixture_dial(f, NULL);
+    link_close(f->client.last, true, "bye\x1b[2J\n\xff");
+    RUN_UNTIL(f, f->server.closes == 1);
+    assert_string_equal(f->server.last_reason, "closed by the peer: bye?[2J??");
+}
+
 static void listening_twice_on_one_address_is_told(void **state)
 {
     struct net_fixture *f = *state;
@@ -455,6 +558,10 @@ int main(void)
         WITH_FIXTURE(a_dialer_connects_again_after_a_close),
         WITH_FIXTURE(undial_closes_the_connection_and_stays_away),
         WITH_FIXTURE(a_dialer_waits_for_a_listener_that_comes_later),
+        WITH_FIXTURE(a_dialer_gives_up_on_a_host_that_does_not_answer),
+        WITH_FIXTURE(a_dialer_gives_up_on_a_host_that_speaks_no_tls),
+        WITH_FIXTURE(a_send_just_before_the_loop_sleeps_leaves_at_once),
+        WITH_FIXTURE(parting_words_are_safe_to_print),
         WITH_FIXTURE(listening_twice_on_one_address_is_told),
         WITH_FIXTURE(a_key_of_another_certificate_is_told),
         WITH_FIXTURE(renew_serves_new_connections_and_disturbs_no_old_one),

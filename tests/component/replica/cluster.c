@@ -7,13 +7,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <cmocka.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <cmocka.h>
 
 enum { WAIT_MS_MAX = 60000, PULSE_MS = 2 };
 
@@ -163,7 +163,8 @@ void cluster_open(struct cluster *c, size_t count, size_t voters)
     c->answers = calloc(CLUSTER_ANSWERS_MAX, sizeof *c->answers);
     assert_non_null(c->answers);
     const char *tmp = getenv("TMPDIR");
-    (void)snprintf(c->folder, sizeof c->folder, "%s/skep-replica-XXXXXX", tmp == NULL ? "/tmp" : tmp);
+    (void)snprintf(c->folder, sizeof c->folder, "%s/skep-replica-XXXXXX",
+                   tmp == NULL ? "/tmp" : tmp);
     assert_non_null(mkdtemp(c->folder));
     assert_int_equal(uv_loop_init(&c->loop), 0);
     assert_int_equal(uv_timer_init(&c->loop, &c->pulse), 0);
@@ -241,8 +242,8 @@ static void deliver(struct cluster *c)
         struct node *to = &c->nodes[p->to - 1];
         struct node *from = &c->nodes[p->from - 1];
         if (to->replica != NULL && !to->closed) {
-            struct status s = replica_receive(to->replica, p->from, from->address,
-                                              bytes_of(p->data, p->size));
+            struct status s =
+                replica_receive(to->replica, p->from, from->address, bytes_of(p->data, p->size));
             assert_true(status_is_ok(s) || s.code == STATUS_UNAVAILABLE);
         }
         free(p);
@@ -256,8 +257,8 @@ static void run_once(struct cluster *c)
     deliver(c);
 }
 
-void cluster_wait(struct cluster *c, bool (*condition)(struct cluster *c, uint64_t arg), uint64_t arg,
-                  const char *what)
+void cluster_wait(struct cluster *c, bool (*condition)(struct cluster *c, uint64_t arg),
+                  uint64_t arg, const char *what)
 {
     uint64_t end = uv_hrtime() + (uint64_t)WAIT_MS_MAX * 1000000;
     while (!condition(c, arg)) {
@@ -266,14 +267,13 @@ void cluster_wait(struct cluster *c, bool (*condition)(struct cluster *c, uint64
                 struct node *n = &c->nodes[i];
                 if (n->replica != NULL) {
                     struct replica_status st = replica_status(n->replica);
-                    print_message("node %llu: leader %d of %llu term %llu applied %llu commit %llu "
-                                  "last %llu commands %llu\n",
-                                  (unsigned long long)n->id, st.leader,
-                                  (unsigned long long)st.leader_id, (unsigned long long)st.term,
-                                  (unsigned long long)st.applied_index,
-                                  (unsigned long long)st.commit_index,
-                                  (unsigned long long)st.last_index,
-                                  (unsigned long long)n->applied_count);
+                    print_message(
+                        "node %llu: leader %d of %llu term %llu applied %llu commit %llu "
+                        "last %llu commands %llu\n",
+                        (unsigned long long)n->id, st.leader, (unsigned long long)st.leader_id,
+                        (unsigned long long)st.term, (unsigned long long)st.applied_index,
+                        (unsigned long long)st.commit_index, (unsigned long long)st.last_index,
+                        (unsigned long long)n->applied_count);
                 }
             }
             fail_msg("timed out waiting for %s(%llu)", what, (unsigned long long)arg);

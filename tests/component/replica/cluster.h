@@ -1,5 +1,6 @@
-/* Up to REPLICA_MEMBERS_MAX replicas in one process, on one loop, with disks in a temporary folder and a network in memory
- * that the test cuts. Each node keeps a state machine: the list of applied commands, hashed. */
+/* Up to REPLICA_MEMBERS_MAX replicas in one process, on one loop, with disks in a temporary
+ * folder and a network in memory that the test cuts. Each node keeps a state machine: the list
+ * of applied commands, hashed. */
 #ifndef TESTS_COMPONENT_REPLICA_CLUSTER_H
 #define TESTS_COMPONENT_REPLICA_CLUSTER_H
 
@@ -48,7 +49,7 @@ struct cluster {
     struct packet *first;
     struct packet *last;
     bool cut[CLUSTER_NODES_MAX][CLUSTER_NODES_MAX]; /* from, to */
-    unsigned drop_every; /* 0: none */
+    unsigned drop_every;                            /* 0: none */
     unsigned reorder_every;
     uint64_t sent;
     uint64_t bulk_sent;
@@ -73,8 +74,8 @@ void node_stop(struct node *n);
 void node_wipe(struct node *n);
 
 /* Runs the loop until condition(c, arg) or fails the test after a generous deadline. */
-void cluster_wait(struct cluster *c, bool (*condition)(struct cluster *c, uint64_t arg), uint64_t arg,
-                  const char *what);
+void cluster_wait(struct cluster *c, bool (*condition)(struct cluster *c, uint64_t arg),
+                  uint64_t arg, const char *what);
 #define WAIT(c, condition, arg) cluster_wait(c, condition, arg, #condition)
 
 /* The node that has been told it leads, NULL: none. */
@@ -82,7 +83,8 @@ struct node *cluster_leader(struct cluster *c);
 struct node *cluster_wait_leader(struct cluster *c);
 /* Proposes one numbered command on a node; *ticket is its ticket. */
 struct status node_propose(struct node *n, uint64_t number, size_t size, uint64_t *ticket);
-/* Proposes `count` commands at the leader, keeping `window` outstanding, and waits for OK answers to all. */
+/* Proposes `count` commands at the leader, keeping `window` outstanding, and waits for OK
+ * answers to all. */
 void cluster_commit(struct cluster *c, uint64_t count, size_t size, unsigned window);
 void cluster_isolate(struct cluster *c, const struct node *n, bool cut);
 void change_answered(void *data, struct status s, const char *message);

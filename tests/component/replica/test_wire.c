@@ -8,8 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <cmocka.h>
 #include <string.h>
+#include <cmocka.h>
 
 static void assert_bytes(const struct buffer *got, const uint8_t *want, size_t size)
 {
@@ -46,10 +46,10 @@ static void append_entries_keep_their_bytes(void **state)
 {
     (void)state;
     static const uint8_t golden[] = {
-        1, 1, 0, 0, U64(9), U64(4), U64(3), U64(2), 2, 0, 0, 0, /* head, count */
-        U64(8), 1, 8, 0, 0, 0, U64(9), 2, 16, 0, 0, 0,          /* entry heads */
-        'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h',                 /* payloads */
-        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
+        1,      1,   0,   0,   U64(9), U64(4), U64(3), U64(2), 2,  0, 0,  0, /* head, count */
+        U64(8), 1,   8,   0,   0,      0,      U64(9), 2,      16, 0, 0,  0, /* entry heads */
+        'a',    'b', 'c', 'd', 'e',    'f',    'g',    'h',                  /* payloads */
+        0,      1,   2,   3,   4,      5,      6,      7,      8,  9, 10, 11, 12, 13, 14, 15,
     };
     char first[8] = {'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'};
     uint8_t second[16];
@@ -172,9 +172,9 @@ static void a_part_keeps_its_bytes(void **state)
 {
     (void)state;
     static const uint8_t golden[] = {
-        1, 5, 0, 0, U64(2), U64(100), U64(1), U64(1), U64(10), U64(4), /* head */
-        1, U64(7), 1, 3, 'h', ':', '1',                                /* configuration */
-        3, 0, 0, 0, 'x', 'y', 'z',
+        1, 5,      0, 0, U64(2), U64(100), U64(1), U64(1), U64(10), U64(4), /* head */
+        1, U64(7), 1, 3, 'h',    ':',      '1',                             /* configuration */
+        3, 0,      0, 0, 'x',    'y',      'z',
     };
     struct wire_part part = a_part(10, 4, "xyz");
     raft_configuration_init(&part.conf);
@@ -304,8 +304,27 @@ static void parts_in_any_repetition_make_one_snapshot(void **state)
     raft_free(out.data.base);
     raft_configuration_close(&out.conf);
     assert_int_equal(put(&in, a_part(10, 4, "efghij"), &received, &complete, &out).code, STATUS_OK);
-    assert_false(complete); /* not a second time */
+    assert_false(complete); /* a repeated end is only answered */
     assert_int_equal(received, 10);
+    inbound_close(&in);
+}
+
+static void a_snapshot_sent_again_is_handed_over_again(void **state)
+{
+    (void)state;
+    struct inbound in = {0};
+    uint64_t received;
+    bool complete;
+    for (int i = 0; i < 2; i++) {
+        struct raft_install_snapshot out = {0};
+        assert_true(status_is_ok(put(&in, a_part(4, 0, "ab"), &received, &complete, &out)));
+        assert_false(complete);
+        assert_true(status_is_ok(put(&in, a_part(4, 2, "cd"), &received, &complete, &out)));
+        assert_true(complete);
+        assert_memory_equal(out.data.base, "abcd", 4);
+        raft_free(out.data.base);
+        raft_configuration_close(&out.conf);
+    }
     inbound_close(&in);
 }
 
@@ -335,6 +354,7 @@ int main(void)
         cmocka_unit_test(configurations_in_entries_are_checked),
         cmocka_unit_test(stored_commands_come_back_and_damaged_ones_are_corrupt),
         cmocka_unit_test(parts_in_any_repetition_make_one_snapshot),
+        cmocka_unit_test(a_snapshot_sent_again_is_handed_over_again),
         cmocka_unit_test(a_silent_sender_is_forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -79,7 +79,7 @@ COMMANDS(FILLER_BODY)
 
 /* ---- Comparing. ---- */
 
-static bool same_text(const char *x, const char *y)
+static bool texts_equal(const char *x, const char *y)
 {
     return strcmp(x == NULL ? "" : x, y == NULL ? "" : y) == 0;
 }
@@ -87,7 +87,7 @@ static bool same_text(const char *x, const char *y)
 #define SAME_U32(name) same = same && x->name == y->name;
 #define SAME_U64(name) same = same && x->name == y->name;
 #define SAME_BOOL(name) same = same && x->name == y->name;
-#define SAME_STR(name) same = same && same_text(x->name, y->name);
+#define SAME_STR(name) same = same && texts_equal(x->name, y->name);
 #define SAME_BYTES(name) same = same && bytes_equal(x->name, y->name);
 #define SAME_ID(name) same = same && id_compare(x->name, y->name) == 0;
 #define SAME_DIGEST(name) same = same && digest_compare(&x->name, &y->name) == 0;
@@ -202,7 +202,7 @@ bool message_equal(const struct message *x, const struct message *y)
 
 bool command_equal(const struct command *x, const struct command *y)
 {
-    if (x->type != y->type || x->time_ms != y->time_ms || !same_text(x->by, y->by)) {
+    if (x->type != y->type || x->time_ms != y->time_ms || !texts_equal(x->by, y->by)) {
         return false;
     }
     switch (x->type) {

@@ -1,0 +1,289 @@
+#include "simulations/checks.h"
+
+#include "common/hash.h"
+#include "simulations/agents.h"
+#include "simulations/operators.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+enum { CORE_CHECK_US = 20000, TERMS_MAX = 4096 };
+
+/* Who was obeyed in a term by an agent. */
+struct obeyed {
+    struct {
+        uint64_t term;
+        uint64_t agent;
+    } key;
+    uint32_t scheduler;
+    UT_hash_handle hh;
+};
+
+struct applied {
+    uint64_t index;
+    uint64_t digest;
+    char who[16]; /* got there first */
+    UT_hash_handle hh;
+};
+
+struct checks {
+    struct world *world;
+    struct applied *applied;
+    struct obeyed *obeyed;
+    uint32_t leaders[TERMS_MAX]; /* scheduler + 1, by term */
+    uint64_t leaders_count;
+    uint64_t acknowledged; /* highest index */
+    uint64_t commands;
+};
+
+/* ---- At every moment ---- */
+
+static void on_check(struct world *w, void *data, uint64_t arg)
+{
+    (void)arg;
+    for (uint32_t i = 0; i < w->schedulers->count; i++) {
+        if (w->schedulers->each[i].core != NULL) {
+            core_check(w->schedulers->each[i].core);
+        }
+    }
+    world_after(w, CORE_CHECK_US, on_check, data, 0);
+}
+
+struct checks *checks_new(struct world *w)
+{
+    struct checks *c = mem_must(mem_zalloc(1, sizeof *c));
+    c->world = w;
+    world_after(w, CORE_CHECK_US, on_check, c, 0);
+    return c;
+}
+
+void checks_free(struct checks *c)
+{
+    struct applied *a, *next_applied;
+    HASH_ITER(hh, c->applied, a, next_applied) {
+        HASH_DEL(c->applied, a);
+        mem_free(a);
+    }
+    struct obeyed *o, *next;
+    HASH_ITER(hh, c->obeyed, o, next) {
+        HASH_DEL(c->obeyed, o);
+        mem_free(o);
+    }
+    mem_free(c);
+}
+
+void checks_applied(struct checks *c, const char *who, uint64_t index, uint64_t digest)
+{
+    struct applied *a;
+    HASH_FIND(hh, c->applied, &index, sizeof index, a);
+    if (a == NULL) {
+        a = mem_must(mem_zalloc(1, sizeof *a));
+        a->index = index;
+        a->digest = digest;
+        (void)snprintf(a->who, sizeof a->who, "%s", who);
+        HASH_ADD(hh, c->applied, index, sizeof a->index, a);
+    } else if (a->digest != digest) {
+        world_fail(c->world, "%s and %s differ after command %" PRIu64, a->who, who, index);
+    }
+}
+
+void checks_leads(struct checks *c, uint32_t scheduler, uint64_t term)
+{
+    CHECK(term < TERMS_MAX);
+    if (c->leaders[term] == 0) {
+        c->leaders[term] = scheduler + 1;
+        c->leaders_count++;
+    } else if (c->leaders[term] != scheduler + 1) {
+        world_fail(c->world, "term %" PRIu64 " has two leaders, s%u and s%u", term, c->leaders[term],
+                   scheduler + 1);
+    }
+}
+
+void checks_acknowledged(struct checks *c, uint64_t index)
+{
+    c->commands++;
+    c->acknowledged = index > c->acknowledged ? index : c->acknowledged;
+}
+
+void checks_obeyed(struct checks *c, const char *agent, uint32_t number, uint32_t scheduler,
+                   uint64_t term)
+{
+    struct obeyed *o;
+    struct obeyed key = {.key = {.term = term, .agent = number}};
+    HASH_FIND(hh, c->obeyed, &key.key, sizeof key.key, o);
+    if (o == NULL) {
+        o = mem_must(mem_zalloc(1, sizeof *o));
+        *o = (struct obeyed){.key = key.key, .scheduler = scheduler};
+        HASH_ADD(hh, c->obeyed, key, sizeof o->key, o);
+    } else if (o->scheduler != scheduler) {
+        world_fail(c->world, "%s obeys both s%u and s%u in term %" PRIu64, agent, o->scheduler + 1,
+                   scheduler + 1, term);
+    }
+}
+
+uint64_t checks_commands(const struct checks *c)
+{
+    return c->commands;
+}
+
+uint64_t checks_leaders(const struct checks *c)
+{
+    return c->leaders_count;
+}
+
+/* ---- Convergence ---- */
+
+bool checks_converged(struct checks *c, char *why, size_t why_size)
+{
+    struct world *w = c->world;
+    struct scheduler *leader = schedulers_leader(w->schedulers);
+    if (leader == NULL) {
+        (void)snprintf(why, why_size, "no scheduler leads");
+        return false;
+    }
+    for (uint32_t i = 0; i < w->schedulers->count; i++) {
+        const struct scheduler *s = &w->schedulers->each[i];
+        if (core_catalog(s->core)->index != core_catalog(leader->core)->index) {
+            (void)snprintf(why, why_size, "%s is behind %s", s->name, leader->name);
+            return false;
+        }
+    }
+    for (uint32_t i = 0; i < w->agents->count; i++) {
+        const struct agent *a = &w->agents->each[i];
+        if (agent_core_leader(a->core) == 0) {
+            (void)snprintf(why, why_size, "%s obeys nobody", a->name);
+            return false;
+        }
+    }
+    struct core_stats stats = core_stats(leader->core);
+    if (stats.nodes_ready != w->agents->count) {
+        (void)snprintf(why, why_size, "%" PRIu64 " of %u nodes are ready", stats.nodes_ready,
+                       w->agents->count);
+        return false;
+    }
+    if (w->clients->outstanding > 0 || operators_busy(w->operators)) {
+        (void)snprintf(why, why_size, "%" PRIu64 " calls are not answered%s", w->clients->outstanding,
+                       operators_busy(w->operators) ? ", an operator waits" : "");
+        return false;
+    }
+    return true;
+}
+
+/* ---- The end ---- */
+
+static void final_schedulers(struct checks *c)
+{
+    struct world *w = c->world;
+    uint64_t digest = catalog_digest(core_catalog(w->schedulers->each[0].core));
+    for (uint32_t i = 0; i < w->schedulers->count; i++) {
+        const struct scheduler *s = &w->schedulers->each[i];
+        const struct core_stats stats = core_stats(s->core);
+        if (catalog_digest(core_catalog(s->core)) != digest) {
+            world_fail(w, "%s ends with another state than s1", s->name);
+        }
+        if (core_catalog(s->core)->index < c->acknowledged) {
+            world_fail(w, "%s lacks command %" PRIu64 ", which was acknowledged", s->name,
+                       c->acknowledged);
+        }
+        if (stats.queued + stats.running > 0) {
+            world_fail(w, "%s still holds %" PRIu64 " calls", s->name, stats.queued + stats.running);
+        }
+        if (!core_is_leader(s->core) && stats.instances > 0) {
+            world_fail(w, "%s does not lead, yet holds instances", s->name);
+        }
+    }
+}
+
+static void final_agents(struct checks *c)
+{
+    struct world *w = c->world;
+    for (uint32_t i = 0; i < w->agents->count; i++) {
+        const struct agent *a = &w->agents->each[i];
+        const struct agent_core_stats stats = agent_core_stats(a->core);
+        if (stats.attempts > 0 || stats.results_held > 0) {
+            world_fail(w, "%s still holds %" PRIu64 " attempts and %" PRIu64 " results", a->name,
+                       stats.attempts, stats.results_held);
+        }
+        if (stats.cpu_millis_used != a->cpu_used || stats.memory_bytes_used != a->memory_used) {
+            world_fail(w, "%s counts %" PRIu64 " millis, %u are used", a->name,
+                       stats.cpu_millis_used, a->cpu_used);
+        }
+    }
+}
+
+void checks_final(struct checks *c)
+{
+    struct world *w = c->world;
+    final_schedulers(c);
+    final_agents(c);
+    if (w->clients->outstanding > 0 || w->clients->final_ok != w->clients->final_count) {
+        world_fail(w, "%" PRIu64 " of %" PRIu64 " final calls were answered OK", w->clients->final_ok,
+                   w->clients->final_count);
+    }
+    if (!w->scenario->wild_instances && w->clients->ok != w->clients->calls_count) {
+        world_fail(w, "%" PRIu64 " of %" PRIu64 " calls were answered OK though nothing failed",
+                   w->clients->ok, w->clients->calls_count);
+    }
+}
+
+/* ---- The leader's view against what is there ---- */
+
+static const char *field(const struct record *r, const char *key)
+{
+    for (size_t i = 0; i < r->fields_count; i++) {
+        if (strcmp(r->fields[i].key, key) == 0) {
+            return r->fields[i].value;
+        }
+    }
+    return "";
+}
+
+static const struct instance_run *find_real(struct world *w, const struct record *row)
+{
+    for (uint32_t n = 0; n < w->agents->count; n++) {
+        const struct agent *a = &w->agents->each[n];
+        if (strcmp(a->name, field(row, "node")) != 0) {
+            continue;
+        }
+        const struct instance_run *i;
+        for (i = a->instances; i != NULL; i = i->next) {
+            char text[ID_STRING_BYTES];
+            id_format(i->id, INSTANCE_PREFIX, text);
+            if (!i->gone && strcmp(text, field(row, "instance")) == 0) {
+                return i;
+            }
+        }
+    }
+    return NULL;
+}
+
+void checks_instances(struct checks *c, const struct records *records)
+{
+    struct world *w = c->world;
+    size_t real = 0;
+    for (uint32_t n = 0; n < w->agents->count; n++) {
+        const struct instance_run *i;
+        for (i = w->agents->each[n].instances; i != NULL; i = i->next) {
+            real += !i->gone;
+        }
+    }
+    for (size_t k = 0; k < records->rows_count; k++) {
+        const struct record *row = &records->rows[k];
+        const struct instance_run *i = find_real(w, row);
+        if (i == NULL || strcmp(field(row, "state"), "ready") != 0) {
+            world_fail(w, "the leader believes in a %s instance %s of %s on %s, which %s",
+                       field(row, "state"), field(row, "instance"), field(row, "function"),
+                       field(row, "node"), i == NULL ? "is not there" : "is there");
+        } else if (strcmp(field(row, "running"), "0") != 0) {
+            world_fail(w, "a slot leaked: instance %s of %s on %s runs nothing, the leader says %s",
+                       field(row, "instance"), field(row, "function"), field(row, "node"),
+                       field(row, "running"));
+        } else if (operators_drained(w->operators, field(row, "node"))) {
+            world_fail(w, "node %s is drained, yet %s runs there", field(row, "node"),
+                       field(row, "function"));
+        }
+    }
+    if (real != records->rows_count) {
+        world_fail(w, "%zu instances are there, the leader knows %zu", real, records->rows_count);
+    }
+}

@@ -1,0 +1,125 @@
+/* skep-sim: runs seeds of a scenario. Exit code 0: all held; 1: a check failed; 2: wrong usage. */
+#include "simulations/simulation.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <popt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { EXIT_USAGE = 2 };
+
+struct arguments {
+    char *seed, *seeds, *scenario, *bug;
+    int count, trace, list;
+};
+
+static bool parse_number(const char *text, const char **end, uint64_t *out)
+{
+    char *stop;
+    errno = 0;
+    *out = strtoull(text, &stop, 10);
+    *end = stop;
+    return errno == 0 && stop != text && *text != '-';
+}
+
+/* --seed N, --seeds A..B, --count N (from --seed on). */
+static bool parse_seeds(const struct arguments *a, uint64_t *first, uint64_t *last)
+{
+    const char *end = "";
+    *first = 1;
+    if (a->seed != NULL && (!parse_number(a->seed, &end, first) || *end != '\0')) {
+        return false;
+    }
+    *last = *first;
+    if (a->count > 0) {
+        *last = *first + (uint64_t)a->count - 1;
+    }
+    if (a->seeds == NULL) {
+        return true;
+    }
+    return parse_number(a->seeds, &end, first) && strncmp(end, "..", 2) == 0 &&
+           parse_number(end + 2, &end, last) && *end == '\0' && *first <= *last;
+}
+
+/* Prints the seed first: whatever ends the process, it is known. */
+static struct status run_one(uint64_t seed, const struct simulation_options *base)
+{
+    struct simulation_options options = *base;
+    struct simulation_result r = {.failure = ""};
+    options.seed = seed;
+    (void)printf("seed %" PRIu64 " ", seed);
+    if (options.trace != NULL) {
+        (void)printf("\n");
+    }
+    (void)fflush(stdout);
+    struct status ran = simulation_run(&options, &r);
+    if (ran.code == STATUS_NOT_FOUND) {
+        (void)printf("no such scenario; see --list\n");
+        return ran;
+    }
+    (void)printf("hash %016" PRIx64 " events %" PRIu64 " virtual %" PRIu64 ".%03" PRIu64
+                 " s calls %" PRIu64 " ok %" PRIu64 " commands %" PRIu64 " leaders %" PRIu64 "%s%s\n",
+                 r.hash, r.events, r.virtual_ms / 1000, r.virtual_ms % 1000, r.calls, r.calls_ok,
+                 r.commands, r.leaders, r.failure[0] == '\0' ? "" : " FAILED: ", r.failure);
+    (void)fflush(stdout);
+    return ran;
+}
+
+static int run(const struct arguments *a)
+{
+    struct simulation_options options = {.scenario = a->scenario,
+                                         .trace = a->trace != 0 ? stdout : NULL};
+    uint64_t first, last;
+    struct errmsg msg = {.text = ""};
+    if (!parse_seeds(a, &first, &last)) {
+        (void)fprintf(stderr, "skep-sim: --seed takes a number, --seeds A..B\n");
+        return EXIT_USAGE;
+    }
+    if (a->bug != NULL && !status_is_ok(simulation_bug_parse(a->bug, &options.bug, &msg))) {
+        (void)fprintf(stderr, "skep-sim: %s; see --list\n", msg.text);
+        return EXIT_USAGE;
+    }
+    int result = EXIT_SUCCESS;
+    for (uint64_t seed = first; seed <= last; seed++) {
+        struct status ran = run_one(seed, &options);
+        if (ran.code == STATUS_NOT_FOUND) {
+            return EXIT_USAGE;
+        }
+        result = status_is_ok(ran) ? result : EXIT_FAILURE;
+    }
+    return result;
+}
+
+int main(int argc, const char **argv)
+{
+    struct arguments a = {0};
+    const struct poptOption options[] = {
+        {"seed", '\0', POPT_ARG_STRING, &a.seed, 0, "one seed, or the first of --count", "N"},
+        {"count", '\0', POPT_ARG_INT, &a.count, 0, "how many seeds", "N"},
+        {"seeds", '\0', POPT_ARG_STRING, &a.seeds, 0, "these seeds", "A..B"},
+        {"scenario", '\0', POPT_ARG_STRING, &a.scenario, 0, "what happens (spine)", "NAME"},
+        {"bug", '\0', POPT_ARG_STRING, &a.bug, 0, "make a mistake that a check must find", "NAME"},
+        {"trace", '\0', POPT_ARG_NONE, &a.trace, 0, "print every event", NULL},
+        {"list", '\0', POPT_ARG_NONE, &a.list, 0, "list scenarios and bugs", NULL},
+        POPT_AUTOHELP POPT_TABLEEND};
+    poptContext context = poptGetContext("skep-sim", argc, argv, options, 0);
+    int parsed = poptGetNextOpt(context);
+    int result = EXIT_USAGE;
+    if (parsed != -1 || poptPeekArg(context) != NULL) {
+        (void)fprintf(stderr, "skep-sim: %s\n",
+                      parsed < -1 ? poptStrerror(parsed) : "takes options only; see --help");
+    } else if (a.list != 0) {
+        simulation_list(stdout);
+        result = EXIT_SUCCESS;
+    } else {
+        result = run(&a);
+    }
+    poptFreeContext(context);
+    free(a.seed); /* lint: allow malloc: popt allocates these */
+    free(a.seeds); /* lint: allow malloc: popt allocates these */
+    free(a.scenario); /* lint: allow malloc: popt allocates these */
+    free(a.bug); /* lint: allow malloc: popt allocates these */
+    return result;
+}

@@ -1,0 +1,26 @@
+/* An entry of the replicated log: decoding never reads past it, and what decodes encodes to what decodes the same. */
+#include "common/check.h"
+#include "proto/codec.h"
+#include "tests/unit/proto/values.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct arena a = {.bytes_max = 1 << 20};
+    struct arena b = {.bytes_max = 4 << 20};
+    struct errmsg msg = {.text = ""};
+    struct command m, back;
+    if (status_is_ok(command_decode(bytes_of(data, size), &a, &m, &msg))) {
+        struct buffer out = {0};
+        CHECK(status_is_ok(command_encode(&m, &out)));
+        CHECK(status_is_ok(command_decode(bytes_of(out.data, out.size), &b, &back, &msg)));
+        CHECK(command_equal(&m, &back));
+        buffer_close(&out);
+    } else {
+        CHECK(msg.text[0] != '\0');
+    }
+    arena_close(&a);
+    arena_close(&b);
+    return 0;
+}
