@@ -171,6 +171,9 @@ static struct status unpack_failed(const struct unpacking *u, const char *what, 
 static struct status pack(const ProtobufCMessage *p, struct buffer *out)
 {
     size_t size = protobuf_c_message_get_packed_size(p);
+    if (size == 0) {
+        return status_ok(); /* An empty buffer has no address to pack to. */
+    }
     TRY(buffer_reserve(out, size));
     out->size += protobuf_c_message_pack(p, out->data + out->size);
     CHECK(out->size <= out->capacity);

@@ -77,11 +77,6 @@ static bool env_send(void *data, uint64_t peer, const struct message *m)
     if (m->type == MESSAGE_RESULT && world_bug(a->world, SIMULATION_BUG_DROP_RESULT, 50)) {
         return true;
     }
-    if (m->type == MESSAGE_INSTANCE_EVENT &&
-        m->instance_event.report->state == INSTANCE_ENDED &&
-        world_bug(a->world, SIMULATION_BUG_DROP_EVENT, 10)) {
-        return true;
-    }
     a->encode.size = 0;
     struct status encoded = message_encode(m, &a->encode);
     CHECK(status_is_ok(encoded));

@@ -138,7 +138,7 @@ static void redirect(struct request *call, const char *leader, const char *messa
 
 static void on_reply(struct client *c, uint64_t handle, const struct message *m)
 {
-    uint64_t number = m->request / HOPS_MAX, hop = m->request % HOPS_MAX;
+    uint64_t number = m->request / HOPS_MAX - 1, hop = m->request % HOPS_MAX;
     CHECK(number < c->all->calls_count);
     struct request *call = c->all->calls[number];
     enum status_code code = status_from_wire(m->call_reply.code);
@@ -203,7 +203,7 @@ static void call_send(struct world *w, void *data, uint64_t hop)
     memcpy(payload, head, sizeof head);
     size_t size = PAYLOAD_HEAD_BYTES + (world_chance(w, 100) ? world_below(w, PADDING_MAX) : 0);
     const struct message m = {.type = MESSAGE_CALL,
-                              .request = call->number * HOPS_MAX + hop,
+                              .request = (call->number + 1) * HOPS_MAX + hop,
                               .call = {.function = call->function->name,
                                        .payload = bytes_of(payload, size),
                                        .timeout_ms = call->timeout_ms}};

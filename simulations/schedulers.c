@@ -316,7 +316,7 @@ struct schedulers *schedulers_new(struct world *w, uint32_t count)
         s->id = i + 1;
         s->clock_ahead_ms = world_below(w, 1000);
         (void)snprintf(s->name, sizeof s->name, "s%u", i + 1);
-        (void)snprintf(s->address, sizeof s->address, "%s:7000", s->name);
+        (void)snprintf(s->address, sizeof s->address, "s%u:7000", i + 1);
         const struct endpoint_events events = {.data = s,
                                                .opened = on_opened,
                                                .closed = on_closed,

@@ -25,7 +25,7 @@ static const struct scenario scenarios[] = {
     {.name = "spine",
      .text = "3 schedulers, 20 agents; loss, resets, a partition, a leader's crash, agents' crashes, "
              "lost nodes, operators at work",
-     .schedulers = 3, .agents = 20, .clients = 4, .seconds = 25, .think_ms = 40,
+     .schedulers = 3, .agents = 20, .clients = 6, .seconds = 30, .think_ms = 15,
      .raft_loss_permille = 20, .reset_ms = 700, .partitions = 1, .agent_crashes = 3,
      .node_losses = 1, .slow_disks = 1, .leader_crash = true, .operators = true,
      .wild_instances = true},
@@ -34,7 +34,7 @@ static const struct scenario scenarios[] = {
      .schedulers = 3, .agents = 10, .clients = 3, .seconds = 10, .think_ms = 100},
     {.name = "storm",
      .text = "5 schedulers; everything that can fail does so again and again",
-     .schedulers = 5, .agents = 24, .clients = 4, .seconds = 40, .think_ms = 50,
+     .schedulers = 5, .agents = 24, .clients = 6, .seconds = 40, .think_ms = 20,
      .raft_loss_permille = 60, .reset_ms = 250, .partitions = 7, .scheduler_crashes = 8,
      .agent_crashes = 12, .node_losses = 5, .slow_disks = 3, .leader_crash = true,
      .operators = true, .wild_instances = true},

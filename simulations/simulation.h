@@ -22,7 +22,6 @@ enum { SIMULATION_FAILURE_BYTES_MAX = 512 };
     X(DOUBLE_MESSAGE, "double-message", "every tenth message reaches the scheduler's core twice")  \
     X(STALE_TERM, "stale-term", "every leader claims the same term")                               \
     X(DROP_RESULT, "drop-result", "every fiftieth result vanishes between agent and scheduler")    \
-    X(DROP_EVENT, "drop-event", "every tenth end of an instance is not reported")                  \
     X(NO_ADOPT, "no-adopt", "a restarted agent does not adopt what it finds")                      \
     X(FALSE_OUTPUT, "false-output", "every fiftieth result carries another call's output")
 

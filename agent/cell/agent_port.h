@@ -1,5 +1,6 @@
-/* skep-cell's side of the contract's socket: listens on cell.sock, serves one agent at a time, hands it the
- * runner channel, takes its commands and tells it events. An agent that does not read is dropped.
+/* skep-cell's side of the contract's socket: listens on cell.sock, serves one agent at a time,
+ * hands it the runner channel, takes its commands and tells it events. An agent that does not read
+ * is dropped.
  *
  * Thread: the only one of skep-cell; all descriptors are non-blocking. */
 #ifndef AGENT_CELL_AGENT_PORT_H
@@ -15,8 +16,9 @@ struct agent_port {
     struct cell_event started_event;
 };
 
-/* Listens on cell.sock in the current folder, in place of an older socket. agent_fd (or -1) is a connection
- * that exists already; channel_fd is the agent's end of the runner channel. Both are owned from now on. */
+/* Listens on cell.sock in the current folder, in place of an older socket. agent_fd (or -1) is a
+ * connection that exists already; channel_fd is the agent's end of the runner channel. Both are
+ * owned from now on. */
 NODISCARD struct status agent_port_open(struct agent_port *p, int agent_fd, int channel_fd,
                                         struct errmsg *msg);
 /* Takes every waiting connection of our own user or root; the last one is served. */

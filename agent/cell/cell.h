@@ -1,36 +1,39 @@
-/* The contract between skep-agent and skep-cell: the specification the agent writes, the socket they
- * talk on, and the exit report.
+/* The contract between skep-agent and skep-cell: the specification the agent writes, the socket
+ * they talk on, and the exit report.
  *
- * The agent starts `skep-cell FOLDER [FD]` (cell_start in cell_client.h; never fork in the agent) in a
- * new session; FOLDER is the instance's, mode 0700:
+ * The agent starts `skep-cell FOLDER [FD]` (cell_start in cell_client.h; never fork in the agent)
+ * in a new session; FOLDER is the instance's, mode 0700:
  *
  *     spec.json      written by the agent before the start (decoded by cell_spec_decode, bounded)
- *     cell.pid       written by skep-cell: "PID STARTTIME" (its own; start time of /proc/PID/stat field
+ *     cell.pid       written by skep-cell: "PID STARTTIME" (its own; start time of /proc/PID/stat
+ *     field
  *                    22, so that a reused pid is not mistaken)
  *     cell.sock      SOCK_SEQPACKET listener of skep-cell; one agent at a time is served, a new
  *                    connection replaces the old one
- *     log            the bounded log ring (logring.h), written by skep-cell from the cell's stdout and
+ *     log            the bounded log ring (logring.h), written by skep-cell from the cell's stdout
+ *     and
  *                    stderr, read by anyone
- *     exit.json      written once, atomically, when the cell has ended: what ended it and which limit,
+ *     exit.json      written once, atomically, when the cell has ended: what ended it and which
+ *     limit,
  *                    if one
  *
  * FD, when given, is an inherited SOCK_SEQPACKET descriptor that skep-cell serves as if it had been
- * accepted on cell.sock: the agent that starts a cell has its connection from the first instant on and
- * need not wait for cell.sock to appear.
+ * accepted on cell.sock: the agent that starts a cell has its connection from the first instant on
+ * and need not wait for cell.sock to appear.
  *
  * On each connection skep-cell sends one CELL_HELLO packet (one byte) whose ancillary data holds a
- * duplicate of the agent's end of the runner channel (the other end is the runner's fd 3). skep-cell
- * keeps its own duplicate, so the runner sees no end of file when the agent dies, and a restarted agent
- * goes on with the same channel. The runner channel is SOCK_SEQPACKET: see common/runner_protocol.h.
+ * duplicate of the agent's end of the runner channel (the other end is the runner's fd 3).
+ * skep-cell keeps its own duplicate, so the runner sees no end of file when the agent dies, and a
+ * restarted agent goes on with the same channel. The runner channel is SOCK_SEQPACKET: see
+ * common/runner_protocol.h.
  *
- * Packets agent -> cell: one byte. CELL_STOP: SIGTERM to the runner, SIGKILL after stop_ms. CELL_KILL:
- * SIGKILL now. SIGTERM to skep-cell itself means CELL_STOP.
- * Packets cell -> agent: struct cell_event, fixed size. CELL_EVENT_STARTED {pid, startup_us}, sent on
- * every connection once process 1 runs; CELL_EVENT_EXITED {see exit.json's fields}, sent after exit.json
- * is in place.
- * The cell's process ends when its pid namespace is empty; it removes its cgroup first, and leaves
- * FOLDER to the agent. Exit code 0: the cell ran, whatever ended it; 1: a wall could not be built
- * (CELL_END_SETUP); 2: wrong usage.
+ * Packets agent -> cell: one byte. CELL_STOP: SIGTERM to the runner, SIGKILL after stop_ms.
+ * CELL_KILL: SIGKILL now. SIGTERM to skep-cell itself means CELL_STOP. Packets cell -> agent:
+ * struct cell_event, fixed size. CELL_EVENT_STARTED {pid, startup_us}, sent on every connection
+ * once process 1 runs; CELL_EVENT_EXITED {see exit.json's fields}, sent after exit.json is in
+ * place. The cell's process ends when its pid namespace is empty; it removes its cgroup first, and
+ * leaves FOLDER to the agent. Exit code 0: the cell ran, whatever ended it; 1: a wall could not be
+ * built (CELL_END_SETUP); 2: wrong usage.
  *
  * When skep-cell itself is killed the whole cell dies with it; then there is no exit.json and the
  * cgroup stays: cgroup_remove (cgroup.h) is for that sweep. */
@@ -63,8 +66,8 @@ struct cell_mount {
 struct cell_spec {
     char instance[ID_STRING_BYTES];
     char hostname[NAME_BYTES_MAX + 1];
-    /* The root: a folder bound read-only, or empty: a skeleton made of read-only binds of the host's
-     * /usr (and /lib, /lib64, /bin links), which is the image `host` of the first form. */
+    /* The root: a folder bound read-only, or empty: a skeleton made of read-only binds of the
+     * host's /usr (and /lib, /lib64, /bin links), which is the image `host` of the first form. */
     char root[CELL_STRING_BYTES_MAX];
     struct cell_mount *mounts; /* code at /app, runners at /opt/skep */
     size_t mounts_count;
@@ -80,11 +83,12 @@ struct cell_spec {
     uint32_t files_max;    /* RLIMIT_NOFILE, 0: 1024 */
     uint64_t log_bytes;    /* of the ring, 0: CELL_LOG_BYTES_DEFAULT */
     uint32_t stop_ms;      /* SIGTERM to SIGKILL, 0: 5000 */
-    /* Path below each controller's mount (v1) or the v2 mount, e.g. skep/NODE/INSTANCE; empty: cgroups
-     * are declared not available on this machine by the agent's configuration, and only resource limits
-     * of single processes hold. */
+    /* Path below each controller's mount (v1) or the v2 mount, e.g. skep/NODE/INSTANCE; empty:
+     * cgroups are declared not available on this machine by the agent's configuration, and only
+     * resource limits of single processes hold. */
     char cgroup[CELL_STRING_BYTES_MAX];
-    /* Outside uid and gid the cell's user maps to; 0: the caller's when unprivileged, 65534 otherwise. */
+    /* Outside uid and gid the cell's user maps to; 0: the caller's when unprivileged, 65534
+     * otherwise. */
     uint32_t uid;
 };
 
@@ -103,10 +107,11 @@ enum cell_event_kind { CELL_EVENT_STARTED = 1, CELL_EVENT_EXITED = 2 };
 
 /* Why the cell ended. */
 enum cell_end {
-    CELL_END_EXIT,    /* process 1 exited: detail is the exit code */
-    CELL_END_SIGNAL,  /* detail is the signal */
-    CELL_END_OOM,     /* the memory limit killed it; detail as for STOPPED */
-    CELL_END_SETUP,   /* a wall could not be built; message names the step; detail is an errno or 0 */
+    CELL_END_EXIT,   /* process 1 exited: detail is the exit code */
+    CELL_END_SIGNAL, /* detail is the signal */
+    CELL_END_OOM,    /* the memory limit killed it; detail as for STOPPED */
+    /* a wall could not be built; message names the step; detail is an errno or 0 */
+    CELL_END_SETUP,
     CELL_END_STOPPED, /* on request; detail is the exit code, or 128 + signal as shells say it */
     CELL_ENDS_COUNT_,
 };
@@ -129,7 +134,8 @@ enum { CELL_EXIT_BYTES_MAX = 4096 };
 
 /* "exit", "signal", "oom", "setup", "stopped". */
 const char *cell_end_name(enum cell_end end);
-/* Makes the text of exit.json; bytes of the message that are not printable ASCII become '?'. NOMEM. */
+/* Makes the text of exit.json; bytes of the message that are not printable ASCII become '?'. NOMEM.
+ * */
 NODISCARD struct status cell_exit_encode(const struct cell_event *event, struct buffer *json);
 /* Bounded; kind is CELL_EVENT_EXITED in *out. INVALID with a message that names the key. */
 NODISCARD struct status cell_exit_decode(struct bytes json, struct cell_event *out,

@@ -100,7 +100,8 @@ struct status cell_start(const char *program, const char *folder, int log_fd,
     if (fcntl(ours, F_SETFL, O_NONBLOCK) != 0) {
         return fail_errno(msg, "socketpair for", folder, errno);
     }
-    /* Above the standard descriptors and the target, so that no action overwrites the source of a later one. */
+    /* Above the standard descriptors and the target, so that no action overwrites the source of a
+     * later one. */
     AUTO_CLOSE int agent_fd = fcntl(theirs, F_DUPFD_CLOEXEC, CHILD_AGENT_FD + 1);
     AUTO_CLOSE int error_fd = fcntl(log_fd, F_DUPFD_CLOEXEC, CHILD_AGENT_FD + 1);
     if (agent_fd < 0 || error_fd < 0) {
@@ -250,9 +251,9 @@ static struct status file_read(const char *folder, const char *file, char *text,
                                size_t *size, struct errmsg *msg)
 {
     AUTO_CLOSE int folder_fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    AUTO_CLOSE int fd = folder_fd < 0 ? -1
-                                      : openat(folder_fd, file,
-                                               O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    AUTO_CLOSE int fd =
+        folder_fd < 0 ? -1
+                      : openat(folder_fd, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0) {
         return status_fail(msg, status_from_errno(errno), "open %s/%s: %s", folder, file,
                            strerror(errno));
@@ -304,8 +305,7 @@ struct status cell_pid_read(const char *folder, struct cell_pid *out, struct err
 bool cell_pid_is_alive(const struct cell_pid *pid)
 {
     uint64_t start_time = 0;
-    return status_is_ok(process_start_time(pid->pid, &start_time)) &&
-           start_time == pid->start_time;
+    return status_is_ok(process_start_time(pid->pid, &start_time)) && start_time == pid->start_time;
 }
 
 struct status cell_pid_open(const struct cell_pid *pid, int *pidfd, struct errmsg *msg)

@@ -1,8 +1,10 @@
-/* The agent's side of a cell: start it, connect to it, command it, hear its events, and judge whether the
- * skep-cell of a folder still lives. No loop in here: the descriptors are the caller's to poll.
+/* The agent's side of a cell: start it, connect to it, command it, hear its events, and judge
+ * whether the skep-cell of a folder still lives. No loop in here: the descriptors are the caller's
+ * to poll.
  *
- * Life: (cell_start | cell_client_connect) -> cell_client_next... -> cell_client_close. A lost or replaced
- * connection is an end (CELL_MESSAGE_CLOSED); connect again for as long as the process lives.
+ * Life: (cell_start | cell_client_connect) -> cell_client_next... -> cell_client_close. A lost or
+ * replaced connection is an end (CELL_MESSAGE_CLOSED); connect again for as long as the process
+ * lives.
  *
  * Thread: the owner's. */
 #ifndef AGENT_CELL_CELL_CLIENT_H
@@ -37,16 +39,16 @@ struct cell_process {
     int pidfd; /* readable when skep-cell has ended; then waitid(P_PIDFD, pidfd, ...) reaps it */
 };
 
-/* Starts `program FOLDER 3` in a session of its own, with standard input and output on /dev/null and
- * standard error on log_fd, and fills *client with a connection that exists from the start: HELLO,
- * STARTED and EXITED arrive there without waiting for cell.sock. The child is the caller's to reap
- * (waitid on the pidfd; it is not libuv's). NOT_FOUND, NOMEM, LIMIT, IO. */
+/* Starts `program FOLDER 3` in a session of its own, with standard input and output on /dev/null
+ * and standard error on log_fd, and fills *client with a connection that exists from the start:
+ * HELLO, STARTED and EXITED arrive there without waiting for cell.sock. The child is the caller's
+ * to reap (waitid on the pidfd; it is not libuv's). NOT_FOUND, NOMEM, LIMIT, IO. */
 NODISCARD struct status cell_start(const char *program, const char *folder, int log_fd,
                                    struct cell_process *process, struct cell_client *client,
                                    struct errmsg *msg);
 
-/* Connects to FOLDER/cell.sock, also where the path is longer than sun_path. NOT_FOUND when there is no
- * such socket, UNAVAILABLE when nobody listens. HELLO follows by cell_client_next. */
+/* Connects to FOLDER/cell.sock, also where the path is longer than sun_path. NOT_FOUND when there
+ * is no such socket, UNAVAILABLE when nobody listens. HELLO follows by cell_client_next. */
 NODISCARD struct status cell_client_connect(const char *folder, struct cell_client *client,
                                             struct errmsg *msg);
 
@@ -74,7 +76,8 @@ bool cell_pid_is_alive(const struct cell_pid *pid);
 /* A pidfd for that very process. NOT_FOUND when it has ended. */
 NODISCARD struct status cell_pid_open(const struct cell_pid *pid, int *pidfd, struct errmsg *msg);
 /* "PID STARTTIME": decodes the text of cell.pid. INVALID. */
-NODISCARD struct status cell_pid_decode(struct bytes text, struct cell_pid *out, struct errmsg *msg);
+NODISCARD struct status cell_pid_decode(struct bytes text, struct cell_pid *out,
+                                        struct errmsg *msg);
 
 /* Reads FOLDER/exit.json. NOT_FOUND while the cell runs or when it was killed from outside. */
 NODISCARD struct status cell_exit_read(const char *folder, struct cell_event *out,

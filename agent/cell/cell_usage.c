@@ -32,8 +32,8 @@ bool cell_usage_find(const char *text, const char *key, uint64_t *value)
     return false;
 }
 
-static struct status file_read(const struct cgroup_mount *mount, const char *path,
-                               const char *file, char text[FILE_BYTES_MAX], struct errmsg *msg)
+static struct status file_read(const struct cgroup_mount *mount, const char *path, const char *file,
+                               char text[FILE_BYTES_MAX], struct errmsg *msg)
 {
     char full[CGROUP_MOUNT_BYTES_MAX + CGROUP_PATH_BYTES_MAX + 64];
     if ((size_t)snprintf(full, sizeof full, "%s/%s/%s", mount->path, path, file) >= sizeof full) {
@@ -86,7 +86,8 @@ struct status cell_usage_read(const struct cgroup_mounts *mounts, const char *pa
     const struct cgroup_mount *memory = &mounts->of[CGROUP_MEMORY];
     const struct cgroup_mount *pids = &mounts->of[CGROUP_PIDS];
     if (memory->path[0] == '\0' || pids->path[0] == '\0') {
-        return status_fail(msg, STATUS_UNSUPPORTED, "cgroup controllers memory and pids are needed");
+        return status_fail(msg, STATUS_UNSUPPORTED,
+                           "cgroup controllers memory and pids are needed");
     }
     struct cell_usage usage = {0};
     TRY(number_read(memory, path, memory->v2 ? "memory.current" : "memory.usage_in_bytes",

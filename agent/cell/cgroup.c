@@ -255,7 +255,8 @@ static struct status parents_make(struct cgroup_place *p, size_t mount_size, str
     return status_ok();
 }
 
-/* A group that ends beside us may remove a parent between two steps of ours: from the top again then. */
+/* A group that ends beside us may remove a parent between two steps of ours: from the top again
+ * then. */
 static struct status dirs_make(struct cgroup_place *p, size_t mount_size, struct errmsg *msg)
 {
     int error = 0;
@@ -376,8 +377,8 @@ static struct status v1_limit(const struct cgroup_place *p, const struct cgroup_
     }
     if ((p->controllers & (1U << CGROUP_CPU)) != 0) {
         TRY(number_write(p, "cpu.cfs_period_us", CPU_PERIOD_US, msg));
-        TRY(number_write(p, "cpu.cfs_quota_us",
-                         (uint64_t)limits->cpu_millis * CPU_PERIOD_US / 1000, msg));
+        TRY(number_write(p, "cpu.cfs_quota_us", (uint64_t)limits->cpu_millis * CPU_PERIOD_US / 1000,
+                         msg));
     }
     if ((p->controllers & (1U << CGROUP_PIDS)) != 0) {
         TRY(number_write(p, "pids.max", limits->pids_max, msg));
@@ -496,8 +497,8 @@ void cgroup_count(const struct cgroup *g, struct cgroup_counters *out)
         out->memory_peak_bytes = number_read(memory, "memory.peak");
     } else if (memory != NULL) {
         out->oom_kills = keyed_read(memory, "memory.oom_control", "oom_kill");
-        out->memory_limit_hits = number_read(memory, "memory.failcnt") +
-                                 number_read(memory, "memory.memsw.failcnt");
+        out->memory_limit_hits =
+            number_read(memory, "memory.failcnt") + number_read(memory, "memory.memsw.failcnt");
         out->memory_peak_bytes = number_read(memory, "memory.max_usage_in_bytes");
     }
     if (pids != NULL) {

@@ -1,8 +1,8 @@
-/* The control group of one cell, on machines with cgroup v1, v2 or both (hybrid). The machine's mounts are
- * found, never changed; groups are made below them and removed again.
+/* The control group of one cell, on machines with cgroup v1, v2 or both (hybrid). The machine's
+ * mounts are found, never changed; groups are made below them and removed again.
  *
- * Controllers used: memory, cpu, pids, and cpuacct for reading (v2 has its figures in cpu.stat). Sources:
- * cgroups(7), the kernel's admin-guide/cgroup-v1/memory.rst and admin-guide/cgroup-v2.rst.
+ * Controllers used: memory, cpu, pids, and cpuacct for reading (v2 has its figures in cpu.stat).
+ * Sources: cgroups(7), the kernel's admin-guide/cgroup-v1/memory.rst and admin-guide/cgroup-v2.rst.
  *
  * Thread: the owner's. */
 #ifndef AGENT_CELL_CGROUP_H
@@ -35,7 +35,8 @@ struct cgroup_mounts {
 /* Reads the v1 controllers and the place of the v2 hierarchy out of the text of /proc/PID/mountinfo
  * (proc(5)). Lines that are not understood are skipped. */
 void cgroup_mounts_parse(const char *mountinfo, struct cgroup_mounts *out);
-/* Gives the controllers named in the text of the v2 root's cgroup.controllers to v2, where v1 lacks them. */
+/* Gives the controllers named in the text of the v2 root's cgroup.controllers to v2, where v1 lacks
+ * them. */
 void cgroup_mounts_add_v2(struct cgroup_mounts *mounts, const char *controllers);
 /* Both, from this machine's files. IO; UNSUPPORTED when there is no cgroup mount at all. */
 NODISCARD struct status cgroup_mounts_find(struct cgroup_mounts *out, struct errmsg *msg);
@@ -60,9 +61,9 @@ struct cgroup {
     size_t count;
 };
 
-/* Makes the group `path` (relative, plain) below every controller's mount, parents too. An empty group of
- * that name is replaced. UNSUPPORTED when memory, cpu or pids is not mounted; CONFLICT when the group is
- * in use; DENIED, IO. Nothing is left on failure. */
+/* Makes the group `path` (relative, plain) below every controller's mount, parents too. An empty
+ * group of that name is replaced. UNSUPPORTED when memory, cpu or pids is not mounted; CONFLICT
+ * when the group is in use; DENIED, IO. Nothing is left on failure. */
 NODISCARD struct status cgroup_open(struct cgroup *g, const struct cgroup_mounts *mounts,
                                     const char *path, struct errmsg *msg);
 /* Sets all limits; the message names the file that refused. */
@@ -72,7 +73,8 @@ NODISCARD struct status cgroup_limit(struct cgroup *g, const struct cgroup_limit
 NODISCARD struct status cgroup_attach(struct cgroup *g, pid_t pid, struct errmsg *msg);
 
 /* A descriptor that polls with `events` (poll(2)) when the memory limit was hit: an eventfd (v1) or
- * memory.events (v2). -1 and OK for an empty group. The caller owns it and reads it after each event. */
+ * memory.events (v2). -1 and OK for an empty group. The caller owns it and reads it after each
+ * event. */
 NODISCARD struct status cgroup_watch_oom(struct cgroup *g, int *fd, short *events,
                                          struct errmsg *msg);
 
@@ -85,18 +87,18 @@ struct cgroup_counters {
 /* What cannot be read stays 0. */
 void cgroup_count(const struct cgroup *g, struct cgroup_counters *out);
 
-/* True when removing what was made needs CAP_DAC_OVERRIDE even for root: the top folder of a v1 hierarchy
- * is writable for nobody. */
+/* True when removing what was made needs CAP_DAC_OVERRIDE even for root: the top folder of a v1
+ * hierarchy is writable for nobody. */
 bool cgroup_close_needs_override(const struct cgroup *g);
 
-/* Removes the group and the parents that cgroup_open made and that are empty. The last process may have
- * ended a moment ago: waits for the kernel up to CGROUP_CLOSE_MS_MAX. Returns false when something stays.
- * Safe on zeroed memory and twice. */
+/* Removes the group and the parents that cgroup_open made and that are empty. The last process may
+ * have ended a moment ago: waits for the kernel up to CGROUP_CLOSE_MS_MAX. Returns false when
+ * something stays. Safe on zeroed memory and twice. */
 enum { CGROUP_CLOSE_MS_MAX = 2000 };
 bool cgroup_close(struct cgroup *g);
 
-/* Removes an empty group by its path, for the agent's sweep after a skep-cell that was killed. OK when it
- * is not there; CONFLICT while processes or groups are in it. */
+/* Removes an empty group by its path, for the agent's sweep after a skep-cell that was killed. OK
+ * when it is not there; CONFLICT while processes or groups are in it. */
 NODISCARD struct status cgroup_remove(const struct cgroup_mounts *mounts, const char *path,
                                       struct errmsg *msg);
 

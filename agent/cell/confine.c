@@ -53,8 +53,7 @@ static bool allow_group(int ruleset, const struct cgroup_place *p)
 static bool landlock(int folder_fd, const struct cgroup *g)
 {
     struct landlock_ruleset_attr handled = {.handled_access_fs = RIGHTS_ALL};
-    AUTO_CLOSE int ruleset =
-        (int)syscall(SYS_landlock_create_ruleset, &handled, sizeof handled, 0);
+    AUTO_CLOSE int ruleset = (int)syscall(SYS_landlock_create_ruleset, &handled, sizeof handled, 0);
     if (ruleset < 0) {
         return errno == ENOSYS || errno == EOPNOTSUPP;
     }
@@ -69,9 +68,9 @@ static bool landlock(int folder_fd, const struct cgroup *g)
     return syscall(SYS_landlock_restrict_self, ruleset, 0) == 0;
 }
 
-/* What is left to do needs no capability: the folder and the groups belong to our user, and the cell's user
- * namespace is owned by it, which suffices to signal process 1 (user_namespaces(7)). The exception is a group
- * right below the top of a v1 hierarchy: removing it takes `kept`. */
+/* What is left to do needs no capability: the folder and the groups belong to our user, and the
+ * cell's user namespace is owned by it, which suffices to signal process 1 (user_namespaces(7)).
+ * The exception is a group right below the top of a v1 hierarchy: removing it takes `kept`. */
 struct status confine(int folder_fd, const struct cgroup *g, uint64_t kept, struct errmsg *msg)
 {
     for (unsigned long cap = 0; cap < 64 && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0; cap++) {

@@ -32,10 +32,11 @@ int main(int argc, char **argv)
                       argv[1]);
         return 1;
     }
-    (void)fprintf(out, "/* Made by cell_filter_gen from agent/cell/filter_table.c. */\n"
-                       "#include \"agent/cell/filter.h\"\n\n"
-                       "const unsigned short filter_program_size = %zu;\n"
-                       "const struct sock_filter filter_program[] = {\n",
+    (void)fprintf(out,
+                  "/* Made by cell_filter_gen from agent/cell/filter_table.c. */\n"
+                  "#include \"agent/cell/filter.h\"\n\n"
+                  "const unsigned short filter_program_size = %zu;\n"
+                  "const struct sock_filter filter_program[] = {\n",
                   count);
     for (size_t i = 0; i < count; i++) {
         (void)fprintf(out, "    {0x%02x, %u, %u, 0x%08x},\n", program[i].code, program[i].jt,

@@ -1,7 +1,7 @@
 /* Which system calls a cell may make: the table, and its translation by libseccomp.
  *
- * Only the build uses this (filter_gen.c): it writes the finished BPF program into a C file, so that
- * starting a cell costs no translation and skep-cell carries no libseccomp.
+ * Only the build uses this (filter_gen.c): it writes the finished BPF program into a C file, so
+ * that starting a cell costs no translation and skep-cell carries no libseccomp.
  *
  * Thread: any; no shared state. */
 #ifndef AGENT_CELL_FILTER_TABLE_H

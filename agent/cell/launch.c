@@ -72,8 +72,7 @@ static void facts_of_mounts(const struct cell_spec *spec, struct plan_facts *fac
     for (size_t i = 0; i < spec->mounts_count; i++) {
         struct stat st;
         /* A source that cannot be looked at fails in its step, with its name. */
-        facts->mount_is_file[i] =
-            lstat(spec->mounts[i].source, &st) == 0 && !S_ISDIR(st.st_mode);
+        facts->mount_is_file[i] = lstat(spec->mounts[i].source, &st) == 0 && !S_ISDIR(st.st_mode);
     }
 }
 

@@ -1,8 +1,9 @@
-/* The file: 64 bytes of header, then ring_bytes of ring. The byte with offset o lies at o % ring_bytes.
+/* The file: 64 bytes of header, then ring_bytes of ring. The byte with offset o lies at o %
+ * ring_bytes.
  *
- * The writer announces before it overwrites (`reserved`) and publishes after (`end`); a reader takes
- * `end`, copies, and then looks at `reserved` again: what may have been overwritten meanwhile is dropped
- * from the copy's front and counted as missed. */
+ * The writer announces before it overwrites (`reserved`) and publishes after (`end`); a reader
+ * takes `end`, copies, and then looks at `reserved` again: what may have been overwritten meanwhile
+ * is dropped from the copy's front and counted as missed. */
 #include "agent/cell/logring.h"
 
 #include "common/check.h"

@@ -1,4 +1,5 @@
-/* skep-cell FOLDER [FD]: runs one cell, from its specification in FOLDER to its exit report. See cell.h.
+/* skep-cell FOLDER [FD]: runs one cell, from its specification in FOLDER to its exit report. See
+ * cell.h.
  *
  * Single-threaded from start to end. */
 #include "agent/cell/agent_port.h"
@@ -52,8 +53,8 @@ static int descriptors_arrange(const char *agent_fd_text)
     return AGENT_FD;
 }
 
-/* Enters the folder, which from now on is the working directory, and claims it. The lock lives as long as
- * the descriptor, which stays open to the end of the process. */
+/* Enters the folder, which from now on is the working directory, and claims it. The lock lives as
+ * long as the descriptor, which stays open to the end of the process. */
 static struct status folder_enter(const char *folder, int *folder_fd, struct errmsg *msg)
 {
     AUTO_CLOSE int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -190,7 +191,8 @@ static struct status cell_run(struct cell *c, int folder_fd, int agent_fd, struc
         .born_us = c->born_us,
     };
     TRY(launch(&c->spec, runner_fd, &c->cgroup, &s.cell, msg));
-    (void)close(fd_steal(&runner_fd)); /* The agent must see the end of the channel when the runner ends. */
+    /* The agent must see the end of the channel when the runner ends. */
+    (void)close(fd_steal(&runner_fd));
     struct status watched = cgroup_watch_oom(&c->cgroup, &s.oom_fd, &s.oom_events, msg);
     if (status_is_ok(watched)) {
         bool needed = geteuid() == 0 && cgroup_close_needs_override(&c->cgroup);

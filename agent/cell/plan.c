@@ -12,7 +12,8 @@
 
 enum { INODE_BYTES = 4096, INODES_MIN = 1024, INODES_MAX = 65536, NPROC_SLACK = 16 };
 
-/* A builder keeps the first failure and ignores what comes after, so that a plan reads as a list. */
+/* A builder keeps the first failure and ignores what comes after, so that a plan reads as a list.
+ * */
 struct builder {
     struct plan plan;
     struct status status;
@@ -42,8 +43,8 @@ static void add(struct builder *b, struct step step)
     b->plan.steps[b->plan.count++] = step;
 }
 
-__attribute__((format(printf, 2, 3))) static const char *text(struct builder *b,
-                                                              const char *format, ...)
+__attribute__((format(printf, 2, 3))) static const char *text(struct builder *b, const char *format,
+                                                              ...)
 {
     char *at = b->plan.text + b->plan.text_size;
     size_t room = PLAN_TEXT_BYTES_MAX - b->plan.text_size;
@@ -90,7 +91,8 @@ static void add_sources(struct builder *b, const struct cell_spec *spec,
     for (size_t i = 0; i < facts->entries_count; i++) {
         const struct root_entry *e = &facts->entries[i];
         if (entry_is_mounted(e)) {
-            trees->entries[i] = add_tree(b, e->source, STEP_ALLOW_EXEC | (e->optional ? STEP_OPTIONAL : 0));
+            trees->entries[i] =
+                add_tree(b, e->source, STEP_ALLOW_EXEC | (e->optional ? STEP_OPTIONAL : 0));
         }
     }
     for (size_t i = 0; i < spec->mounts_count; i++) {
@@ -223,8 +225,8 @@ static void add_rlimit(struct builder *b, int resource, const char *name, uint64
 
 static void add_limits(struct builder *b, const struct cell_spec *spec, bool has_cgroup)
 {
-    /* Not 0, which still feeds a core_pattern that is a pipe to a program of the machine; 1 byte is too
-     * small for a file and is taken for "never" there (core(5), fs/coredump.c). */
+    /* Not 0, which still feeds a core_pattern that is a pipe to a program of the machine; 1 byte is
+     * too small for a file and is taken for "never" there (core(5), fs/coredump.c). */
     add_rlimit(b, RLIMIT_CORE, "core", 1);
     add_rlimit(b, RLIMIT_NOFILE, "nofile",
                spec->files_max != 0 ? spec->files_max : CELL_FILES_DEFAULT);
@@ -234,8 +236,7 @@ static void add_limits(struct builder *b, const struct cell_spec *spec, bool has
     add_rlimit(b, RLIMIT_RTPRIO, "rtprio", 0);
     add_rlimit(b, RLIMIT_NICE, "nice", 0);
     /* With a cgroup its limit comes first, because it counts and reports what it refused. */
-    add_rlimit(b, RLIMIT_NPROC, "nproc",
-               (uint64_t)spec->pids_max + (has_cgroup ? NPROC_SLACK : 0));
+    add_rlimit(b, RLIMIT_NPROC, "nproc", (uint64_t)spec->pids_max + (has_cgroup ? NPROC_SLACK : 0));
     if (!has_cgroup) {
         add_rlimit(b, RLIMIT_DATA, "data", spec->memory_bytes);
     }

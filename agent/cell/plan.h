@@ -1,9 +1,9 @@
-/* Decides, without doing anything, how a cell is built: turns its specification and a few facts about the
- * machine into a list of steps, which walls.h executes in order and checks one by one.
+/* Decides, without doing anything, how a cell is built: turns its specification and a few facts
+ * about the machine into a list of steps, which walls.h executes in order and checks one by one.
  *
- * The order carries the safety: sources are opened while the process still has the caller's file rights,
- * then it becomes the cell's user, then the root is built from what was opened, then the old root is let
- * go, and only then do capabilities and system calls fall away.
+ * The order carries the safety: sources are opened while the process still has the caller's file
+ * rights, then it becomes the cell's user, then the root is built from what was opened, then the
+ * old root is let go, and only then do capabilities and system calls fall away.
  *
  * Thread: any; no shared state, no I/O. */
 #ifndef AGENT_CELL_PLAN_H
@@ -56,19 +56,20 @@ enum step_kind {
 #define STEP_ENUM_ROW(name, text) STEP_##name,
     STEP_KINDS(STEP_ENUM_ROW)
 #undef STEP_ENUM_ROW
-    STEP_KINDS_COUNT_,
+        STEP_KINDS_COUNT_,
 };
 
 /* What a step's fields mean depends on its kind; unused ones are zero. Texts are borrowed from the
  * specification, the facts or the plan. */
 struct step {
     enum step_kind kind;
-    const char *path;   /* what is made or mounted, inside the cell; of OPEN_TREE: the source outside */
-    const char *text;   /* link target, file content, tmpfs options, host name */
-    uint32_t tree;      /* OPEN_TREE fills this slot, ATTACH empties it */
-    uint32_t flags;     /* enum step_flags */
-    int resource;       /* RLIMIT */
-    uint64_t value;     /* RLIMIT: soft and hard */
+    /* what is made or mounted, inside the cell; of OPEN_TREE: the source outside */
+    const char *path;
+    const char *text; /* link target, file content, tmpfs options, host name */
+    uint32_t tree;    /* OPEN_TREE fills this slot, ATTACH empties it */
+    uint32_t flags;   /* enum step_flags */
+    int resource;     /* RLIMIT */
+    uint64_t value;   /* RLIMIT: soft and hard */
 };
 
 enum step_flags {
@@ -104,8 +105,8 @@ struct plan {
     size_t text_size;
 };
 
-/* LIMIT when a maximum above is reached; NOMEM. *out is written only on success. The plan borrows from
- * spec and facts until plan_close. */
+/* LIMIT when a maximum above is reached; NOMEM. *out is written only on success. The plan borrows
+ * from spec and facts until plan_close. */
 NODISCARD struct status plan_build(const struct cell_spec *spec, const struct plan_facts *facts,
                                    struct plan *out, struct errmsg *msg);
 /* Safe on zeroed memory and twice. */

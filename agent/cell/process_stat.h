@@ -9,7 +9,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* Field 22 of /proc/PID/stat (proc(5)). NOT_FOUND when there is no such process or it is a zombie. */
+/* Field 22 of /proc/PID/stat (proc(5)). NOT_FOUND when there is no such process or it is a zombie.
+ * */
 NODISCARD struct status process_start_time(pid_t pid, uint64_t *ticks);
 
 /* The same from the text of a stat file; INVALID, or NOT_FOUND for a zombie. */

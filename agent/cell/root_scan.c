@@ -17,8 +17,8 @@ struct scan {
     struct errmsg *msg;
 };
 
-/* What of the machine the image `host` shows: programs and libraries, and of /etc only what they need to
- * start. Names that are links on the machine (/lib on most) stay links. */
+/* What of the machine the image `host` shows: programs and libraries, and of /etc only what they
+ * need to start. Names that are links on the machine (/lib on most) stay links. */
 struct host_entry {
     const char *path;
     bool optional;
@@ -72,8 +72,8 @@ static bool path_is_above_target(const struct cell_spec *spec, const char *path)
     return false;
 }
 
-static struct status add(struct scan *s, enum entry_kind kind, const char *path,
-                         const char *source, bool optional)
+static struct status add(struct scan *s, enum entry_kind kind, const char *path, const char *source,
+                         bool optional)
 {
     if (s->found.count == PLAN_ENTRIES_MAX) {
         return status_fail(s->msg, STATUS_LIMIT, "the root has more than %d entries",
@@ -168,8 +168,7 @@ struct status root_scan(const struct cell_spec *spec, struct root_scan *out, str
     if (s.found.entries == NULL) {
         return status_of(STATUS_NOMEM);
     }
-    struct status status =
-        spec->root[0] != '\0' ? scan_folder(&s, spec->root, "") : scan_host(&s);
+    struct status status = spec->root[0] != '\0' ? scan_folder(&s, spec->root, "") : scan_host(&s);
     if (!status_is_ok(status)) {
         root_scan_close(&s.found);
         return status;

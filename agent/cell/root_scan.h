@@ -1,8 +1,10 @@
-/* Looks at the image (or, for the image `host`, at the machine) and lists what the cell's root will hold.
+/* Looks at the image (or, for the image `host`, at the machine) and lists what the cell's root will
+ * hold.
  *
- * The root of a cell is a small tmpfs of its own; each name at the image's top is bound into it read-only.
- * A folder that a mount's target goes through (/opt for /opt/skep) is made in the tmpfs, and its own names
- * are bound in its place, so that the target exists though the image is read-only and lacks it.
+ * The root of a cell is a small tmpfs of its own; each name at the image's top is bound into it
+ * read-only. A folder that a mount's target goes through (/opt for /opt/skep) is made in the tmpfs,
+ * and its own names are bound in its place, so that the target exists though the image is read-only
+ * and lacks it.
  *
  * Thread: any; no shared state. */
 #ifndef AGENT_CELL_ROOT_SCAN_H

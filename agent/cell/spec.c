@@ -1,4 +1,5 @@
-/* The codec of spec.json and exit.json: tables of fields, so that both directions read like the format.
+/* The codec of spec.json and exit.json: tables of fields, so that both directions read like the
+ * format.
  *
  * Thread: any; no shared state. */
 #include "agent/cell/cell.h"
@@ -25,16 +26,16 @@ struct field {
 
 #define TEXT_FIELD(name, needed)                                                                   \
     {                                                                                              \
-        #name, FIELD_TEXT, needed, offsetof(struct cell_spec, name),                               \
+#name, FIELD_TEXT, needed, offsetof(struct cell_spec, name),                               \
             sizeof((struct cell_spec *)NULL)->name, 0, 0                                           \
     }
 #define NUMBER_FIELD(name, kind, needed, low, high)                                                \
     {                                                                                              \
-        #name, kind, needed, offsetof(struct cell_spec, name), 0, low, high                        \
+#name, kind, needed, offsetof(struct cell_spec, name), 0, low, high                        \
     }
 #define LIST_FIELD(name, kind, needed, high)                                                       \
     {                                                                                              \
-        #name, kind, needed, 0, 0, (needed) ? 1 : 0, high                                          \
+#name, kind, needed, 0, 0, (needed) ? 1 : 0, high                                          \
     }
 
 static const struct field fields[] = {
@@ -178,7 +179,8 @@ static struct status field_encode(json_t *object, const struct cell_spec *spec,
     return status_of(STATUS_INTERNAL);
 }
 
-struct status cell_spec_encode(const struct cell_spec *spec, struct buffer *json, struct errmsg *msg)
+struct status cell_spec_encode(const struct cell_spec *spec, struct buffer *json,
+                               struct errmsg *msg)
 {
     json_t *object = json_object();
     if (object == NULL) {
@@ -285,8 +287,7 @@ static struct status mount_decode(const json_t *value, size_t index, struct cell
     }
     const char *key = NULL;
     json_t *entry = NULL;
-    json_object_foreach((json_t *)(uintptr_t)value, key, entry)
-    {
+    json_object_foreach((json_t *)(uintptr_t)value, key, entry) {
         struct status s;
         if (strcmp(key, "source") == 0) {
             s = text_decode(key, entry, out->source, sizeof out->source, msg);
@@ -318,8 +319,8 @@ static struct status mounts_decode(const struct field *f, const json_t *value,
     return status_ok();
 }
 
-static struct status field_decode(const struct field *f, const json_t *value,
-                                  struct cell_spec *out, struct errmsg *msg)
+static struct status field_decode(const struct field *f, const json_t *value, struct cell_spec *out,
+                                  struct errmsg *msg)
 {
     switch (f->kind) {
     case FIELD_TEXT:
@@ -338,7 +339,8 @@ static struct status field_decode(const struct field *f, const json_t *value,
     return status_of(STATUS_INTERNAL);
 }
 
-/* True for a path without empty, "." and ".." components; the first byte is the caller's to judge. */
+/* True for a path without empty, "." and ".." components; the first byte is the caller's to judge.
+ * */
 static bool components_are_plain(const char *path)
 {
     for (const char *at = path;; at++) {
@@ -454,8 +456,7 @@ static struct status object_decode(json_t *object, struct cell_spec *out, struct
     if (known != json_object_size(object)) {
         const char *key = NULL;
         json_t *value = NULL;
-        json_object_foreach(object, key, value)
-        {
+        json_object_foreach(object, key, value) {
             bool found = false;
             for (size_t i = 0; i < FIELDS_COUNT && !found; i++) {
                 found = strcmp(key, fields[i].key) == 0;

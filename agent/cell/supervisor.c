@@ -62,8 +62,7 @@ static void stop_cell(struct supervisor *s, uint64_t now_us)
     signal_cell(s, SIGTERM);
 }
 
-__attribute__((format(printf, 2, 3))) static void say(struct supervisor *s, const char *format,
-                                                      ...)
+__attribute__((format(printf, 2, 3))) static void say(struct supervisor *s, const char *format, ...)
 {
     size_t used = strlen(s->event.message);
     if (used > 0 && used + 3 < sizeof s->event.message) {
@@ -132,8 +131,8 @@ static void log_refill(struct supervisor *s, uint64_t now_us)
 {
     uint64_t ms = (now_us - s->log_filled_us) / US_PER_MS;
     s->log_filled_us += ms * US_PER_MS;
-    int64_t more = ms < 1000 ? (int64_t)ms * SUPERVISOR_LOG_BYTES_PER_MS
-                             : (int64_t)SUPERVISOR_LOG_BURST_BYTES;
+    int64_t more =
+        ms < 1000 ? (int64_t)ms * SUPERVISOR_LOG_BYTES_PER_MS : (int64_t)SUPERVISOR_LOG_BURST_BYTES;
     s->log_budget += more;
     if (s->log_budget > SUPERVISOR_LOG_BURST_BYTES) {
         s->log_budget = SUPERVISOR_LOG_BURST_BYTES;
@@ -169,8 +168,9 @@ static void log_drain(struct supervisor *s)
 
 /* Memory. */
 
-/* The event says that the limit was hit somewhere at or above the cell's group, a moment before a process
- * is killed: the group's own counter is the proof, looked at until it moves or the moment has passed. */
+/* The event says that the limit was hit somewhere at or above the cell's group, a moment before a
+ * process is killed: the group's own counter is the proof, looked at until it moves or the moment
+ * has passed. */
 static void on_oom_event(struct supervisor *s, uint64_t now_us)
 {
     uint64_t ignored = 0;

@@ -48,7 +48,8 @@ struct supervisor {
 /* Microseconds of the monotonic clock. */
 uint64_t clock_us(void);
 
-/* Runs the cell to its end and fills s->event (kind EXITED). The fields up to born_us are the caller's. */
+/* Runs the cell to its end and fills s->event (kind EXITED). The fields up to born_us are the
+ * caller's. */
 void supervisor_run(struct supervisor *s);
 
 #endif

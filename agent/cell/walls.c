@@ -71,8 +71,8 @@ static int do_OPEN_TREE(struct builder *b, const struct step *s)
     struct mount_attr attributes = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID};
     attributes.attr_set |= (s->flags & STEP_ALLOW_EXEC) == 0 ? MOUNT_ATTR_NOEXEC : 0;
     attributes.attr_set |= (s->flags & STEP_ALLOW_DEVICE) == 0 ? MOUNT_ATTR_NODEV : 0;
-    return errno_of(mount_setattr(fd, "", AT_EMPTY_PATH | AT_RECURSIVE, &attributes,
-                                  sizeof attributes));
+    return errno_of(
+        mount_setattr(fd, "", AT_EMPTY_PATH | AT_RECURSIVE, &attributes, sizeof attributes));
 }
 
 static int do_IDENTITY(struct builder *b, const struct step *s)
@@ -116,8 +116,8 @@ static int do_NEW_ROOT(struct builder *b, const struct step *s)
     return errno_of(fchdir(b->root_fd));
 }
 
-/* pivot_root(2), "pivot_root(".", ".")": the old root lies on top of the new one until it is detached; paths
- * from "/" already start in the new one. */
+/* pivot_root(2), "pivot_root(".", ".")": the old root lies on top of the new one until it is
+ * detached; paths from "/" already start in the new one. */
 static int do_PIVOT(struct builder *b, const struct step *s)
 {
     (void)b;
@@ -260,7 +260,8 @@ static int do_STDIO(struct builder *b, const struct step *s)
     return errno_of(close_range(RUNNER_FD + 1, ~0U, CLOSE_RANGE_CLOEXEC));
 }
 
-/* What the caller itself may not have the cell does not get either: raising takes a capability outside. */
+/* What the caller itself may not have the cell does not get either: raising takes a capability
+ * outside. */
 static int do_RLIMIT(struct builder *b, const struct step *s)
 {
     (void)b;
@@ -314,8 +315,8 @@ static int do_NO_NEW_PRIVILEGES(struct builder *b, const struct step *s)
     return errno_of(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
 }
 
-/* After the last change of credentials, which would clear it. A parent that is gone already no longer holds
- * the other end of the report pipe. */
+/* After the last change of credentials, which would clear it. A parent that is gone already no
+ * longer holds the other end of the report pipe. */
 static int do_PARENT_DEATH(struct builder *b, const struct step *s)
 {
     (void)s;

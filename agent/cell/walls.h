@@ -1,5 +1,5 @@
-/* Executes a plan in the freshly cloned process of a cell, checking each step, and becomes process 1. If
- * any step fails nothing of the cell runs: the process reports the step and ends.
+/* Executes a plan in the freshly cloned process of a cell, checking each step, and becomes process
+ * 1. If any step fails nothing of the cell runs: the process reports the step and ends.
  *
  * The report pipe, read by the parent:
  *     a struct walls_report   a step failed; the process ends

@@ -188,8 +188,8 @@ static void lead_take(struct agent_core *c, uint64_t now_us, uint64_t peer, cons
     c->lease_us = (uint64_t)lease_ms * 1000;
     c->lease_seen_us = now_us;
     c->env.lead(c->env.data, peer, m->term, &m->lead);
-    if (newer) {
-        /* Without memory or room the leader goes without: it sees the instances in the
+    if (newer || m->request != 0) {
+        /* A leader asks (request) after it had given this node up for lost. Without memory or room the leader goes without: it sees the instances in the
          * heartbeats, and the next connection registers again. */
         (void)node_register(c, peer);
     }

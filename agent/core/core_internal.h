@@ -21,6 +21,7 @@
 
 struct core_peer {
     uint64_t handle;
+    bool register_due; /* node_register could not be sent: tried again by the tick */
     UT_hash_handle hh;
 };
 

@@ -7,13 +7,13 @@
 #include "common/net/tls.h"
 #include "proto/codec.h"
 
-#include <unistd.h>
-#include <fcntl.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 #include <uv.h>
 
 enum { JOIN_RETRY_MS = 200, JOIN_PEERS_MAX = 32 };

@@ -27,7 +27,7 @@ struct join_result {
     char *cert_pem;
     char *key_pem;
     char *ca_pem;
-    char *ca_key_pem;                      /* of a scheduler; NULL otherwise */
+    char *ca_key_pem;                           /* of a scheduler; NULL otherwise */
     char *schedulers[JOIN_SCHEDULERS_MAX];      /* addresses */
     char *scheduler_names[JOIN_SCHEDULERS_MAX]; /* of the same */
     size_t schedulers_count;
@@ -42,8 +42,8 @@ NODISCARD struct status join_run(const struct join_request *request, struct join
 /* Wipes the keys. Safe on zeroed memory and twice. */
 void join_result_close(struct join_result *r);
 
-/* Reads a token from a file, or from standard input when path is "-". NOT_FOUND, DENIED, IO, LIMIT and
- * what pki_token_parse says. */
+/* Reads a token from a file, or from standard input when path is "-". NOT_FOUND, DENIED, IO,
+ * LIMIT and what pki_token_parse says. */
 NODISCARD struct status join_token_read(const char *path, struct pki_token *out,
                                         struct errmsg *msg);
 

@@ -7,11 +7,11 @@
  * then pieces of decrypted bytes, which the loop cuts into frames. The first whole frame opens the
  * link. Sends of one loop turn collect in `pending` and leave together when the loop is about to
  * poll or has polled. A few bytes leave by the quick operation, which has no callback and is done
- * when nng_stream_send returns: no thread is woken. Where that may not hold (handshake, many bytes) the
- * slow operation takes over, whose completion, on nng's thread, starts the next send.
+ * when nng_stream_send returns: no thread is woken. Where that may not hold (handshake, many bytes)
+ * the slow operation takes over, whose completion, on nng's thread, starts the next send.
  *
- * The end. Whatever goes wrong, link_end moves the link to CLOSING and closes nng's stream, the only
- * canceller there is. The owner is told from hub_settle, never from inside a call of theirs. The
+ * The end. Whatever goes wrong, link_end moves the link to CLOSING and closes nng's stream, the
+ * only canceller there is. The owner is told from hub_settle, never from inside a call of theirs. The
  * link is freed when the receive and the send have come back and no letter of it is under way.
  *
  * Thread: the loop's, but for what is marked otherwise. */
@@ -138,7 +138,7 @@ struct slot {
     int64_t rearm_ms; /* NEVER_MS while busy */
 };
 
-/* LISTENING -> ENDING (all slots must come back) -> WAITING -> LISTENING; any -> STOPPED at the end. */
+/* LISTENING -> ENDING (all slots must come back) -> WAITING -> LISTENING; any -> STOPPED. */
 enum listener_state { LISTENER_LISTENING, LISTENER_ENDING, LISTENER_WAITING, LISTENER_STOPPED };
 
 struct listener {

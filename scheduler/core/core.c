@@ -32,6 +32,13 @@ void core_free(struct core *c)
     if (c == NULL) {
         return;
     }
+    struct proposal *o, *next;
+    HASH_ITER(hh, c->proposals, o, next)
+    {
+        HASH_DEL(c->proposals, o);
+        o->done(o->data, status_of(STATUS_UNKNOWN), "the scheduler stopped; the change may or may not have happened", 0);
+        mem_free(o);
+    }
     calls_fail_all(c, (struct core_time){0});
     instances_clear(c);
     nodes_clear(c);
@@ -40,12 +47,6 @@ void core_free(struct core *c)
     {
         HASH_DEL(c->peers, p);
         mem_free(p);
-    }
-    struct proposal *o, *next;
-    HASH_ITER(hh, c->proposals, o, next)
-    {
-        HASH_DEL(c->proposals, o);
-        mem_free(o);
     }
     catalog_close(&c->catalog);
     mem_free(c);

@@ -18,11 +18,12 @@ bool node_ready(const struct node *n)
     return n->peer != 0 && n->registered && !n->lost;
 }
 
-static void send_lead(struct core *c, uint64_t peer)
+/* ask: the agent registers again, whatever it has told us before. */
+static void send_lead(struct core *c, uint64_t peer, bool ask)
 {
     struct arena a = {0};
     size_t schedulers = HASH_COUNT(c->catalog.schedulers), revoked = HASH_COUNT(c->catalog.revoked);
-    struct message m = {.type = MESSAGE_LEAD, .term = c->term};
+    struct message m = {.type = MESSAGE_LEAD, .request = ask ? 1 : 0, .term = c->term};
     m.lead.leader = c->leader_name;
     m.lead.lease_ms = c->config.lease_ms;
     m.lead.schedulers = mem_must(arena_zalloc(&a, schedulers, sizeof(struct pair)));
@@ -68,7 +69,7 @@ void nodes_peer_open(struct core *c, struct core_time now, uint64_t peer, const 
     n->seen_us = now.mono_us;
     refile_all(c, n);
     if (c->leader) {
-        send_lead(c, peer);
+        send_lead(c, peer, false);
     }
 }
 
@@ -102,7 +103,7 @@ void nodes_lead(struct core *c)
 {
     for (struct node *n = c->nodes; n != NULL; n = n->hh.next) {
         if (n->peer != 0) {
-            send_lead(c, n->peer);
+            send_lead(c, n->peer, false);
         }
     }
 }
@@ -182,7 +183,12 @@ void nodes_register(struct core *c, struct core_time now, uint64_t peer, const s
 void nodes_heartbeat(struct core *c, struct core_time now, uint64_t peer, const struct message *m)
 {
     struct node *n = node_of_peer(c, peer);
-    if (!c->leader || n == NULL || !n->registered) {
+    if (!c->leader || n == NULL) {
+        return;
+    }
+    if (!n->registered) {
+        /* Lost for its silence, yet its connection has survived: it must say again what runs there. */
+        send_lead(c, peer, true);
         return;
     }
     n->seen_us = now.mono_us;

@@ -28,6 +28,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#ifdef RAFT_VERSION_NUMBER
+#error "this backend is for libraft 0.15; later ones have another I/O contract"
+#endif
+
 struct guard_request;
 
 struct guard {

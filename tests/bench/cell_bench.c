@@ -1,6 +1,6 @@
-/* How long a cell takes to its first byte: from the spawn of skep-cell to the first packet of process 1 on the
- * runner channel, beside posix_spawn of the same static program in the same run, and bwrap where it is
- * installed. Starts are interleaved, so that all see the same machine.
+/* How long a cell takes to its first byte: from the spawn of skep-cell to the first packet of
+ * process 1 on the runner channel, beside posix_spawn of the same static program in the same run,
+ * and bwrap where it is installed. Starts are interleaved, so that all see the same machine.
  *
  *     cell_bench [STARTS] */
 #include "agent/cell/cell_client.h"
@@ -32,7 +32,8 @@ static double now_ms(void)
     return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
 }
 
-/* Of all that was started and reaped so far, grandchildren included: says more than the clock on a busy machine. */
+/* Of all that was started and reaped so far, grandchildren included: says more than the clock on a
+ * busy machine. */
 static double cpu_ms(void)
 {
     struct rusage usage;

@@ -1,5 +1,5 @@
-/* What passes between an agent and a cell: the runner channel, the adoption of a cell by a later agent, and
- * what happens when a wall cannot be built. */
+/* What passes between an agent and a cell: the runner channel, the adoption of a cell by a later
+ * agent, and what happens when a wall cannot be built. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -163,8 +163,8 @@ static void a_folder_serves_one_cell(void **state)
     harness_open(&h, "echo", NULL);
     harness_start(&h);
     harness_wait_started(&h);
-    assert_true(status_is_ok(
-        cell_start(CELL_PROGRAM, h.folder, STDERR_FILENO, &other, &client, &msg)));
+    assert_true(
+        status_is_ok(cell_start(CELL_PROGRAM, h.folder, STDERR_FILENO, &other, &client, &msg)));
     siginfo_t info = {0};
     assert_int_equal(waitid(P_PIDFD, (id_t)other.pidfd, &info, WEXITED), 0);
     assert_int_equal(info.si_status, 2);

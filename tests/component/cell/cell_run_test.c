@@ -68,8 +68,9 @@ static void the_environment_is_only_what_the_spec_says(void **state)
     harness_open(&h, "environment", NULL);
     (void)snprintf(h.spec.workdir, sizeof h.spec.workdir, "/tmp");
     harness_run(&h);
-    assert_memory_equal(h.log.data, "env GUEST=yes\nhost hive\nfolder /tmp\npid 1\nuid 1000\n"
-                                    "gid 1000\ngroups 0\nterm open pipe default\n",
+    assert_memory_equal(h.log.data,
+                        "env GUEST=yes\nhost hive\nfolder /tmp\npid 1\nuid 1000\n"
+                        "gid 1000\ngroups 0\nterm open pipe default\n",
                         h.log.size - 1);
     harness_close(&h);
 }

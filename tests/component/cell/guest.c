@@ -1,4 +1,5 @@
-/* What tests run inside a cell: a static program, one action per run, named by its first argument. */
+/* What tests run inside a cell: a static program, one action per run, named by its first argument.
+ * */
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>

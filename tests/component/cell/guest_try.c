@@ -1,5 +1,5 @@
-/* Attempts to get out of a cell. One line each: "NAME: got out" or "NAME: refused (reason)"; the security
- * tests want each name, refused. */
+/* Attempts to get out of a cell. One line each: "NAME: got out" or "NAME: refused (reason)"; the
+ * security tests want each name, refused. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/audit.h>
@@ -53,7 +53,8 @@ static void call_int80(void)
 #endif
 }
 
-/* -1 when a signal ended a child that made the call: SIGSYS, or SIGSEGV where the kernel has no such calls. */
+/* -1 when a signal ended a child that made the call: SIGSYS, or SIGSEGV where the kernel has no
+ * such calls. */
 static long killed_by_filter(void (*call)(void))
 {
     pid_t pid = fork();
@@ -154,11 +155,23 @@ static void try_identity(void)
 static void try_paths(void)
 {
     static const char *const unreadable[] = {
-        "/etc/shadow",     "/root",           "/proc/kcore",    "/proc/sys/kernel/core_pattern",
-        "/proc/keys",      "/proc/mounts/..", "/sys/kernel",    "/dev/mem",
-        "/dev/kmsg",       "/dev/vda",        "/dev/tty",       "/run",
-        "/var/run/docker.sock", "/proc/1/root/etc/shadow",      "/proc/sysrq-trigger",
-        "/proc/self/root/root", "/home",
+        "/etc/shadow",
+        "/root",
+        "/proc/kcore",
+        "/proc/sys/kernel/core_pattern",
+        "/proc/keys",
+        "/proc/mounts/..",
+        "/sys/kernel",
+        "/dev/mem",
+        "/dev/kmsg",
+        "/dev/vda",
+        "/dev/tty",
+        "/run",
+        "/var/run/docker.sock",
+        "/proc/1/root/etc/shadow",
+        "/proc/sysrq-trigger",
+        "/proc/self/root/root",
+        "/home",
     };
     for (size_t i = 0; i < sizeof unreadable / sizeof unreadable[0]; i++) {
         char name[128];
@@ -166,8 +179,9 @@ static void try_paths(void)
         report(name, open(unreadable[i], O_RDONLY | O_NONBLOCK | O_NOCTTY));
     }
     static const char *const unwritable[] = {
-        "/x",        "/usr/x",     "/etc/x",  "/dev/x", "/guest",
-        "/etc/passwd", "/usr/bin/env", "/proc/self/setgroups", "/proc/1/x",
+        "/x",        "/usr/x",      "/etc/x",       "/dev/x",
+        "/guest",    "/etc/passwd", "/usr/bin/env", "/proc/self/setgroups",
+        "/proc/1/x",
     };
     for (size_t i = 0; i < sizeof unwritable / sizeof unwritable[0]; i++) {
         char name[128];
@@ -209,7 +223,7 @@ static void try_paths(void)
     report("open outside with ..", open("/../../../../etc/shadow", O_RDONLY));
     report("cwd", ({
                char folder[256];
-               getcwd(folder, sizeof folder) != NULL && folder[0] == '/' ? (errno = 0, -1L) : 0L;
+               getcwd(folder, sizeof folder) != NULL &&folder[0] == '/' ? (errno = 0, -1L) : 0L;
            }));
 }
 

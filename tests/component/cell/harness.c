@@ -152,8 +152,8 @@ static void wait_turn(struct harness *h, long until_ms)
 static bool has_ended(struct harness *h)
 {
     siginfo_t info = {0};
-    if (h->running &&
-        waitid(P_PIDFD, (id_t)h->process.pidfd, &info, WEXITED | WNOHANG) == 0 && info.si_pid != 0) {
+    if (h->running && waitid(P_PIDFD, (id_t)h->process.pidfd, &info, WEXITED | WNOHANG) == 0 &&
+        info.si_pid != 0) {
         h->running = false;
         h->exit_code = info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
     }

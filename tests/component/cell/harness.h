@@ -1,5 +1,5 @@
-/* Runs cells for tests: a temporary folder, a specification to be changed, the start, what it said, and the
- * proof that nothing stays behind.
+/* Runs cells for tests: a temporary folder, a specification to be changed, the start, what it said,
+ * and the proof that nothing stays behind.
  *
  * Thread: the test's. Every wait has a deadline; missing it fails the test. */
 #ifndef TESTS_COMPONENT_CELL_HARNESS_H
@@ -23,7 +23,7 @@ struct harness {
     int channel_fd;
     bool started;
     bool exited;
-    bool running; /* skep-cell is not reaped yet */
+    bool running;  /* skep-cell is not reaped yet */
     int exit_code; /* of skep-cell */
     struct cell_event start_event;
     struct cell_event end_event;

@@ -541,8 +541,11 @@ static void all_descriptors_are_cloexec(void **state)
     assert_true(sockets >= 3);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1) {
+        cmocka_set_test_filter(argv[1]); /* to run one by hand */
+    }
 #define WITH_FIXTURE(test) cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         WITH_FIXTURE(open_tells_each_side_who_the_other_is),

@@ -1,5 +1,5 @@
-/* Two ends of the link on one loop: a server hub that listens and, as a test wants them, client hubs.
- * Every event is counted; tests run the loop until what they wait for is true.
+/* Two ends of the link on one loop: a server hub that listens and, as a test wants them, client
+ * hubs. Every event is counted; tests run the loop until what they wait for is true.
  *
  * Thread: the test's, which runs the loop. */
 #ifndef TESTS_COMPONENT_NET_NET_FIXTURE_H

@@ -1,5 +1,6 @@
-/* A log file from a hostile writer: the first 8 bytes of the input are the reader's offset, the rest is the
- * file, padded with a hole to the size its header claims so that the deeper checks are reached. */
+/* A log file from a hostile writer: the first 8 bytes of the input are the reader's offset, the
+ * rest is the file, padded with a hole to the size its header claims so that the deeper checks are
+ * reached. */
 #include "agent/cell/logring.h"
 #include "common/check.h"
 

@@ -1,7 +1,7 @@
-/* spec.json: any bytes decode or are refused with a message, and what decodes survives the round trip. */
+/* spec.json: any bytes decode or are refused with a message, and what decodes survives the round
+ * trip. */
 #include "agent/cell/cell.h"
 #include "common/check.h"
-
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

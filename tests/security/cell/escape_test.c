@@ -1,5 +1,5 @@
-/* A cell that tries to get out. The attempts are in tests/component/cell/guest_try.c; here is what must come
- * of them, and how the walls look from outside. */
+/* A cell that tries to get out. The attempts are in tests/component/cell/guest_try.c; here is what
+ * must come of them, and how the walls look from outside. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -150,7 +150,8 @@ static void every_namespace_is_the_cells_own(void **state)
     harness_close(&h);
 }
 
-/* The folder of the instance holds the log and the specification with its secrets: not for the cell. */
+/* The folder of the instance holds the log and the specification with its secrets: not for the
+ * cell. */
 static void the_instance_folder_is_not_in_the_cell(void **state)
 {
     (void)state;

@@ -828,6 +828,9 @@ int main(int argc, char **argv)
     if (argc == 6 && strcmp(argv[1], "--members") == 0) {
         return members_main(argv);
     }
+    if (argc > 1) {
+        cmocka_set_test_filter(argv[1]); /* to run one by hand */
+    }
     (void)signal(SIGPIPE, SIG_IGN); /* the raw clients write to closed connections */
 #define GOOD(test) cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {

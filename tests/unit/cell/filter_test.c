@@ -1,5 +1,5 @@
-/* The finished seccomp program, run by a small interpreter of classic BPF (as much of it as libseccomp
- * writes): what it answers to calls that no test may really make. */
+/* The finished seccomp program, run by a small interpreter of classic BPF (as much of it as
+ * libseccomp writes): what it answers to calls that no test may really make. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,11 +10,11 @@
 #include "agent/cell/filter.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <linux/audit.h>
 #include <linux/bpf_common.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -86,9 +86,9 @@ static uint32_t ask(long number, uint64_t a0, uint64_t a1, uint64_t a2)
 static void ordinary_calls_are_allowed(void **state)
 {
     (void)state;
-    static const long calls[] = {SYS_read,  SYS_write, SYS_openat, SYS_mmap,    SYS_futex,
-                                 SYS_execve, SYS_exit_group, SYS_sendmsg, SYS_recvmsg,
-                                 SYS_rt_sigreturn, SYS_getrandom, SYS_clock_gettime};
+    static const long calls[] = {SYS_read,    SYS_write,        SYS_openat,     SYS_mmap,
+                                 SYS_futex,   SYS_execve,       SYS_exit_group, SYS_sendmsg,
+                                 SYS_recvmsg, SYS_rt_sigreturn, SYS_getrandom,  SYS_clock_gettime};
     for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
         assert_int_equal(ask(calls[i], 0, 0, 0), ALLOWED);
     }
@@ -98,9 +98,9 @@ static void dangerous_calls_are_refused(void **state)
 {
     (void)state;
     static const long calls[] = {
-        SYS_mount,   SYS_umount2,  SYS_unshare, SYS_setns,       SYS_ptrace,
-        SYS_bpf,     SYS_keyctl,   SYS_chroot,  SYS_init_module, SYS_perf_event_open,
-        SYS_fsopen,  SYS_open_tree, SYS_reboot, SYS_userfaultfd, SYS_process_vm_writev,
+        SYS_mount,   SYS_umount2,   SYS_unshare,     SYS_setns,       SYS_ptrace,
+        SYS_bpf,     SYS_keyctl,    SYS_chroot,      SYS_init_module, SYS_perf_event_open,
+        SYS_fsopen,  SYS_open_tree, SYS_reboot,      SYS_userfaultfd, SYS_process_vm_writev,
         SYS_seccomp, SYS_setgroups, SYS_pidfd_getfd,
     };
     for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
@@ -128,8 +128,9 @@ static void clone_may_make_threads_and_no_namespaces(void **state)
 {
     (void)state;
     assert_int_equal(ask(SYS_clone, 17, 0, 0), ALLOWED);
-    assert_int_equal(ask(SYS_clone, CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND |
-                                        CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS,
+    assert_int_equal(ask(SYS_clone,
+                         CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD |
+                             CLONE_SYSVSEM | CLONE_SETTLS,
                          0, 0),
                      ALLOWED);
     static const uint64_t flags[] = {CLONE_NEWNS,   CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC,
@@ -156,7 +157,8 @@ static void sockets_are_unix_tcp_and_udp(void **state)
     assert_int_equal(ask(SYS_socketpair, AF_INET, SOCK_STREAM, 0), REFUSED(ENOSYS));
 }
 
-/* The kernel looks at 32 bits of an ioctl's number: no upper bit may turn a refused one into an allowed. */
+/* The kernel looks at 32 bits of an ioctl's number: no upper bit may turn a refused one into an
+ * allowed. */
 static void terminals_cannot_be_typed_into(void **state)
 {
     (void)state;

@@ -39,8 +39,8 @@ static int setup(void **state)
     assert_non_null(mkdtemp(f.folder));
     (void)snprintf(f.path, sizeof f.path, "%s/log", f.folder);
     f.folder_fd = open(f.folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    assert_true(status_is_ok(
-        logring_create(&f.writer, f.folder_fd, "log", LOGRING_BYTES_MIN, &msg)));
+    assert_true(
+        status_is_ok(logring_create(&f.writer, f.folder_fd, "log", LOGRING_BYTES_MIN, &msg)));
     assert_true(status_is_ok(logring_open(&f.reader, f.path, &msg)));
     return 0;
 }
@@ -162,8 +162,8 @@ static void a_later_writer_goes_on(void **state)
     struct errmsg msg = {""};
     put("before ");
     logring_close(&f.writer);
-    assert_true(status_is_ok(
-        logring_create(&f.writer, f.folder_fd, "log", LOGRING_BYTES_MIN, &msg)));
+    assert_true(
+        status_is_ok(logring_create(&f.writer, f.folder_fd, "log", LOGRING_BYTES_MIN, &msg)));
     put("after");
     get(100);
     assert_memory_equal(f.out.data, "before after", 12);
@@ -175,8 +175,8 @@ static void another_size_starts_anew(void **state)
     struct errmsg msg = {""};
     put("before");
     logring_close(&f.writer);
-    assert_true(status_is_ok(
-        logring_create(&f.writer, f.folder_fd, "log", 2 * LOGRING_BYTES_MIN, &msg)));
+    assert_true(
+        status_is_ok(logring_create(&f.writer, f.folder_fd, "log", 2 * LOGRING_BYTES_MIN, &msg)));
     logring_close(&f.reader);
     assert_true(status_is_ok(logring_open(&f.reader, f.path, &msg)));
     assert_int_equal(logring_end(&f.reader), 0);
@@ -185,8 +185,8 @@ static void another_size_starts_anew(void **state)
 static void sizes_out_of_bounds_are_invalid(void **state)
 {
     (void)state;
-    static const uint64_t sizes[] = {0, 1, 4095, 5000, LOGRING_BYTES_MAX + 1,
-                                     2ULL * LOGRING_BYTES_MAX};
+    static const uint64_t sizes[] = {
+        0, 1, 4095, 5000, LOGRING_BYTES_MAX + 1, 2ULL * LOGRING_BYTES_MAX};
     struct logring r = {0};
     struct errmsg msg = {""};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {

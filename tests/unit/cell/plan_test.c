@@ -66,7 +66,8 @@ static void build(void)
     }
 }
 
-/* Where the first step of a kind (and path, when given) stands; fails the test when there is none. */
+/* Where the first step of a kind (and path, when given) stands; fails the test when there is none.
+ * */
 static size_t at(enum step_kind kind, const char *path)
 {
     for (size_t i = 0; i < plan.count; i++) {
@@ -89,13 +90,26 @@ static void privileges_fall_in_order_after_the_last_mount(void **state)
     (void)state;
     build();
     static const enum step_kind order[] = {
-        STEP_UNSHARE_CGROUP, STEP_PRIVATE_MOUNTS, STEP_OPEN_TREE,
-        STEP_IDENTITY,       STEP_NEW_ROOT,       STEP_PIVOT,
-        STEP_ATTACH,         STEP_PROC,           STEP_DROP_OLD_ROOT,
-        STEP_ROOT_READONLY,  STEP_LOOPBACK,       STEP_STDIO,
-        STEP_RLIMIT,         STEP_SECUREBITS,     STEP_BOUNDING,
-        STEP_CAPABILITIES,   STEP_NO_NEW_PRIVILEGES, STEP_PARENT_DEATH,
-        STEP_FILTER,         STEP_EXEC,
+        STEP_UNSHARE_CGROUP,
+        STEP_PRIVATE_MOUNTS,
+        STEP_OPEN_TREE,
+        STEP_IDENTITY,
+        STEP_NEW_ROOT,
+        STEP_PIVOT,
+        STEP_ATTACH,
+        STEP_PROC,
+        STEP_DROP_OLD_ROOT,
+        STEP_ROOT_READONLY,
+        STEP_LOOPBACK,
+        STEP_STDIO,
+        STEP_RLIMIT,
+        STEP_SECUREBITS,
+        STEP_BOUNDING,
+        STEP_CAPABILITIES,
+        STEP_NO_NEW_PRIVILEGES,
+        STEP_PARENT_DEATH,
+        STEP_FILTER,
+        STEP_EXEC,
     };
     for (size_t i = 1; i < sizeof order / sizeof order[0]; i++) {
         if (at(order[i - 1], NULL) >= at(order[i], NULL)) {

@@ -22,7 +22,8 @@ static struct status decode(const char *text, struct cell_spec *spec, struct err
     return cell_spec_decode(bytes_of(text, strlen(text)), spec, msg);
 }
 
-/* The small specification with more keys decodes to this message, and the target stays as it was. */
+/* The small specification with more keys decodes to this message, and the target stays as it was.
+ * */
 static void assert_refused(const char *more, enum status_code code, const char *message)
 {
     char text[8192];

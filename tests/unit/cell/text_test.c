@@ -179,9 +179,19 @@ static void a_start_time_is_found_behind_any_name(void **state)
 static void cell_pid_texts_are_strict(void **state)
 {
     (void)state;
-    static const char *const wrong[] = {"",      "12",     "12 ",       " 12 5",      "-1 5",
-                                        "0 5",   "12 5x",  "12 5 6",    "x 5",        "12 -5",
-                                        "12 5\n\n", "99999999999 5", "12 99999999999999999999"};
+    static const char *const wrong[] = {"",
+                                        "12",
+                                        "12 ",
+                                        " 12 5",
+                                        "-1 5",
+                                        "0 5",
+                                        "12 5x",
+                                        "12 5 6",
+                                        "x 5",
+                                        "12 -5",
+                                        "12 5\n\n",
+                                        "99999999999 5",
+                                        "12 99999999999999999999"};
     struct cell_pid pid;
     struct errmsg msg = {""};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
