@@ -50,6 +50,13 @@ function(skep_program name)
   install(TARGETS ${name} RUNTIME)
 endfunction()
 
+# Seconds; the sanitizers cost a factor.
+if(SKEP_SANITIZE)
+  set(SKEP_TEST_TIMEOUT 300)
+else()
+  set(SKEP_TEST_TIMEOUT 120)
+endif()
+
 # skep_test(NAME SOURCES ... LINK ... [LABELS ...]): a cmocka program, run by ctest. Its folder under tests/ (unit, component,
 # integration, security) is always one of its labels. Give `sandbox` to a test that makes namespaces, traces processes or forks
 # from threads, and `no-tsan` to one that is meaningless under the thread sanitizer: the tsan preset leaves both out.
@@ -63,7 +70,7 @@ function(skep_test name)
   target_link_libraries(${name} PRIVATE project_options project_warnings ${ARG_LINK} PkgConfig::cmocka)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES TIMEOUT 120 LABELS "${ARG_LABELS}")
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${SKEP_TEST_TIMEOUT} LABELS "${ARG_LABELS}")
 endfunction()
 
 # The target that builds every fuzz target: all that the fuzz preset builds.

@@ -196,7 +196,10 @@ static void on_peer_open(void *data, uint64_t peer, const char *name)
     if (!status_is_ok(s)) {
         LOG_ERROR("cannot register", LOG_STR("scheduler", name),
                   LOG_STR("status", status_name(s.code)));
+        network_drop(a->network, peer, "cannot register");
+        return;
     }
+    arm(a);
 }
 
 static void on_peer_close(void *data, uint64_t peer, const char *name)

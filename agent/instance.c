@@ -2,6 +2,7 @@
 #include "agent/instance.h"
 
 #include "agent/cell/cgroup.h"
+#include "agent/cell/logring.h"
 #include "common/check.h"
 #include "common/log.h"
 
@@ -21,14 +22,14 @@ static uint64_t now_us(void)
 
 /* ---- What the runner says ---- */
 
-/* Codes that a runner may give; others would make the leader believe something of the agent. */
+/* Codes that a runner may give; others would make the leader believe something of the agent, as LIMIT,
+ * with which an agent refuses what it has not begun. */
 static enum status_code code_of_runner(uint16_t wire)
 {
     enum status_code code = status_from_wire(wire);
     switch (code) {
     case STATUS_OK:
     case STATUS_INVALID:
-    case STATUS_LIMIT:
     case STATUS_TIMEOUT:
     case STATUS_CANCELED:
     case STATUS_NOMEM:
@@ -127,7 +128,7 @@ static void on_end_timer(uv_timer_t *timer)
 static void on_channel_end(void *data)
 {
     struct instance *i = data;
-    if (i->timer_open && !i->closing && !i->process_gone) {
+    if (i->timer_open && !i->closing && !i->process_gone && !i->kill_sent) {
         (void)uv_timer_start(&i->end_timer, on_end_timer, CHANNEL_END_GRACE_MS, 0);
     }
 }
@@ -154,6 +155,42 @@ static void end_message(const struct cell_event *e, char *out, size_t size)
     }
 }
 
+/* Appends the last line of the instance's log, made safe to print: why a start failed is told there. */
+static void last_words(const struct instance *i, char *out, size_t size)
+{
+    char path[INSTANCE_PATH_BYTES_MAX + 8];
+    struct logring ring = {0};
+    struct buffer text = {0};
+    uint64_t missed = 0;
+    (void)snprintf(path, sizeof path, "%s/log", i->folder);
+    if (!status_is_ok(logring_open(&ring, path, NULL))) {
+        return;
+    }
+    uint64_t end = logring_end(&ring);
+    uint64_t offset = end > LAST_WORDS_BYTES_MAX ? end - LAST_WORDS_BYTES_MAX : 0;
+    if (status_is_ok(logring_read(&ring, &offset, LAST_WORDS_BYTES_MAX, &text, &missed))) {
+        size_t to = text.size;
+        while (to > 0 && text.data[to - 1] <= ' ') {
+            to--;
+        }
+        size_t from = to;
+        while (from > 0 && text.data[from - 1] != '\n') {
+            from--;
+        }
+        size_t used = strlen(out);
+        for (size_t k = from; k < to && used + 3 < size; k++) {
+            if (k == from) {
+                used += (size_t)snprintf(out + used, size - used, ": ");
+            }
+            bool plain = text.data[k] >= ' ' && text.data[k] < 0x7F;
+            out[used++] = plain ? (char)text.data[k] : '?';
+            out[used] = '\0';
+        }
+    }
+    buffer_close(&text);
+    logring_close(&ring);
+}
+
 /* What the channel still holds was done before the end: it counts. */
 static void exit_tell(struct instance *i, const struct cell_event *e)
 {
@@ -163,6 +200,11 @@ static void exit_tell(struct instance *i, const struct cell_event *e)
     bool orderly = e->end == CELL_END_STOPPED || (e->end == CELL_END_EXIT && e->detail == 0);
     char text[INSTANCE_MESSAGE_BYTES_MAX];
     end_message(e, text, sizeof text);
+    uint32_t concurrency;
+    uint64_t startup_us;
+    if (!orderly && !inflight_ready(&i->inflight, &concurrency, &startup_us)) {
+        last_words(i, text, sizeof text);
+    }
     instance_end_soon(i, orderly ? STATUS_OK : STATUS_CRASHED, text);
 }
 
@@ -248,16 +290,30 @@ static void on_client(uv_poll_t *poll, int status, int events)
 
 /* ---- The process ---- */
 
-/* When skep-cell itself was killed, its control group is left over. */
-static void cgroup_sweep(const struct instance *i)
+void instance_cgroup_sweep(const char *cgroup)
 {
     struct cgroup_mounts mounts;
     struct errmsg msg = {{0}};
-    if (i->meta.cgroup[0] == '\0' || !status_is_ok(cgroup_mounts_find(&mounts, &msg))) {
+    if (cgroup[0] == '\0' || !status_is_ok(cgroup_mounts_find(&mounts, &msg))) {
         return;
     }
-    if (!status_is_ok(cgroup_remove(&mounts, i->meta.cgroup, &msg))) {
+    struct status s = cgroup_remove(&mounts, cgroup, &msg);
+    /* The kernel is still ending the cell's processes. */
+    for (int ms = 0; s.code == STATUS_CONFLICT && ms < CGROUP_SWEEP_MS_MAX; ms++) {
+        (void)usleep(1000);
+        s = cgroup_remove(&mounts, cgroup, &msg);
+    }
+    if (!status_is_ok(s)) {
         LOG_WARN("cannot remove a control group", LOG_STR("why", msg.text));
+    }
+    /* The parents go with the last that is in them. */
+    char parent[CGROUP_PATH_BYTES_MAX];
+    (void)snprintf(parent, sizeof parent, "%s", cgroup);
+    for (char *slash = strrchr(parent, '/'); slash != NULL; slash = strrchr(parent, '/')) {
+        *slash = '\0';
+        if (!status_is_ok(cgroup_remove(&mounts, parent, NULL))) {
+            return;
+        }
     }
 }
 
@@ -284,7 +340,8 @@ static void on_process(uv_poll_t *poll, int status, int events)
             if (i->port_open && !i->closing) {
                 runner_port_drain(&i->port);
             }
-            cgroup_sweep(i);
+            /* Its control group is left over. */
+            instance_cgroup_sweep(i->meta.cgroup);
             instance_end_soon(i, STATUS_CRASHED, "its skep-cell was killed");
         }
     }
@@ -372,6 +429,7 @@ struct status instance_attach(struct instance *i, struct errmsg *msg)
     return status_ok();
 }
 
+/* A kill that skep-cell does not carry out in time is repeated, on skep-cell itself. */
 void instance_signal(struct instance *i, bool kill)
 {
     if (i->pidfd < 0 || i->process_gone) {
@@ -382,7 +440,12 @@ void instance_signal(struct instance *i, bool kill)
         bool queued;
         (void)!status_is_ok(runner_port_send(&i->port, &stop, &queued));
     }
-    if (i->client.open &&
+    bool again = i->kill_sent;
+    i->kill_sent = i->kill_sent || kill;
+    if (kill && !again && i->timer_open && !i->closing) {
+        (void)uv_timer_start(&i->end_timer, on_end_timer, KILL_GRACE_MS, 0);
+    }
+    if (!again && i->client.open &&
         status_is_ok(cell_client_send(&i->client, kill ? CELL_KILL : CELL_STOP, NULL))) {
         return;
     }

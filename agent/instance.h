@@ -35,7 +35,8 @@ struct instance {
     struct cell_client client;
     uv_poll_t client_poll;
     uv_poll_t process_poll;
-    uv_timer_t end_timer; /* the channel has ended, the process not yet */
+    uv_timer_t end_timer; /* kills, and kills harder */
+    bool kill_sent;
     struct runner_port port;
     bool client_polled, process_polled, timer_open, port_open;
     unsigned handles; /* of libuv that are open or closing */
@@ -75,6 +76,9 @@ NODISCARD struct status instance_launch(struct instance *i, struct errmsg *msg);
 NODISCARD struct status instance_attach(struct instance *i, struct errmsg *msg);
 /* Asks the cell to end. */
 void instance_signal(struct instance *i, bool kill);
+/* Removes the control group that a killed skep-cell left, and parents that are empty then. Waits
+ * up to CGROUP_SWEEP_MS_MAX for the last processes in it to end. "": nothing. */
+void instance_cgroup_sweep(const char *cgroup);
 /* Closes descriptors and handles; the instance is freed when the last is closed. */
 void instance_let_go(struct instance *i);
 

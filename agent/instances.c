@@ -400,6 +400,10 @@ static void dead_remove(const struct instances *t, struct id128 id)
         (void)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
         (void)close(pidfd);
     }
+    struct instance_meta meta;
+    if (status_is_ok(instance_meta_read(folder, &meta, NULL))) {
+        instance_cgroup_sweep(meta.cgroup);
+    }
     folder_remove(t, id, folder);
 }
 
@@ -578,6 +582,10 @@ struct status instances_kill_all(const char *data, size_t *count, struct errmsg 
             continue;
         }
         *count += killed;
+        struct instance_meta meta;
+        if (status_is_ok(instance_meta_read(folder, &meta, NULL))) {
+            instance_cgroup_sweep(meta.cgroup);
+        }
         one = package_remove(folder, msg);
         if (!status_is_ok(one)) {
             s = one;

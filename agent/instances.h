@@ -1,8 +1,9 @@
 /* The instances of this node as processes: one skep-cell each, with its folder, its channel to
  * the runner, its end.
  *
- *     start: folder -> code (fetched when it must be) -> skep-cell -> HELLO with the runner's channel -> READY
- *     end:   EXITED or the process's end -> what the channel still holds is read -> ended -> folder removed, log kept
+ *     start: folder -> code (fetched when it must be) -> skep-cell -> HELLO, channel -> READY
+ *     end:   EXITED or the process's end -> what the channel still holds is read
+ *            -> ended -> folder removed, log kept
  *
  * Instances outlive the agent: instances_close lets them run, and instances_adopt finds them
  * again.
@@ -21,9 +22,11 @@
 enum {
     INSTANCES_ENDED_LOGS_MAX = 128, /* logs of ended instances that are kept */
     INSTANCE_MESSAGE_BYTES_MAX = 384,
+    LAST_WORDS_BYTES_MAX = 512, /* of the log, looked at for the reason of a failed start */
     RUNNER_ERROR_BYTES_MAX = 4096, /* of an error text of a runner that is passed on */
-    CHANNEL_END_GRACE_MS =
-        2000, /* from the end of the channel to a kill: the exit is awaited that long */
+    KILL_GRACE_MS = 5 * 1000,      /* from a kill to one that needs no help of skep-cell */
+    CGROUP_SWEEP_MS_MAX = 100, /* the loop waits: only after a skep-cell was killed */
+    CHANNEL_END_GRACE_MS = 2000,   /* from the end of the channel to a kill */
 };
 
 struct instances;

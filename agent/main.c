@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <openssl/crypto.h>
 #include <popt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -342,6 +343,8 @@ static void options_close(struct options *o)
 
 int main(int argc, const char **argv)
 {
+    /* nng's threads may still be freeing connections when main returns: OpenSSL stays usable. */
+    (void)OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, NULL);
     struct options o = {0};
     const struct poptOption table[] = {
         {"config", 'c', POPT_ARG_STRING, &o.config, 0, "configuration of the agent", "FILE"},

@@ -87,6 +87,14 @@ bool network_send(struct network *n, uint64_t peer, const struct message *m)
     return p != NULL && p->open && peer_send(n, p->link, m);
 }
 
+void network_drop(struct network *n, uint64_t peer, const char *reason)
+{
+    const struct peer *p = peer_of(n, peer);
+    if (p != NULL) {
+        link_close(p->link, false, reason);
+    }
+}
+
 /* ---- Requests ---- */
 
 static void request_end(struct network *n, struct request *r, struct status s,

@@ -1,7 +1,8 @@
 /* The agent's connections: one to each scheduler, kept up; hellos; requests of our own and their
  * answers.
  *
- *     dial -> connected -> our hello -> its hello -> peer_open -> messages ... -> peer_close -> dialled again
+ *     dial -> connected -> our hello -> its hello -> peer_open -> messages ...
+ *     -> peer_close -> dialled again
  *
  * Who the schedulers are comes from the configuration first and from the leader later.
  *
@@ -52,6 +53,8 @@ void network_learn(struct network *n, const struct pair *schedulers, size_t coun
 /* Revocations, from now on for live connections too. */
 void network_revoke(struct network *n, const struct text *items, size_t count);
 
+/* Closes the connection; it is dialled again. */
+void network_drop(struct network *n, uint64_t peer, const char *reason);
 /* False when the peer is gone or its queue is full. */
 bool network_send(struct network *n, uint64_t peer, const struct message *m);
 /* Sends a request; its number is filled in. answer comes once, later. UNAVAILABLE, LIMIT, NOMEM:

@@ -5,9 +5,9 @@
 #include "common/log.h"
 #include "common/mem.h"
 
+#include <openssl/crypto.h>
 #include <popt.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,45 +96,6 @@ static const struct verb {
     {"version", NULL, verb_version, 0, 0, "", "", "print the version"},
 };
 enum { VERBS = sizeof verbs / sizeof verbs[0] };
-
-/* ---- Failing ---- */
-
-enum exit_code cli_exit_code(enum status_code code)
-{
-    switch (code) {
-    case STATUS_OK:
-        return CLI_DONE;
-    case STATUS_INVALID:
-    case STATUS_UNSUPPORTED:
-        return CLI_USAGE;
-    case STATUS_UNAVAILABLE:
-    case STATUS_NOT_LEADER:
-        return CLI_UNREACHABLE;
-    case STATUS_DENIED:
-        return CLI_DENIED;
-    case STATUS_UNKNOWN:
-        return CLI_UNKNOWN;
-    default:
-        return CLI_FAILED;
-    }
-}
-
-int cli_fail(struct status s, const char *message)
-{
-    (void)fprintf(stderr, "skep: %s\n", message[0] != '\0' ? message : status_text(s.code));
-    return cli_exit_code(s.code);
-}
-
-int cli_usage(const char *format, ...)
-{
-    (void)fputs("skep: ", stderr);
-    va_list args;
-    va_start(args, format);
-    (void)vfprintf(stderr, format, args);
-    va_end(args);
-    (void)fputc('\n', stderr);
-    return CLI_USAGE;
-}
 
 /* ---- Help ---- */
 
@@ -255,6 +216,8 @@ static void options_free(struct options *o)
 
 int main(int argc, char **argv)
 {
+    /* nng's threads may still be freeing connections when main returns: OpenSSL stays usable. */
+    (void)OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
     /* What went wrong is told once, as this program's own message. */
     log_open("skep", LOG_LEVEL_ERROR, LOG_FORMAT_KV, STDERR_FILENO);

@@ -1,4 +1,4 @@
-/* Records as tables or JSON, and input. */
+/* Records as tables or JSON, failures with their exit codes, and input. */
 #include "cli/cli.h"
 
 #include "common/mem.h"
@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -95,6 +96,47 @@ int output_records(FILE *to, bool json, const struct records *r, const char *con
     }
     return CLI_DONE;
 }
+
+/* ---- Failing ---- */
+
+enum exit_code cli_exit_code(enum status_code code)
+{
+    switch (code) {
+    case STATUS_OK:
+        return CLI_DONE;
+    case STATUS_INVALID:
+    case STATUS_UNSUPPORTED:
+        return CLI_USAGE;
+    case STATUS_UNAVAILABLE:
+    case STATUS_NOT_LEADER:
+        return CLI_UNREACHABLE;
+    case STATUS_DENIED:
+        return CLI_DENIED;
+    case STATUS_UNKNOWN:
+        return CLI_UNKNOWN;
+    default:
+        return CLI_FAILED;
+    }
+}
+
+int cli_fail(struct status s, const char *message)
+{
+    (void)fprintf(stderr, "skep: %s\n", message[0] != '\0' ? message : status_text(s.code));
+    return cli_exit_code(s.code);
+}
+
+int cli_usage(const char *format, ...)
+{
+    (void)fputs("skep: ", stderr);
+    va_list args;
+    va_start(args, format);
+    (void)vfprintf(stderr, format, args);
+    va_end(args);
+    (void)fputc('\n', stderr);
+    return CLI_USAGE;
+}
+
+/* ---- Input ---- */
 
 struct status input_read(const char *path, size_t max, struct buffer *out, struct errmsg *msg)
 {

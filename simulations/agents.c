@@ -74,7 +74,8 @@ static void on_beat(struct world *w, void *data, uint64_t epoch)
 static bool env_send(void *data, uint64_t peer, const struct message *m)
 {
     struct agent *a = data;
-    if (m->type == MESSAGE_RESULT && world_bug(a->world, SIMULATION_BUG_DROP_RESULT, 50)) {
+    if (m->type == MESSAGE_RESULT && !a->world->calm &&
+        world_bug(a->world, SIMULATION_BUG_DROP_RESULT, 50)) {
         return true;
     }
     a->encode.size = 0;
@@ -218,15 +219,15 @@ static void adopt(struct agent *a)
             continue;
         }
         struct digest revision = i->revision;
-        const struct instance_report report = {
-            .instance = i->id,
-            .revision = revision,
-            .function = i->function->name,
-            .state = i->ready ? INSTANCE_READY : INSTANCE_STARTING,
-            .concurrency = i->concurrency,
-            .cpu_millis = i->cpu_millis,
-            .memory_bytes = i->memory_bytes,
-            .startup_us = i->startup_us};
+        const struct instance_report report = {.instance = i->id,
+                                               .revision = revision,
+                                               .function = i->function->name,
+                                               .state =
+                                                   i->ready ? INSTANCE_READY : INSTANCE_STARTING,
+                                               .concurrency = i->concurrency,
+                                               .cpu_millis = i->cpu_millis,
+                                               .memory_bytes = i->memory_bytes,
+                                               .startup_us = i->startup_us};
         struct status adopted = agent_core_adopt(a->core, now_of(a), &report, i->timeout_ms);
         if (!status_is_ok(adopted)) {
             world_fail(a->world, "%s cannot adopt: %s", a->name, status_name(adopted.code));

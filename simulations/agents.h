@@ -1,5 +1,5 @@
-/* Machines with an agent process: the real agent core, over simulated instances. Instances belong to the machine and outlive the
- * agent; a restarted agent adopts them.
+/* Machines with an agent process: the real agent core, over simulated instances. Instances belong
+ * to the machine and outlive the agent; a restarted agent adopts them.
  *
  * Thread: one. */
 #ifndef SIMULATIONS_AGENTS_H

@@ -94,8 +94,8 @@ void checks_leads(struct checks *c, uint32_t scheduler, uint64_t term)
         c->leaders[term] = scheduler + 1;
         c->leaders_count++;
     } else if (c->leaders[term] != scheduler + 1) {
-        world_fail(c->world, "term %" PRIu64 " has two leaders, s%u and s%u", term, c->leaders[term],
-                   scheduler + 1);
+        world_fail(c->world, "term %" PRIu64 " has two leaders, s%u and s%u", term,
+                   c->leaders[term], scheduler + 1);
     }
 }
 
@@ -162,7 +162,8 @@ bool checks_converged(struct checks *c, char *why, size_t why_size)
         return false;
     }
     if (w->clients->outstanding > 0 || operators_busy(w->operators)) {
-        (void)snprintf(why, why_size, "%" PRIu64 " calls are not answered%s", w->clients->outstanding,
+        (void)snprintf(why, why_size, "%" PRIu64 " calls are not answered%s",
+                       w->clients->outstanding,
                        operators_busy(w->operators) ? ", an operator waits" : "");
         return false;
     }
@@ -186,7 +187,8 @@ static void final_schedulers(struct checks *c)
                        c->acknowledged);
         }
         if (stats.queued + stats.running > 0) {
-            world_fail(w, "%s still holds %" PRIu64 " calls", s->name, stats.queued + stats.running);
+            world_fail(w, "%s still holds %" PRIu64 " calls", s->name,
+                       stats.queued + stats.running);
         }
         if (!core_is_leader(s->core) && stats.instances > 0) {
             world_fail(w, "%s does not lead, yet holds instances", s->name);
@@ -217,8 +219,8 @@ void checks_final(struct checks *c)
     final_schedulers(c);
     final_agents(c);
     if (w->clients->outstanding > 0 || w->clients->final_ok != w->clients->final_count) {
-        world_fail(w, "%" PRIu64 " of %" PRIu64 " final calls were answered OK", w->clients->final_ok,
-                   w->clients->final_count);
+        world_fail(w, "%" PRIu64 " of %" PRIu64 " final calls were answered OK",
+                   w->clients->final_ok, w->clients->final_count);
     }
     if (!w->scenario->wild_instances && w->clients->ok != w->clients->calls_count) {
         world_fail(w, "%" PRIu64 " of %" PRIu64 " calls were answered OK though nothing failed",

@@ -1,4 +1,5 @@
-/* The checkers: what must hold at every moment, and what must hold at the end. Each failure ends the run and says what it saw.
+/* The checkers: what must hold at every moment, and what must hold at the end. Each failure ends
+ * the run and says what it saw.
  *
  * Thread: one. */
 #ifndef SIMULATIONS_CHECKS_H
@@ -23,7 +24,8 @@ void checks_obeyed(struct checks *c, const char *agent, uint32_t number, uint32_
 
 /* Is everything connected, led, registered and answered? Otherwise why not, in one line. */
 bool checks_converged(struct checks *c, char *why, size_t why_size);
-/* The end of all work: states are the same everywhere, nothing acknowledged is missing, nothing runs, no slot is taken. */
+/* The end of all work: states are the same everywhere, nothing acknowledged is missing, nothing
+ * runs, no slot is taken. */
 void checks_final(struct checks *c);
 /* What the leader says of its instances (the answer to query instances) is what is there. */
 void checks_instances(struct checks *c, const struct records *records);

@@ -4,7 +4,8 @@
 
 enum {
     OUTSTANDING_MAX = 40, /* of one client */
-    PATIENCE_MS = 12000,  /* beyond a call's timeout: links believe in silent peers for four seconds */
+    /* beyond a call's timeout: links believe in silent peers for four seconds */
+    PATIENCE_MS = 12000,
     RETRY_MS = 200,
     PADDING_MAX = 2000,
     FINAL_TIMEOUT_MS = 60000,
@@ -130,9 +131,10 @@ static void redirect(struct request *call, const char *leader, const char *messa
         return;
     }
     call->hop++;
-    c->target = s != NULL ? s->number
-                          : (uint32_t)world_below(c->world, c->world->schedulers->count);
-    world_after(c->world, s != NULL ? 1 : world_around(c->world, RETRY_MS) * MS_US, call_send, call,
+    c->target =
+        s != NULL ? s->number : (uint32_t)world_below(c->world, c->world->schedulers->count);
+    bool at_once = s != NULL && call->hop < 3; /* two schedulers may each believe in the other */
+    world_after(c->world, at_once ? 1 : world_around(c->world, RETRY_MS) * MS_US, call_send, call,
                 call->hop);
 }
 
@@ -176,7 +178,8 @@ static void late(struct world *w, void *data, uint64_t hop)
 static uint64_t pick_handle(struct client *c)
 {
     uint32_t count = c->world->schedulers->count;
-    uint32_t first = world_chance(c->world, 800) ? c->target : (uint32_t)world_below(c->world, count);
+    uint32_t first =
+        world_chance(c->world, 800) ? c->target : (uint32_t)world_below(c->world, count);
     for (uint32_t i = 0; i < count; i++) {
         uint64_t handle = c->handles[(first + i) % count];
         if (handle != 0) {
@@ -221,8 +224,8 @@ static struct request *call_new(struct client *c, const struct function *f)
     struct clients *all = c->all;
     if (all->calls_count == all->calls_capacity) {
         all->calls_capacity = all->calls_capacity == 0 ? 1024 : 2 * all->calls_capacity;
-        all->calls = mem_must(
-            mem_realloc(all->calls, all->calls_capacity * sizeof(struct request *)));
+        all->calls =
+            mem_must(mem_realloc(all->calls, all->calls_capacity * sizeof(struct request *)));
     }
     struct request *call = mem_must(mem_zalloc(1, sizeof *call));
     call->number = all->calls_count;
@@ -274,7 +277,8 @@ static void on_opened(void *data, uint64_t handle, struct endpoint *peer)
     c->handles[s->number] = handle;
 }
 
-/* Whatever waited on this connection has an unknown outcome: a caller cannot repeat it on its own. */
+/* Whatever waited on this connection has an unknown outcome: a caller cannot repeat it on its
+ * own. */
 static void on_closed(void *data, uint64_t handle)
 {
     struct client *c = data;

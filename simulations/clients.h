@@ -1,5 +1,6 @@
-/* Clients: they keep a connection to every scheduler, call functions at random schedulers, and follow redirects to the leader. Each
- * call has exactly one outcome, and the ledger knows what the instances really did for it.
+/* Clients: they keep a connection to every scheduler, call functions at random schedulers, and
+ * follow redirects to the leader. Each call has exactly one outcome, and the ledger knows what the
+ * instances really did for it.
  *
  *     call -> (NOT_LEADER -> call at the leader)* -> outcome
  *
@@ -17,9 +18,10 @@ struct request {
     uint64_t number;
     const struct function *function;
     struct client *client;
-    uint32_t hop; /* which try at a scheduler this is */
+    uint32_t hop;    /* which try at a scheduler this is */
     uint64_t handle; /* the connection it waits on, 0: none */
-    uint32_t executed, refused, completed; /* bits by hop: what instances did, what schedulers denied doing */
+    /* bits by hop: what instances did, what schedulers denied doing */
+    uint32_t executed, refused, completed;
     uint32_t timeout_ms;
     uint64_t asked_us;
     enum status_code truth; /* what the instance answered */

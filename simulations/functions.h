@@ -1,4 +1,5 @@
-/* The functions that the scenarios deploy, and how their instances behave. Revisions have made-up digests.
+/* The functions that the scenarios deploy, and how their instances behave. Revisions have made-up
+ * digests.
  *
  * Thread: any; constants. */
 #ifndef SIMULATIONS_FUNCTIONS_H

@@ -2,7 +2,8 @@
 
 #include "common/hash.h"
 
-enum { START_REFUSED = 20, INVOKE_REFUSED = 5, DEAF = 200 }; /* of a thousand, while the world is not calm */
+/* of a thousand, while the world is not calm */
+enum { START_REFUSED = 20, INVOKE_REFUSED = 5, DEAF = 200 };
 
 static bool wild(const struct agent *a)
 {
@@ -79,8 +80,8 @@ static void on_started(struct world *w, void *data, uint64_t arg)
 static void check_capacity(const struct agent *a)
 {
     if (a->cpu_used > a->cpu_millis || a->memory_used > a->memory_bytes) {
-        world_fail(a->world, "%s is over its capacity: %u of %u millis, %llu of %llu bytes", a->name,
-                   a->cpu_used, a->cpu_millis, (unsigned long long)a->memory_used,
+        world_fail(a->world, "%s is over its capacity: %u of %u millis, %llu of %llu bytes",
+                   a->name, a->cpu_used, a->cpu_millis, (unsigned long long)a->memory_used,
                    (unsigned long long)a->memory_bytes);
     }
 }
@@ -131,8 +132,8 @@ void instance_stop(struct agent *a, struct id128 id, bool kill)
     if (!kill && happens(a, DEAF)) {
         return;
     }
-    uint64_t delay_us = kill ? world_between(a->world, 100, 5000)
-                             : world_between(a->world, 500, 300000);
+    uint64_t delay_us =
+        kill ? world_between(a->world, 100, 5000) : world_between(a->world, 500, 300000);
     world_after(a->world, delay_us, on_stopped, i, kill ? 1 : 0);
 }
 

@@ -1,5 +1,6 @@
-/* Simulated instances: what is behind the agent core's environment. They start slowly or not, run, fail, crash and hang as their
- * function says; a machine's real sums are watched here, whatever anybody believes.
+/* Simulated instances: what is behind the agent core's environment. They start slowly or not, run,
+ * fail, crash and hang as their function says; a machine's real sums are watched here, whatever
+ * anybody believes.
  *
  * Thread: one. */
 #ifndef SIMULATIONS_INSTANCES_H

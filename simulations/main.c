@@ -60,7 +60,8 @@ static struct status run_one(uint64_t seed, const struct simulation_options *bas
         return ran;
     }
     (void)printf("hash %016" PRIx64 " events %" PRIu64 " virtual %" PRIu64 ".%03" PRIu64
-                 " s calls %" PRIu64 " ok %" PRIu64 " commands %" PRIu64 " leaders %" PRIu64 "%s%s\n",
+                 " s calls %" PRIu64 " ok %" PRIu64 " commands %" PRIu64 " leaders %" PRIu64
+                 "%s%s\n",
                  r.hash, r.events, r.virtual_ms / 1000, r.virtual_ms % 1000, r.calls, r.calls_ok,
                  r.commands, r.leaders, r.failure[0] == '\0' ? "" : " FAILED: ", r.failure);
     (void)fflush(stdout);
@@ -117,9 +118,9 @@ int main(int argc, const char **argv)
         result = run(&a);
     }
     poptFreeContext(context);
-    free(a.seed); /* lint: allow malloc: popt allocates these */
-    free(a.seeds); /* lint: allow malloc: popt allocates these */
+    free(a.seed);     /* lint: allow malloc: popt allocates these */
+    free(a.seeds);    /* lint: allow malloc: popt allocates these */
     free(a.scenario); /* lint: allow malloc: popt allocates these */
-    free(a.bug); /* lint: allow malloc: popt allocates these */
+    free(a.bug);      /* lint: allow malloc: popt allocates these */
     return result;
 }

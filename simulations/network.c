@@ -280,8 +280,8 @@ static void dial_try(struct world *w, void *data, uint64_t epoch)
     }
     if (n->connections_count == n->connections_capacity) {
         n->connections_capacity = n->connections_capacity == 0 ? 256 : 2 * n->connections_capacity;
-        n->connections = mem_must(mem_realloc(
-            n->connections, n->connections_capacity * sizeof(struct connection *)));
+        n->connections = mem_must(
+            mem_realloc(n->connections, n->connections_capacity * sizeof(struct connection *)));
     }
     struct connection *c = mem_must(mem_zalloc(1, sizeof *c));
     *c = (struct connection){.network = n,
@@ -299,7 +299,8 @@ static void dial_try(struct world *w, void *data, uint64_t epoch)
 void network_dial(struct network *n, struct endpoint *from, struct endpoint *to)
 {
     struct dial *d = mem_must(mem_zalloc(1, sizeof *d));
-    *d = (struct dial){.network = n, .from = from, .to = to, .epoch = from->epoch, .next = n->dials};
+    *d =
+        (struct dial){.network = n, .from = from, .to = to, .epoch = from->epoch, .next = n->dials};
     n->dials = d;
     world_after(n->world, delay_us(n->world), dial_try, d, d->epoch);
 }
@@ -314,7 +315,8 @@ static void leave_live(struct connection *c)
     }
 }
 
-/* This end learns that the connection is over: it tells its owner, and the other end learns later. */
+/* This end learns that the connection is over: it tells its owner, and the other end learns
+ * later. */
 static void end_close(struct connection *c, int side)
 {
     struct end *e = &c->end[side];

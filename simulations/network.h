@@ -1,10 +1,12 @@
 /* The simulated network: endpoints, connections between them, packets, partitions.
  *
- * A connection is an ordered stream in each direction, as our TLS links are: its messages are neither lost singly nor reordered. It
- * breaks as a whole: a prefix of what was under way still arrives. A partition stalls streams; one that lasts longer than a link
- * believes in a silent peer breaks them. Packets (Raft) are lost and overtake each other singly.
+ * A connection is an ordered stream in each direction, as our TLS links are: its messages are
+ * neither lost singly nor reordered. It breaks as a whole: a prefix of what was under way still
+ * arrives. A partition stalls streams; one that lasts longer than a link believes in a silent peer
+ * breaks them. Packets (Raft) are lost and overtake each other singly.
  *
- *     dial -> hello both ways -> opened at either end -> (message)* -> closed at either end -> the dialler tries again
+ *     dial -> hello both ways -> opened at either end -> (message)* -> closed at either end -> the
+ *     dialler tries again
  *
  * Thread: one. */
 #ifndef SIMULATIONS_NETWORK_H
@@ -43,7 +45,8 @@ void network_free(struct network *n);
 struct endpoint *network_endpoint(struct network *n, const char *name, enum role role,
                                   const struct endpoint_events *events, void *owner);
 void network_up(struct network *n, struct endpoint *e);
-/* The process is killed: its kernel closes the connections. Silently: the machine is gone, too. No callbacks to the owner. */
+/* The process is killed: its kernel closes the connections. Silently: the machine is gone, too. No
+ * callbacks to the owner. */
 void network_down(struct network *n, struct endpoint *e, bool silently);
 /* From now on `from` keeps a connection to `to`, until it goes down. */
 void network_dial(struct network *n, struct endpoint *from, struct endpoint *to);

@@ -1,5 +1,6 @@
-/* The operator: a list of steps, done one after the other, each repeated until the cluster has acknowledged it. Deploys go in where
- * the front end puts them, other changes as messages over a connection.
+/* The operator: a list of steps, done one after the other, each repeated until the cluster has
+ * acknowledged it. Deploys go in where the front end puts them, other changes as messages over a
+ * connection.
  *
  * Thread: one. */
 #ifndef SIMULATIONS_OPERATORS_H

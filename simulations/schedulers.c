@@ -4,7 +4,12 @@
 
 #include <string.h>
 
-enum { ELECTION_TIMEOUT_MS = 300, HEARTBEAT_MS = 30, SNAPSHOT_THRESHOLD = 64, SNAPSHOT_TRAILING = 32 };
+enum {
+    ELECTION_TIMEOUT_MS = 300,
+    HEARTBEAT_MS = 30,
+    SNAPSHOT_THRESHOLD = 64,
+    SNAPSHOT_TRAILING = 32
+};
 
 static const struct replica_config replica_defaults = {.election_timeout_ms = ELECTION_TIMEOUT_MS,
                                                        .heartbeat_ms = HEARTBEAT_MS,
@@ -139,8 +144,8 @@ static struct status on_snapshot(void *data, struct buffer *out)
         status = state_encode(&state, out);
     }
     arena_close(&a);
-    world_trace(s->world, "%s snapshot at %llu: %zu bytes", s->name, (unsigned long long)state.index,
-                out->size);
+    world_trace(s->world, "%s snapshot at %llu: %zu bytes", s->name,
+                (unsigned long long)state.index, out->size);
     return status;
 }
 
@@ -225,6 +230,9 @@ static void on_message(void *data, uint64_t handle, struct endpoint *peer, struc
         world_trace(s->world, "%s < %s %s %llu", s->name, peer->name, message_type_name(m.type),
                     (unsigned long long)m.request);
     }
+    if (m.type == MESSAGE_RESULT && m.result.code == STATUS_LIMIT) {
+        world_fail(s->world, "%s has sent %s a call for a slot that is taken", s->name, peer->name);
+    }
     core_receive(s->core, scheduler_time(s), handle, &m);
     if (world_bug(s->world, SIMULATION_BUG_DOUBLE_MESSAGE, 10)) {
         core_receive(s->core, scheduler_time(s), handle, &m);
@@ -240,8 +248,7 @@ static void on_packet(void *data, struct endpoint *from, struct bytes payload)
         return;
     }
     CHECK(m.type == MESSAGE_RAFT);
-    struct status received =
-        replica_receive(s->replica, sender->id, sender->address, m.raft.data);
+    struct status received = replica_receive(s->replica, sender->id, sender->address, m.raft.data);
     if (!status_is_ok(received) && received.code != STATUS_UNAVAILABLE) {
         world_fail(s->world, "%s refused a Raft message of %s: %s", s->name, sender->name,
                    status_name(received.code));

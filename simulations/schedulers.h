@@ -1,5 +1,6 @@
-/* Scheduler processes: a real core over a real replica, bridged as scheduler/api does it, with every message and command encoded and
- * decoded. A crash destroys the objects; what is on the simulated disk brings them back.
+/* Scheduler processes: a real core over a real replica, bridged as scheduler/api does it, with
+ * every message and command encoded and decoded. A crash destroys the objects; what is on the
+ * simulated disk brings them back.
  *
  * Thread: one. */
 #ifndef SIMULATIONS_SCHEDULERS_H

@@ -1,6 +1,7 @@
 /* The scenarios: who there is, what goes wrong, and how the end is reached.
  *
- *     start -> deploy -> load and faults -> heal -> converged -> final calls -> quiet -> the leader's view is compared -> end */
+ *     start -> deploy -> load and faults -> heal -> converged -> final calls -> quiet -> the
+ *     leader's view is compared -> end */
 #include "simulations/simulation.h"
 
 #include "simulations/agents.h"
@@ -15,29 +16,54 @@ enum {
     CONVERGE_MS = 90000, /* a function that did not start backs off for up to 30 s */
     POLL_MS = 200,
     FINAL_EACH = 3,
-    QUIET_MS = 12000, /* longer than any idle time */
-    SECOND_WARM_MS = 3000,
+    QUIET_MS = 25000, /* longer than any idle time, and than an adopted start may hang */
     NORMAL_DISK_MIN_US = 100,
     NORMAL_DISK_MAX_US = 1500,
 };
 
 static const struct scenario scenarios[] = {
     {.name = "spine",
-     .text = "3 schedulers, 20 agents; loss, resets, a partition, a leader's crash, agents' crashes, "
-             "lost nodes, operators at work",
-     .schedulers = 3, .agents = 20, .clients = 6, .seconds = 30, .think_ms = 15,
-     .raft_loss_permille = 20, .reset_ms = 700, .partitions = 1, .agent_crashes = 3,
-     .node_losses = 1, .slow_disks = 1, .leader_crash = true, .operators = true,
+     .text =
+         "3 schedulers, 20 agents; loss, resets, a partition, a leader's crash, agents' crashes, "
+         "lost nodes, operators at work",
+     .schedulers = 3,
+     .agents = 20,
+     .clients = 6,
+     .seconds = 30,
+     .think_ms = 15,
+     .raft_loss_permille = 20,
+     .reset_ms = 700,
+     .partitions = 1,
+     .agent_crashes = 3,
+     .node_losses = 1,
+     .slow_disks = 1,
+     .leader_crash = true,
+     .operators = true,
      .wild_instances = true},
     {.name = "quiet",
      .text = "nothing fails, and every call is answered OK",
-     .schedulers = 3, .agents = 10, .clients = 3, .seconds = 10, .think_ms = 100},
+     .schedulers = 3,
+     .agents = 10,
+     .clients = 3,
+     .seconds = 10,
+     .think_ms = 100},
     {.name = "storm",
      .text = "5 schedulers; everything that can fail does so again and again",
-     .schedulers = 5, .agents = 24, .clients = 6, .seconds = 40, .think_ms = 20,
-     .raft_loss_permille = 60, .reset_ms = 250, .partitions = 7, .scheduler_crashes = 8,
-     .agent_crashes = 12, .node_losses = 5, .slow_disks = 3, .leader_crash = true,
-     .operators = true, .wild_instances = true},
+     .schedulers = 5,
+     .agents = 24,
+     .clients = 6,
+     .seconds = 40,
+     .think_ms = 20,
+     .raft_loss_permille = 60,
+     .reset_ms = 250,
+     .partitions = 7,
+     .scheduler_crashes = 8,
+     .agent_crashes = 12,
+     .node_losses = 5,
+     .slow_disks = 3,
+     .leader_crash = true,
+     .operators = true,
+     .wild_instances = true},
 };
 
 enum { SCENARIOS = sizeof scenarios / sizeof scenarios[0] };
@@ -165,7 +191,8 @@ static void partition_set(struct world *w, enum partition_kind kind, uint64_t vi
     }
     for (uint32_t i = 0; i < w->agents->count; i++) {
         struct endpoint *agent = w->agents->each[i].endpoint;
-        bool chosen = kind == PARTITION_CLIENTS || (kind == PARTITION_AGENTS && i % 3 == victim % 3) ||
+        bool chosen = kind == PARTITION_CLIENTS ||
+                      (kind == PARTITION_AGENTS && i % 3 == victim % 3) ||
                       (kind == PARTITION_ONE_AGENT && i == victim % w->agents->count);
         for (uint32_t k = 0; k < all->count && chosen; k++) {
             if (kind == PARTITION_AGENTS || &all->each[k] == s) {
@@ -207,12 +234,10 @@ static void faults_plan(struct world *w)
         uint32_t count;
         event_fn fn;
         uint64_t arg;
-    } rows[] = {{s->partitions, fault_partition, 0},
-                {s->scheduler_crashes, fault_scheduler, 0},
-                {s->leader_crash ? 1 : 0, fault_leader, 0},
-                {s->agent_crashes, fault_agent, 0},
-                {s->node_losses, fault_agent, 1},
-                {s->slow_disks, fault_disk, 0}};
+    } rows[] = {
+        {s->partitions, fault_partition, 0},        {s->scheduler_crashes, fault_scheduler, 0},
+        {s->leader_crash ? 1 : 0, fault_leader, 0}, {s->agent_crashes, fault_agent, 0},
+        {s->node_losses, fault_agent, 1},           {s->slow_disks, fault_disk, 0}};
     for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
         for (uint32_t i = 0; i < rows[r].count; i++) {
             world_at(w, fault_time(w), rows[r].fn, NULL, rows[r].arg);
@@ -224,7 +249,8 @@ static void faults_plan(struct world *w)
     network_loss(w->network, s->raft_loss_permille);
 }
 
-/* What operators do meanwhile: nodes out and in again, new revisions, back to old ones; one node stays drained. */
+/* What operators do meanwhile: nodes out and in again, new revisions, back to old ones; one node
+ * stays drained. */
 static void operators_plan(struct world *w)
 {
     uint64_t now = world_now(w), part = w->scenario->seconds * SECOND_US / 10;
@@ -361,7 +387,8 @@ static void world_close(struct world *w)
     mem_free(w->heap);
 }
 
-struct status simulation_run(const struct simulation_options *options, struct simulation_result *out)
+struct status simulation_run(const struct simulation_options *options,
+                             struct simulation_result *out)
 {
     const char *name = options->scenario == NULL ? "spine" : options->scenario;
     struct world w = {.scenario = NULL};

@@ -1,6 +1,7 @@
-/* A whole cluster in one process: the real scheduler core over the real replica, the real agent core and the real codec, under a
- * virtual clock and a simulated network, with simulated disks and instances. Everything is drawn from one seed: the same seed gives
- * the same trace. Checkers watch while faults are injected; afterwards everything heals and must converge.
+/* A whole cluster in one process: the real scheduler core over the real replica, the real agent
+ * core and the real codec, under a virtual clock and a simulated network, with simulated disks and
+ * instances. Everything is drawn from one seed: the same seed gives the same trace. Checkers watch
+ * while faults are injected; afterwards everything heals and must converge.
  *
  * Thread: one. */
 #ifndef SIMULATIONS_SIMULATION_H
@@ -13,7 +14,8 @@
 
 enum { SIMULATION_FAILURE_BYTES_MAX = 512 };
 
-/* Deliberate mistakes in the simulator's own layer between the parts: a checker is trusted once it has been seen to find one. */
+/* Deliberate mistakes in the simulator's own layer between the parts: a checker is trusted once it
+ * has been seen to find one. */
 #define SIMULATION_BUGS(X)                                                                         \
     X(NONE, "none", "nothing")                                                                     \
     X(SKIP_APPLY, "skip-apply", "one replica does not apply one command")                          \
@@ -52,11 +54,12 @@ struct simulation_result {
     uint64_t calls, calls_ok; /* that clients made; that were answered OK */
     uint64_t commands;        /* acknowledged */
     uint64_t leaders;         /* terms that had one */
-    char failure[SIMULATION_FAILURE_BYTES_MAX]; /* what the first failed check said; empty: all held */
+    /* what the first failed check said; empty: all held */
+    char failure[SIMULATION_FAILURE_BYTES_MAX];
 };
 
-/* Runs one scenario to its end or to the first failed check. FAILED: a check failed, see failure; NOT_FOUND: no such scenario.
- * A CHECK inside the parts that fails ends the process. */
+/* Runs one scenario to its end or to the first failed check. FAILED: a check failed, see failure;
+ * NOT_FOUND: no such scenario. A CHECK inside the parts that fails ends the process. */
 NODISCARD struct status simulation_run(const struct simulation_options *options,
                                        struct simulation_result *out);
 

@@ -142,7 +142,8 @@ static void emit(struct world *w, const char *line)
         w->hash = (w->hash ^ (uint8_t)*p) * UINT64_C(0x100000001b3);
     }
     if (w->trace != NULL) {
-        (void)fprintf(w->trace, "%" PRIu64 ".%06" PRIu64 " %s\n", at / SECOND_US, at % SECOND_US, line);
+        (void)fprintf(w->trace, "%" PRIu64 ".%06" PRIu64 " %s\n", at / SECOND_US, at % SECOND_US,
+                      line);
     }
 }
 

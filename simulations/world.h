@@ -1,7 +1,9 @@
-/* The simulated world: its clock, its events, its randomness, its trace, and what lives in it. Inside of simulations/.
+/* The simulated world: its clock, its events, its randomness, its trace, and what lives in it.
+ * Inside of simulations/.
  *
- * Everything that happens is an event in one heap, ordered by time and then by sequence, or happens inside sim_raft, whose clock is
- * the world's. Processes that die leave events behind; each carries the epoch of its process and is dropped when that has passed.
+ * Everything that happens is an event in one heap, ordered by time and then by sequence, or happens
+ * inside sim_raft, whose clock is the world's. Processes that die leave events behind; each carries
+ * the epoch of its process and is dropped when that has passed.
  *
  * Thread: one. */
 #ifndef SIMULATIONS_WORLD_H
@@ -47,7 +49,7 @@ struct scenario {
     const char *name;
     const char *text;
     uint32_t schedulers, agents, clients;
-    uint32_t seconds; /* of faults and load */
+    uint32_t seconds;  /* of faults and load */
     uint32_t think_ms; /* mean pause of a client between calls */
     uint32_t raft_loss_permille;
     uint32_t reset_ms; /* a random connection breaks */

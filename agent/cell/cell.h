@@ -4,18 +4,15 @@
  * The agent starts `skep-cell FOLDER [FD]` (cell_start in cell_client.h; never fork in the agent)
  * in a new session; FOLDER is the instance's, mode 0700:
  *
- *     spec.json      written by the agent before the start (decoded by cell_spec_decode, bounded)
- *     cell.pid       written by skep-cell: "PID STARTTIME" (its own; start time of /proc/PID/stat
- *     field
- *                    22, so that a reused pid is not mistaken)
- *     cell.sock      SOCK_SEQPACKET listener of skep-cell; one agent at a time is served, a new
- *                    connection replaces the old one
- *     log            the bounded log ring (logring.h), written by skep-cell from the cell's stdout
- *     and
- *                    stderr, read by anyone
- *     exit.json      written once, atomically, when the cell has ended: what ended it and which
- *     limit,
- *                    if one
+ *     spec.json  written by the agent before the start (decoded by cell_spec_decode, bounded)
+ *     cell.pid   written by skep-cell: "PID STARTTIME", its own; the start time is field 22 of
+ *                /proc/PID/stat, so that a reused pid is not mistaken
+ *     cell.sock  SOCK_SEQPACKET listener of skep-cell; one agent at a time is served, a new
+ *                connection replaces the old one
+ *     log        the bounded log ring (logring.h), written by skep-cell from the cell's stdout and
+ *                stderr, read by anyone
+ *     exit.json  written once, atomically, when the cell has ended: what ended it and which limit,
+ *                if one
  *
  * FD, when given, is an inherited SOCK_SEQPACKET descriptor that skep-cell serves as if it had been
  * accepted on cell.sock: the agent that starts a cell has its connection from the first instant on
@@ -28,10 +25,13 @@
  * common/runner_protocol.h.
  *
  * Packets agent -> cell: one byte. CELL_STOP: SIGTERM to the runner, SIGKILL after stop_ms.
- * CELL_KILL: SIGKILL now. SIGTERM to skep-cell itself means CELL_STOP. Packets cell -> agent:
- * struct cell_event, fixed size. CELL_EVENT_STARTED {pid, startup_us}, sent on every connection
- * once process 1 runs; CELL_EVENT_EXITED {see exit.json's fields}, sent after exit.json is in
- * place. The cell's process ends when its pid namespace is empty; it removes its cgroup first, and
+ * CELL_KILL: SIGKILL now. SIGTERM to skep-cell itself means CELL_STOP.
+ *
+ * Packets cell -> agent: struct cell_event, fixed size. CELL_EVENT_STARTED {pid, startup_us}, sent
+ * on every connection once process 1 runs; CELL_EVENT_EXITED {see exit.json's fields}, sent after
+ * exit.json is in place.
+ *
+ * The cell's process ends when its pid namespace is empty; it removes its cgroup first, and
  * leaves FOLDER to the agent. Exit code 0: the cell ran, whatever ended it; 1: a wall could not be
  * built (CELL_END_SETUP); 2: wrong usage.
  *

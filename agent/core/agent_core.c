@@ -102,9 +102,28 @@ static struct core_peer *peer_find(const struct agent_core *c, uint64_t handle)
     return p;
 }
 
+/* How soon a registration that could not be sent is tried again. */
+enum { REGISTER_RETRY_MS = 100 };
+
+static void peer_register(struct agent_core *c, uint64_t now_us, struct core_peer *p)
+{
+    p->register_due = !status_is_ok(node_register(c, p->handle));
+    if (p->register_due) {
+        core_due(c, after_ms(now_us, REGISTER_RETRY_MS));
+    }
+}
+
+static void registers_tick(struct agent_core *c, uint64_t now_us)
+{
+    for (struct core_peer *p = c->peers; p != NULL; p = p->hh.next) {
+        if (p->register_due) {
+            peer_register(c, now_us, p);
+        }
+    }
+}
+
 struct status agent_core_peer_open(struct agent_core *c, uint64_t now_us, uint64_t peer)
 {
-    (void)now_us;
     CHECK(peer != 0);
     if (peer_find(c, peer) != NULL) {
         return status_of(STATUS_EXISTS);
@@ -122,12 +141,8 @@ struct status agent_core_peer_open(struct agent_core *c, uint64_t now_us, uint64
         mem_free(p);
         return status_of(STATUS_NOMEM);
     }
-    struct status s = node_register(c, peer);
-    if (!status_is_ok(s)) {
-        HASH_DEL(c->peers, p);
-        mem_free(p);
-    }
-    return s;
+    peer_register(c, now_us, p);
+    return status_ok();
 }
 
 void agent_core_peer_close(struct agent_core *c, uint64_t now_us, uint64_t peer)
@@ -189,9 +204,8 @@ static void lead_take(struct agent_core *c, uint64_t now_us, uint64_t peer, cons
     c->lease_seen_us = now_us;
     c->env.lead(c->env.data, peer, m->term, &m->lead);
     if (newer || m->request != 0) {
-        /* A leader asks (request) after it had given this node up for lost. Without memory or room the leader goes without: it sees the instances in the
-         * heartbeats, and the next connection registers again. */
-        (void)node_register(c, peer);
+        /* With a request the leader asks: it had given this node up for lost. */
+        peer_register(c, now_us, peer_find(c, peer));
     }
     core_held_flush(c, now_us);
 }
@@ -275,6 +289,7 @@ void agent_core_tick(struct agent_core *c, uint64_t now_us)
         return;
     }
     c->next_us = NEVER_US;
+    registers_tick(c, now_us);
     core_due(c, core_attempts_tick(c, now_us));
     core_due(c, core_instances_tick(c, now_us));
     core_held_flush(c, now_us);

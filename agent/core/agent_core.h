@@ -31,8 +31,7 @@ enum {
     AGENT_LEASE_MS_DEFAULT = 10 * 1000,
     AGENT_LEASE_MS_MAX = 3600 * 1000,
     ATTEMPT_TIMEOUT_MS_MAX = 24 * 3600 * 1000,
-    ATTEMPT_GRACE_MS =
-        1000, /* from a cancel until an attempt without result costs its instance's life */
+    ATTEMPT_GRACE_MS = 1000, /* from giving an attempt up to the death of its instance */
     STARTUP_TIMEOUT_MS_DEFAULT = 60 * 1000,
     STARTUP_TIMEOUT_MS_MAX = 3600 * 1000,
     STOP_GRACE_MS = 10 * 1000, /* from a stop with nothing running until the instance is killed */
@@ -130,8 +129,8 @@ void agent_core_instance_ready(struct agent_core *c, uint64_t now_us, struct id1
  * it ended. */
 void agent_core_instance_ended(struct agent_core *c, uint64_t now_us, struct id128 instance,
                                enum status_code code, const char *message);
-/* An attempt's outcome: output when code is OK, message otherwise; the core fills in run_us. Unknown and answered ones are
- * counted and dropped. */
+/* An attempt's outcome: output when code is OK, message otherwise; the core fills in run_us.
+ * Unknown and answered ones are counted and dropped. */
 void agent_core_result(struct agent_core *c, uint64_t now_us, const struct result *r);
 
 /* Sends the heartbeat to all schedulers; sequence is the core's. */

@@ -99,8 +99,7 @@ static BIO_METHOD *transport_method;
 static bool transport_method_open(void)
 {
     transport_method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "nng");
-    return transport_method != NULL &&
-           BIO_meth_set_write(transport_method, transport_write) == 1 &&
+    return transport_method != NULL && BIO_meth_set_write(transport_method, transport_write) == 1 &&
            BIO_meth_set_read(transport_method, transport_read) == 1 &&
            BIO_meth_set_ctrl(transport_method, transport_control) == 1 &&
            BIO_meth_set_create(transport_method, transport_create) == 1;
@@ -482,8 +481,8 @@ static bool registered;
 /* nng's own initialisation sets mbedTLS: ours comes after it. */
 static void engine_register(void)
 {
-    registered = transport_method_open() && nng_tls_register() == 0 &&
-                 nng_tls_engine_register(&engine) == 0;
+    registered =
+        transport_method_open() && nng_tls_register() == 0 && nng_tls_engine_register(&engine) == 0;
 }
 
 struct status engine_open(struct errmsg *msg)

@@ -12,8 +12,8 @@
  * away until the owner closes: closing at once would reset the connection and lose the alert.
  *
  * Thread: engine_* on any; the events run on nng's threads, or inside the owner's nng_stream_send
- * or nng_stream_recv, with nng's lock of the connection held: they must not block, take a lock that is
- * held around a call of nng, or call nng. None runs after nng_stream_close returned. */
+ * or nng_stream_recv, with nng's lock of the connection held: they must not block, take a lock that
+ * is held around a call of nng, or call nng. None runs after nng_stream_close returned. */
 #ifndef COMMON_NET_ENGINE_H
 #define COMMON_NET_ENGINE_H
 

@@ -37,7 +37,7 @@ struct frame_reader {
     struct bytes input;    /* what is left of the piece given last */
     uint64_t sequence;     /* of the frame read last */
     uint32_t payload_max;
-    bool partial_read;     /* partial was answered as a frame: dropped by the next call */
+    bool partial_read; /* partial was answered as a frame: dropped by the next call */
 };
 
 /* payload_max may be changed between frames. */

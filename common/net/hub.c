@@ -10,6 +10,7 @@
 
 enum {
     SETTLE_ROUNDS_MAX = 8,
+    OWN_PAUSE_MS = 250, /* a timer this late tells of a pause of our own */
     CONNECTIONS_DEFAULT = 4096,
     HALF_OPEN_DEFAULT = 256,
     HANDSHAKE_MS_DEFAULT = 5000,
@@ -148,8 +149,8 @@ static void hub_mail(struct link_hub *hub)
             listener_letter_take((struct slot *)(void *)letter);
             break;
         case LETTER_DIALLED:
-            dialer_letter_take((struct dialer *)(void *)((char *)letter -
-                                                         offsetof(struct dialer, letter)));
+            dialer_letter_take(
+                (struct dialer *)(void *)((char *)letter - offsetof(struct dialer, letter)));
             break;
         case LETTER_SECURED:
         case LETTER_REFUSED:
@@ -184,8 +185,8 @@ static void on_handle_closed(uv_handle_t *handle)
 
 static void hub_handles_close(struct link_hub *hub)
 {
-    uv_handle_t *handles[] = {(uv_handle_t *)&hub->wake, (uv_handle_t *)&hub->before_poll,
-                              (uv_handle_t *)&hub->after_poll, (uv_handle_t *)&hub->timer,
+    uv_handle_t *handles[] = {(uv_handle_t *)&hub->wake,        (uv_handle_t *)&hub->before_poll,
+                              (uv_handle_t *)&hub->after_poll,  (uv_handle_t *)&hub->timer,
                               (uv_handle_t *)&hub->stall_timer, (uv_handle_t *)&hub->hurry};
     for (size_t i = 0; i < sizeof handles / sizeof handles[0]; i++) {
         uv_close(handles[i], on_handle_closed);
@@ -270,6 +271,19 @@ static void on_after_poll(uv_check_t *handle)
     hub_settle(handle->data);
 }
 
+/* The loop, or all of this process, stood still for that long: not the peers' fault. */
+static void hub_forgive(struct link_hub *hub, int64_t paused_ms)
+{
+    for (struct link *l = hub->links; l != NULL; l = l->next) {
+        l->heard_ms += paused_ms;
+        l->born_ms += paused_ms;
+        l->deadline_ms += paused_ms;
+    }
+    for (struct dialer *d = hub->dialers; d != NULL; d = d->next) {
+        d->deadline_ms += paused_ms;
+    }
+}
+
 static void on_timer(uv_timer_t *handle)
 {
     struct link_hub *hub = handle->data;
@@ -277,6 +291,9 @@ static void on_timer(uv_timer_t *handle)
     hub_mail(hub);
     int64_t now_ms = hub_now(hub);
     int64_t due = NEVER_MS;
+    if (now_ms - hub->timer_due_ms > OWN_PAUSE_MS) {
+        hub_forgive(hub, now_ms - hub->timer_due_ms);
+    }
     hub->timer_due_ms = NEVER_MS;
     for (struct link *l = hub->links; l != NULL; l = l->next) {
         int64_t next = link_tick(l, now_ms);
@@ -304,8 +321,8 @@ void hub_timer_by(struct link_hub *hub, int64_t when_ms)
     }
     int64_t now_ms = hub_now(hub);
     hub->timer_due_ms = when_ms;
-    CHECK(uv_timer_start(&hub->timer, on_timer,
-                         when_ms > now_ms ? (uint64_t)(when_ms - now_ms) : 0, 0) == 0);
+    CHECK(uv_timer_start(&hub->timer, on_timer, when_ms > now_ms ? (uint64_t)(when_ms - now_ms) : 0,
+                         0) == 0);
 }
 
 /* --- the interface --- */

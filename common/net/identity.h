@@ -26,8 +26,8 @@ struct identity {
 const char *role_name(enum role role);
 NODISCARD struct status role_parse(const char *text, enum role *out, struct errmsg *msg);
 
-/* skep://CLUSTER/ROLE/NAME; INVALID for anything else, with the reason. serial and not_after are left
- * empty. */
+/* skep://CLUSTER/ROLE/NAME; INVALID for anything else, with the reason. serial and not_after are
+ * left empty. */
 NODISCARD struct status identity_parse(const char *uri, size_t size, struct identity *out,
                                        struct errmsg *msg);
 void identity_format(const struct identity *id, char out[IDENTITY_URI_BYTES]);

@@ -51,8 +51,7 @@ static void on_refused(void *data, enum refusal kind, const char *reason)
 static bool on_bytes(void *data, struct bytes bytes)
 {
     struct link *l = data;
-    size_t before =
-        atomic_fetch_add_explicit(&l->inbox_bytes, bytes.size, memory_order_relaxed);
+    size_t before = atomic_fetch_add_explicit(&l->inbox_bytes, bytes.size, memory_order_relaxed);
     size_t max = atomic_load_explicit(&l->inbox_max, memory_order_relaxed);
     if (before + bytes.size > max) {
         on_refused(l, REFUSAL_LIMIT, "peer sends more than is being handled");
@@ -215,8 +214,7 @@ static struct status append_frame(struct link *l, enum frame_kind kind, const st
         s = buffer_append(&l->pending, parts[i].data, parts[i].size);
     }
     if (status_is_ok(s)) {
-        atomic_fetch_add_explicit(&l->queued_bytes, l->pending.size - before,
-                                  memory_order_relaxed);
+        atomic_fetch_add_explicit(&l->queued_bytes, l->pending.size - before, memory_order_relaxed);
     } else {
         l->pending.size = before;
     }
@@ -571,9 +569,8 @@ void link_settle(struct link *l)
     lock(l);
     bool send_busy = l->send_busy;
     unlock(l);
-    if (l->state == LINK_CLOSING && !send_busy && !l->quick_busy && !l->recv_busy &&
-        !l->in_work && !l->in_stalled &&
-        atomic_load_explicit(&l->letters, memory_order_acquire) == 0) {
+    if (l->state == LINK_CLOSING && !send_busy && !l->quick_busy && !l->recv_busy && !l->in_work &&
+        !l->in_stalled && atomic_load_explicit(&l->letters, memory_order_acquire) == 0) {
         link_free(l);
     }
 }

@@ -77,7 +77,8 @@ struct link_events {
      * people. */
     void (*on_close)(void *data, struct link *l, struct status why, const char *reason);
     /* A dialled connection failed before on_open; the dialer tries again unless it was stopped. May
-     * be NULL. DENIED: one side refused the other's certificate; TIMEOUT, UNAVAILABLE: not there. */
+     * be NULL. DENIED: one side refused the other's certificate; TIMEOUT, UNAVAILABLE: not
+     * there. */
     void (*on_dial_failed)(void *data, const char *address, struct status why, const char *reason);
     /* Policy of ours beyond the CA: may this identity connect at all (revocation)? Called on nng's
      * threads: must be thread-safe, must not block and must not call the link. NULL: yes. */
@@ -93,8 +94,8 @@ NODISCARD struct status link_hub_open(struct link_hub **out, struct uv_loop_s *l
 /* Asynchronous: closes everything, on_close included; cb runs once, then the hub is gone. */
 void link_hub_close(struct link_hub *hub, void (*cb)(void *data), void *data);
 
-/* address is HOST:PORT; port 0 picks one. *port_out (may be NULL) receives the port. EXISTS when the
- * address is taken. */
+/* address is HOST:PORT; port 0 picks one. *port_out (may be NULL) receives the port. EXISTS when
+ * the address is taken. */
 NODISCARD struct status link_hub_listen(struct link_hub *hub, const char *address,
                                         uint16_t *port_out, struct errmsg *msg);
 
@@ -109,8 +110,8 @@ NODISCARD struct status link_hub_dial(struct link_hub *hub, const char *address,
 void link_hub_undial(struct link_hub *hub, const char *address, uint64_t tag);
 
 /* Queues one data frame made of `count` parts; bytes are copied. Frames of one loop turn leave
- * together. LIMIT when the peer's queue is full or the frame too large (nothing queued), UNAVAILABLE
- * when the link is closing, NOMEM. */
+ * together. LIMIT when the peer's queue is full or the frame too large (nothing queued),
+ * UNAVAILABLE when the link is closing, NOMEM. */
 NODISCARD struct status link_send(struct link *l, const struct bytes *parts, size_t count);
 
 /* Closes; on_close follows later, from the loop. With flush, queued frames are sent first and the
@@ -130,8 +131,8 @@ void *link_data(const struct link *l);
 void link_hub_each(struct link_hub *hub, void (*fn)(void *arg, struct link *l), void *arg);
 struct link_stats link_hub_stats(const struct link_hub *hub);
 
-/* New certificate: connections made from now on use it, live ones go on undisturbed. Nothing changes
- * on failure. */
+/* New certificate: connections made from now on use it, live ones go on undisturbed. Nothing
+ * changes on failure. */
 NODISCARD struct status link_hub_renew(struct link_hub *hub, const struct tls_identity *own,
                                        struct errmsg *msg);
 

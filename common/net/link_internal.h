@@ -11,8 +11,8 @@
  * the slow operation takes over, whose completion, on nng's thread, starts the next send.
  *
  * The end. Whatever goes wrong, link_end moves the link to CLOSING and closes nng's stream, the
- * only canceller there is. The owner is told from hub_settle, never from inside a call of theirs. The
- * link is freed when the receive and the send have come back and no letter of it is under way.
+ * only canceller there is. The owner is told from hub_settle, never from inside a call of theirs.
+ * The link is freed when the receive and the send have come back and no letter of it is under way.
  *
  * Thread: the loop's, but for what is marked otherwise. */
 #ifndef COMMON_NET_LINK_INTERNAL_H
@@ -32,17 +32,17 @@
 enum {
     LINK_ADDRESS_BYTES = 272, /* a host name of 255, a colon and a port */
     LINK_REASON_BYTES = 256,
-    LISTENER_SLOTS = 16,  /* accepts in flight */
+    LISTENER_SLOTS = 16, /* accepts in flight */
     LISTENERS_MAX = 64,
     DIALERS_MAX = 8192,
     SLOT_REARM_MS = 100,
     LISTEN_RETRY_MS = 500,
-    LINGER_MS = 250,      /* a refused peer's time to read its alert */
+    LINGER_MS = 250,           /* a refused peer's time to read its alert */
     HALF_OPEN_EVICT_MS = 1000, /* older ones make room for new ones */
     TICK_MS_MIN = 5,
     QUICK_BYTES_MAX = 8 << 10, /* in QUICK_WINDOW_MS: half of what nng's buffer holds */
     QUICK_WINDOW_MS = 2,
-    STALL_MS = 1, /* until a quick send that was not done is looked at again */
+    STALL_MS = 1,                  /* until a quick send that was not done is looked at again */
     BUFFER_KEEP_BYTES = 256 << 10, /* send buffers larger than this are given back when empty */
 };
 
@@ -78,8 +78,8 @@ struct piece {
 
 struct link {
     struct link_hub *hub;
-    struct link *prev, *next;  /* all of the hub */
-    struct link *work_next;    /* those that hub_settle must look at */
+    struct link *prev, *next; /* all of the hub */
+    struct link *work_next;   /* those that hub_settle must look at */
     struct link *stalled_next;
     bool in_work, in_stalled;
     enum link_state state;
@@ -145,7 +145,7 @@ struct listener {
     struct link_hub *hub;
     struct listener *next;
     enum listener_state state;
-    nng_stream_listener *nng; /* NULL while WAITING */
+    nng_stream_listener *nng;         /* NULL while WAITING */
     char address[LINK_ADDRESS_BYTES]; /* with the port that was picked */
     int64_t retry_ms;
     struct slot slots[LISTENER_SLOTS];
@@ -187,7 +187,7 @@ struct link_hub {
     uint64_t random;
 
     struct link *links;
-    struct link *work; /* newest first */
+    struct link *work;    /* newest first */
     struct link *stalled; /* with a quick send that was not done */
     uv_timer_t stall_timer;
     uv_idle_t hurry; /* active while there is work: the loop does not sleep on it */

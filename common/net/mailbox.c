@@ -18,8 +18,8 @@ void mailbox_put(struct mailbox *box, struct letter *letter)
     struct letter *before = atomic_load_explicit(&box->newest, memory_order_relaxed);
     do {
         letter->next = before;
-    } while (!atomic_compare_exchange_weak_explicit(
-        &box->newest, &before, letter, memory_order_acq_rel, memory_order_relaxed));
+    } while (!atomic_compare_exchange_weak_explicit(&box->newest, &before, letter,
+                                                    memory_order_acq_rel, memory_order_relaxed));
     if (before == NULL) {
         CHECK(uv_async_send(wake) == 0);
     }

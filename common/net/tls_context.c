@@ -12,7 +12,7 @@
 #include <time.h>
 
 enum {
-    CERTIFICATES_MAX = 16,          /* in one PEM text of ours */
+    CERTIFICATES_MAX = 16,           /* in one PEM text of ours */
     PEER_CHAIN_BYTES_MAX = 16 << 10, /* of a peer that is not trusted yet */
     PEER_CHAIN_DEPTH_MAX = 4,
     /* nng's buffers hold 16,384 bytes: a record of this many and its overhead fits one. */
@@ -114,9 +114,8 @@ struct status tls_identity_read(X509 *certificate, struct identity *out, struct 
 
 /* --- the policy --- */
 
-__attribute__((format(printf, 3, 4))) static void refuse(struct tls_check *check,
-                                                         enum refusal kind, const char *format,
-                                                         ...)
+__attribute__((format(printf, 3, 4))) static void refuse(struct tls_check *check, enum refusal kind,
+                                                         const char *format, ...)
 {
     if (check->refusal != REFUSAL_NONE) {
         return;
@@ -131,8 +130,7 @@ __attribute__((format(printf, 3, 4))) static void refuse(struct tls_check *check
 static bool expect_met(const struct identity *expect, const struct identity *peer)
 {
     bool role_ok = expect->role == ROLE_NONE || expect->role == peer->role;
-    bool name_ok =
-        expect->name.text[0] == '\0' || strcmp(expect->name.text, peer->name.text) == 0;
+    bool name_ok = expect->name.text[0] == '\0' || strcmp(expect->name.text, peer->name.text) == 0;
     return role_ok && name_ok;
 }
 

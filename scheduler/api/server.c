@@ -265,6 +265,20 @@ static void on_open(void *data, struct link *l)
     send_hello(s, p);
 }
 
+/* A node has one connection: an older one of the same agent would be open and deaf from now on. */
+static void close_older(struct server *s, const struct session *newest)
+{
+    const struct identity *who = link_peer(newest->link);
+    for (struct session *p = s->sessions; p != NULL; p = p->hh.next) {
+        const struct identity *other = link_peer(p->link);
+        if (p != newest && p->hello && other->role == ROLE_AGENT && strcmp(other->name.text, who->name.text) == 0) {
+            LOG_WARN("agent connected anew", LOG_STR("name", who->name.text), LOG_STR("old", link_address(p->link)),
+                     LOG_STR("new", link_address(newest->link)));
+            link_close(p->link, true, "made way for a newer connection of this node");
+        }
+    }
+}
+
 static void take_hello(struct server *s, struct session *p, const struct message *m)
 {
     if (m->hello.version_max < PROTOCOL_VERSION_MIN || m->hello.version_min > PROTOCOL_VERSION) {
@@ -287,6 +301,9 @@ static void take_hello(struct server *s, struct session *p, const struct message
     if (link_dialled(p->link)) {
         members_connected(s, p);
     } else if (who->role == ROLE_USER || who->role == ROLE_AGENT) {
+        if (who->role == ROLE_AGENT) {
+            close_older(s, p);
+        }
         core_peer_open(s->core, server_now(s), p->handle, who);
     }
 }

@@ -216,13 +216,13 @@ void calls_receive(struct core *c, struct core_time now, uint64_t peer, const st
 
 /* ---- Results ---- */
 
-/* An attempt that nobody waits for has ended: its slot is free again. */
+/* An attempt that nobody waits for has ended: its slot is free again, if it was counted here. It was
+ * not when it had ended before its agent registered, and only its result came later. */
 static void late_result(struct core *c, struct core_time now, const struct result *r)
 {
     c->stats.results_late++;
     struct instance *i = instance_find(c, r->instance);
-    if (i != NULL && i->foreign > 0) {
-        i->foreign--;
+    if (i != NULL && instance_foreign_take(i, r->invocation, r->attempt)) {
         instance_refile(i);
         calls_dispatch(c, now, i->function);
     }
@@ -231,7 +231,8 @@ static void late_result(struct core *c, struct core_time now, const struct resul
 /* The agent did not start this attempt: it may be tried again. */
 static bool refused_before_running(enum status_code code)
 {
-    return code == STATUS_CONFLICT || code == STATUS_UNAVAILABLE || code == STATUS_NOT_FOUND;
+    return code == STATUS_CONFLICT || code == STATUS_UNAVAILABLE || code == STATUS_NOT_FOUND ||
+           code == STATUS_LIMIT;
 }
 
 static void requeue(struct core *c, struct core_time now, struct work *w, const struct result *r)
@@ -269,7 +270,7 @@ void calls_result(struct core *c, struct core_time now, const struct result *r)
     if (refused_before_running(code)) {
         requeue(c, now, w, r);
         if (code == STATUS_NOT_FOUND) {
-            instance_gone(c, now, i, STATUS_UNAVAILABLE, "the agent does not know this instance");
+            instance_gone(c, now, i, STATUS_UNKNOWN, "the agent does not know this instance");
             return;
         }
     } else {
@@ -296,7 +297,7 @@ static void abandon(struct core *c, struct work *w, const char *reason)
         .term = c->term,
         .cancel = {.invocation = w->id, .attempt = w->attempt, .instance = i->id, .reason = reason}};
     leave_instance(w);
-    i->foreign++;
+    instance_foreign_add(i, w->id, w->attempt);
     c->env.send(c->env.data, i->node->peer, &m);
 }
 

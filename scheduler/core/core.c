@@ -416,6 +416,13 @@ static void check_runtime(const struct runtime *f)
             running++;
         }
         CHECK(running == i->inflight);
+        uint32_t foreign = 0;
+        struct foreign *n;
+        DL_FOREACH(i->foreigners, n)
+        {
+            foreign++;
+        }
+        CHECK(foreign == i->foreign);
         CHECK_IMPLIES(i->in_free, instance_usable(i));
         CHECK_IMPLIES(i->in_free, i->inflight + i->foreign < i->concurrency);
         bool current = f->current != NULL && digest_compare(&i->revision, &f->current->id) == 0;

@@ -41,6 +41,13 @@ struct node {
     UT_hash_handle hh;
 };
 
+/* An attempt that runs in an instance and that nobody waits for any more. */
+struct foreign {
+    struct id128 invocation;
+    uint32_t attempt;
+    struct foreign *prev, *next;
+};
+
 /* What an instance is: STARTING -> READY -> STOPPING -> ENDED (then it is gone); any state -> ENDED. */
 struct instance {
     struct id128 id;
@@ -50,7 +57,8 @@ struct instance {
     uint32_t state; /* enum instance_state */
     uint32_t concurrency;
     uint32_t inflight; /* calls of ours that run here */
-    uint32_t foreign;  /* attempts that run here and that nobody waits for any more */
+    uint32_t foreign;  /* how many foreigners there are */
+    struct foreign *foreigners;
     uint32_t cpu_millis;
     uint64_t memory_bytes;
     uint64_t created_us, used_us, stop_sent_us, startup_us;
@@ -175,6 +183,9 @@ void runtime_release(struct core *c, struct runtime *f);
 void instance_refile(struct instance *i);
 bool instance_usable(const struct instance *i);
 struct instance *instance_find(const struct core *c, struct id128 id);
+/* Attempts that nobody waits for are known one by one: the result of another one frees no slot. */
+void instance_foreign_add(struct instance *i, struct id128 invocation, uint32_t attempt);
+bool instance_foreign_take(struct instance *i, struct id128 invocation, uint32_t attempt);
 void instance_gone(struct core *c, struct core_time now, struct instance *i, enum status_code code,
                    const char *message);
 void instances_event(struct core *c, struct core_time now, struct node *n, const struct instance_report *r,

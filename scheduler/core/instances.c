@@ -22,6 +22,43 @@ struct instance *instance_find(const struct core *c, struct id128 id)
     return i;
 }
 
+void instance_foreign_add(struct instance *i, struct id128 invocation, uint32_t attempt)
+{
+    struct foreign *f = mem_must(mem_zalloc(1, sizeof *f));
+    f->invocation = invocation;
+    f->attempt = attempt;
+    DL_APPEND(i->foreigners, f);
+    i->foreign++;
+}
+
+static void foreign_drop(struct instance *i, struct foreign *f)
+{
+    CHECK(i->foreign > 0);
+    DL_DELETE(i->foreigners, f);
+    i->foreign--;
+    mem_free(f);
+}
+
+bool instance_foreign_take(struct instance *i, struct id128 invocation, uint32_t attempt)
+{
+    struct foreign *f;
+    DL_FOREACH(i->foreigners, f)
+    {
+        if (f->attempt == attempt && id_compare(f->invocation, invocation) == 0) {
+            foreign_drop(i, f);
+            return true;
+        }
+    }
+    return false;
+}
+
+static void foreign_clear(struct instance *i)
+{
+    while (i->foreigners != NULL) {
+        foreign_drop(i, i->foreigners);
+    }
+}
+
 static bool is_current(const struct instance *i)
 {
     const struct catalog_revision *current = i->function->current;
@@ -118,6 +155,7 @@ static void instance_remove(struct core *c, struct instance *i)
 {
     struct runtime *f = i->function;
     CHECK(i->calls == NULL);
+    foreign_clear(i);
     i->state = INSTANCE_ENDED;
     instance_refile(i);
     DL_DELETE(f->instances, i);
@@ -256,7 +294,7 @@ static void sync_attempts(struct core *c, struct core_time now, struct node *n, 
         if (i->node != n) {
             continue;
         }
-        i->foreign = 0;
+        foreign_clear(i);
         struct work *w, *next;
         DL_FOREACH_SAFE(i->calls, w, next)
         {
@@ -272,7 +310,7 @@ static void sync_attempts(struct core *c, struct core_time now, struct node *n, 
         HASH_FIND(hh, c->calls, &r->attempts[k].invocation, sizeof(struct id128), w);
         bool ours = w != NULL && w->instance == i;
         if (i != NULL && i->node == n && !ours && i->inflight + i->foreign < i->concurrency) {
-            i->foreign++;
+            instance_foreign_add(i, r->attempts[k].invocation, r->attempts[k].attempt);
         }
     }
 }

@@ -311,7 +311,7 @@ void query_receive(struct core *c, struct core_time now, uint64_t peer, const st
     const struct message answer = {.type = MESSAGE_RECORDS,
                                    .request = m->request,
                                    .records = {.code = s.code,
-                                               .message = msg.text,
+                                               .message = status_is_ok(s) ? "" : msg.text,
                                                .rows = status_is_ok(s) ? t.rows : NULL,
                                                .rows_count = status_is_ok(s) ? t.count : 0}};
     c->env.send(c->env.data, peer, &answer);

@@ -199,8 +199,14 @@ int main(int argc, char **argv)
     static struct row celled = {.name = "skep-cell, no cgroup"};
     static struct row limited = {.name = "skep-cell, cgroup made inline"};
     static struct row wrapped = {.name = "bwrap, no limits, no filter"};
-    long asked = argc > 1 ? atol(argv[1]) : STARTS_DEFAULT;
-    size_t starts = asked > 0 && asked <= STARTS_MAX ? (size_t)asked : STARTS_DEFAULT;
+    char *end = NULL;
+    size_t asked = argc > 1 ? strtoul(argv[1], &end, 10) : STARTS_DEFAULT;
+    bool is_number = argc <= 1 || (end != argv[1] && *end == '\0');
+    if (!is_number || asked == 0 || asked > STARTS_MAX) {
+        (void)fprintf(stderr, "usage: cell_bench [STARTS, at most %d]\n", STARTS_MAX);
+        return 2;
+    }
+    size_t starts = asked;
     bool has_wrap = access(wrap[0], X_OK) == 0;
     bool is_root = geteuid() == 0;
     for (size_t i = 0; i < starts; i++) {

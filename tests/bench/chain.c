@@ -211,7 +211,8 @@ static int run(const struct chain_roles *roles, unsigned outstanding, double sec
     for (size_t i = 0; i < PROCESSES; i++) {
         struct rusage child;
         int status = 0;
-        chain_must(wait4(pids[i], &status, 0, &child) == pids[i] && status == 0, "a process failed");
+        chain_must(wait4(pids[i], &status, 0, &child) == pids[i] && status == 0,
+                   "a process failed");
         usage_add(&used, &child, 1);
     }
     report(roles->prefix, &load, seconds, &used);

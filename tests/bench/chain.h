@@ -42,7 +42,8 @@ bool chain_load_over(const struct chain_load *load);
 
 struct chain_roles {
     const char *prefix; /* of the result names */
-    /* Listens on loopback, calls chain_ready, forwards to next_port and back; returns at the end. */
+    /* Listens on loopback, calls chain_ready, forwards to next_port and back; returns at the
+     * end. */
     void (*relay)(const struct tls_identity *own, uint16_t next_port);
     /* The same, but forwards to CHAIN_ECHO_FD, one packet a message. */
     void (*last)(const struct tls_identity *own);

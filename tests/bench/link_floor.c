@@ -267,10 +267,10 @@ static void node_dial(struct node *n, uint16_t port, uv_connect_t *request)
     struct sockaddr_in to;
     n->far = conn_new(n);
     request->data = n->far;
-    chain_must(uv_ip4_addr("127.0.0.1", port, &to) == 0 &&
-                   uv_tcp_connect(request, &n->far->tcp, (const struct sockaddr *)&to,
-                                  on_connected) == 0,
-               "connect");
+    chain_must(
+        uv_ip4_addr("127.0.0.1", port, &to) == 0 &&
+            uv_tcp_connect(request, &n->far->tcp, (const struct sockaddr *)&to, on_connected) == 0,
+        "connect");
 }
 
 static uint16_t node_listen(struct node *n)
@@ -278,8 +278,7 @@ static uint16_t node_listen(struct node *n)
     struct sockaddr_in at;
     int size = sizeof at;
     n->listener.data = n;
-    chain_must(uv_ip4_addr("127.0.0.1", 0, &at) == 0 &&
-                   uv_tcp_init(&n->loop, &n->listener) == 0 &&
+    chain_must(uv_ip4_addr("127.0.0.1", 0, &at) == 0 && uv_tcp_init(&n->loop, &n->listener) == 0 &&
                    uv_tcp_bind(&n->listener, (const struct sockaddr *)&at, 0) == 0 &&
                    uv_listen((uv_stream_t *)&n->listener, 16, on_connection) == 0 &&
                    uv_tcp_getsockname(&n->listener, (struct sockaddr *)&at, &size) == 0,

@@ -283,6 +283,16 @@ class Cluster:
                 f.write(text if isinstance(text, bytes) else text.encode())
         return self.skep("deploy", folder, check=check)
 
+    def context(self, name, folder, schedulers=("s1",)):
+        """A contexts file with the certificate in the folder; returns the environment that uses it."""
+        path = os.path.join(self.folder, f"{name}.yaml")
+        addresses = ", ".join(f'"{self.address(s)}"' for s in schedulers)
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(f"current: {name}\ncontexts:\n  - {{name: {name}, schedulers: [{addresses}], ca: {folder}/ca.crt, "
+                    f"cert: {folder}/cert.pem, key: {folder}/key.pem}}\n")
+        os.chmod(path, 0o600)
+        return {**self.environ, "SKEP_CONTEXTS": path}
+
     # -- Looking --
 
     def status(self):
@@ -336,7 +346,7 @@ class Cluster:
     def address(self, scheduler):
         """HOST:PORT of a scheduler, from its configuration."""
         with open(os.path.join(self.data, scheduler, "config.yaml"), encoding="utf-8") as f:
-            return re.search(r"^listen: (.*)$", f.read(), re.M).group(1)
+            return re.search(r"^listen: \"?([^\"\n]*)", f.read(), re.M).group(1)
 
     # -- Breaking --
 

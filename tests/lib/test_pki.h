@@ -1,5 +1,5 @@
-/* Certificates for tests, made in memory: a CA and what it signs, good or wrong on purpose. Ends the
- * process when OpenSSL fails: a test without certificates proves nothing.
+/* Certificates for tests, made in memory: a CA and what it signs, good or wrong on purpose. Ends
+ * the process when OpenSSL fails: a test without certificates proves nothing.
  *
  * Thread: any; no shared state. */
 #ifndef TESTS_LIB_TEST_PKI_H

@@ -37,9 +37,10 @@ extern char **environ;
         (void)msg;                                                                                 \
     } while (0)
 
+/* Control groups are named after instances, machine-wide: two runs of the test may not share ids. */
 struct id128 fake_instance_id(unsigned n)
 {
-    return (struct id128){(uint64_t)n << 16 | 1, n};
+    return (struct id128){(uint64_t)getpid() << 16, n};
 }
 
 static struct id128 invocation_id(unsigned n)
@@ -66,16 +67,24 @@ void fake_send(struct fake *f, const struct message *m)
     send_to(f->link, &led);
 }
 
-static void lead(struct fake *f)
+void fake_lead(struct fake *f, const char *name, const char *address, const char *revoked)
 {
-    char address[64];
-    (void)snprintf(address, sizeof address, "127.0.0.1:%u", f->port);
-    struct pair schedulers[] = {{.key = "s1", .value = address}};
+    struct pair schedulers[] = {{.key = name, .value = address}};
+    struct text what[] = {{.text = revoked}};
     fake_send(f, &(struct message){.type = MESSAGE_LEAD,
                                    .lead = {.leader = "s1",
                                             .lease_ms = 10000,
                                             .schedulers = schedulers,
-                                            .schedulers_count = 1}});
+                                            .schedulers_count = 1,
+                                            .revoked = what,
+                                            .revoked_count = revoked != NULL}});
+}
+
+static void lead(struct fake *f)
+{
+    char address[64];
+    (void)snprintf(address, sizeof address, "127.0.0.1:%u", f->port);
+    fake_lead(f, "s1", address, NULL);
 }
 
 static struct fake_instance *instance_slot(struct fake *f, unsigned n)
@@ -473,9 +482,6 @@ const struct fake_instance *fake_instance(const struct fake *f, unsigned n)
 uint32_t fake_state(const struct fake *f, unsigned n)
 {
     const struct fake_instance *i = fake_instance(f, n);
-    if (i != NULL && i->state == INSTANCE_ENDED && i->code != STATUS_OK) {
-        print_message("instance %u ended: %s: %s\n", n, status_name(i->code), i->message);
-    }
     return i == NULL ? 0 : i->state;
 }
 
@@ -483,7 +489,10 @@ void fake_ready(struct fake *f, unsigned n, uint32_t concurrency)
 {
     fake_start(f, n, concurrency);
     FAKE_UNTIL(f, fake_instance(f, n) != NULL && fake_state(f, n) != INSTANCE_STARTING);
-    assert_int_equal(fake_state(f, n), INSTANCE_READY);
+    if (fake_state(f, n) != INSTANCE_READY) {
+        fail_msg("instance %u: %s: %s", n, status_name(fake_instance(f, n)->code),
+                 fake_instance(f, n)->message);
+    }
 }
 
 /* ---- Taking down ---- */

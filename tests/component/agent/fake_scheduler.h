@@ -83,6 +83,8 @@ int fake_agent_end(struct fake *f, int signal);
 /* Runs one of skep-agent's other verbs while the loop runs; its exit code. */
 int fake_agent_verb(struct fake *f, const char *const *args);
 
+/* Leads again, naming one scheduler and what is revoked (or NULL). */
+void fake_lead(struct fake *f, const char *name, const char *address, const char *revoked);
 struct id128 fake_instance_id(unsigned n);
 void fake_start(struct fake *f, unsigned n, uint32_t concurrency);
 void fake_stop(struct fake *f, unsigned n, bool kill);

@@ -276,6 +276,33 @@ static void it_joins_with_a_token(void **state)
     assert_string_equal(link_peer(f->link)->name.text, "n7");
 }
 
+/* What a scheduler advertises may not be reachable from here: the connection that works stays. */
+static void a_connection_stays_when_its_scheduler_advertises_another_address(void **state)
+{
+    struct fake *f = *state;
+    const struct link *before = f->link;
+    fake_lead(f, "s1", "127.0.0.1:9", NULL);
+    f->heartbeats = 0;
+    FAKE_UNTIL(f, f->heartbeats >= 2);
+    assert_ptr_equal(f->link, before);
+}
+
+static void a_scheduler_that_left_the_list_is_let_go(void **state)
+{
+    struct fake *f = *state;
+    fake_lead(f, "s2", "127.0.0.1:9", NULL);
+    FAKE_UNTIL(f, f->link == NULL);
+}
+
+static void a_revoked_scheduler_is_cut_off(void **state)
+{
+    struct fake *f = *state;
+    char address[64];
+    (void)snprintf(address, sizeof address, "127.0.0.1:%u", f->port);
+    fake_lead(f, "s1", address, "scheduler/s1");
+    FAKE_UNTIL(f, f->link == NULL);
+}
+
 static void two_agents_do_not_share_a_folder(void **state)
 {
     struct fake *f = *state;
@@ -308,6 +335,9 @@ int main(void)
         REGISTERED(metrics_are_served),
         BARE(the_certificate_is_renewed_in_time),
         BARE(it_joins_with_a_token),
+        REGISTERED(a_connection_stays_when_its_scheduler_advertises_another_address),
+        REGISTERED(a_scheduler_that_left_the_list_is_let_go),
+        REGISTERED(a_revoked_scheduler_is_cut_off),
         REGISTERED(two_agents_do_not_share_a_folder),
     };
     if (geteuid() != 0) {

@@ -18,6 +18,12 @@
 
 extern char **environ;
 
+/* The tests write the numbers; a wrong one is 0. */
+static long number(const char *text)
+{
+    return text != NULL ? strtol(text, NULL, 10) : 0;
+}
+
 static int do_hello(const char *argument)
 {
     (void)argument;
@@ -27,7 +33,7 @@ static int do_hello(const char *argument)
 
 static int do_exit(const char *argument)
 {
-    return atoi(argument);
+    return (int)number(argument);
 }
 
 static int do_segv(const char *argument)
@@ -147,7 +153,7 @@ static int do_print(const char *argument)
     for (size_t k = 63; k < sizeof block; k += 64) {
         block[k] = '\n';
     }
-    long left = atol(argument);
+    long left = number(argument);
     while (left > 0) {
         ssize_t n = write(1, block, left < (long)sizeof block ? (size_t)left : sizeof block);
         if (n <= 0) {
@@ -169,7 +175,7 @@ static int do_fds(const char *argument)
     int own = dirfd(dir);
     const struct dirent *entry;
     while ((entry = readdir(dir)) != NULL) {
-        if (entry->d_name[0] != '.' && atoi(entry->d_name) != own) {
+        if (entry->d_name[0] != '.' && number(entry->d_name) != own) {
             char link[300];
             char target[256] = "";
             snprintf(link, sizeof link, "/proc/self/fd/%s", entry->d_name);
@@ -200,7 +206,7 @@ static int do_environment(const char *argument)
 
 static int do_connect(const char *argument)
 {
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argument))};
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)number(argument))};
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     int error = connect(fd, (struct sockaddr *)&to, sizeof to) == 0 ? 0 : errno;

@@ -182,6 +182,14 @@ void fixture_deadline_stop(struct net_fixture *f)
 bool fixture_turn(struct net_fixture *f)
 {
     (void)uv_run(&f->loop, UV_RUN_ONCE);
+    if (f->late) {
+        const struct end *ends[] = {&f->server, &f->client};
+        for (size_t i = 0; i < 2; i++) {
+            print_message("%s: %u opens, %u closes, %u messages, last reason \"%s\"\n",
+                          i == 0 ? "server" : "client", ends[i]->opens, ends[i]->closes,
+                          ends[i]->messages, ends[i]->last_reason);
+        }
+    }
     return !f->late;
 }
 

@@ -21,14 +21,14 @@ struct end {
     struct link_hub *hub;
     unsigned opens, closes, dial_failures, messages;
     uint64_t message_bytes;
-    struct link *last;          /* opened last; NULL after a close */
-    struct identity last_peer;  /* of the link opened last */
+    struct link *last;         /* opened last; NULL after a close */
+    struct identity last_peer; /* of the link opened last */
     uint64_t last_tag;
     struct buffer last_message;
-    enum status_code last_why;  /* of the last close or failure */
+    enum status_code last_why; /* of the last close or failure */
     char last_reason[END_TEXT_BYTES];
-    bool echo;                  /* sends every message back */
-    bool verify;                /* messages hold a pattern: see pattern_put */
+    bool echo;   /* sends every message back */
+    bool verify; /* messages hold a pattern: see pattern_put */
     unsigned bad_messages;
     atomic_bool refuse_all; /* what allow answers, on nng's threads as well */
     bool closed;

@@ -1,5 +1,6 @@
 /* The frame reader, fed a stream in pieces: the first byte picks how it is cut. Whatever comes,
- * what is answered lies inside the limits, and cutting the stream elsewhere gives the same frames. */
+ * what is answered lies inside the limits, and cutting the stream elsewhere gives the same
+ * frames. */
 #include "common/check.h"
 #include "common/net/frame.h"
 

@@ -27,12 +27,22 @@ class Agents(ClusterCase):
     def setUp(self):
         wait_for(lambda: [n["state"] for n in self.cluster.nodes().values()] == ["ready", "ready"], "two ready nodes")
 
+    def deploy(self, name, **settings):
+        """The counter, small, so that many fit; gone after the test."""
+        settings.setdefault("resources", "{cpu: 100m, memory: 64Mi}")
+        self.cluster.deploy_python(name, COUNTER, **settings)
+        self.addCleanup(self.cluster.skep, "function", "delete", name, "--yes", check=False)
+
+    def restore(self, node):
+        """Ends what a test did to a node, however the test ends."""
+        self.addCleanup(self.cluster.skep, "node", "uncordon", node)
+
     def instances(self, function, state="ready"):
         return [row for row in self.cluster.ps(function) if row["state"] == state]
 
     def test_instances_outlive_their_agent(self):
         cluster = self.cluster
-        cluster.deploy_python("outlive", COUNTER)
+        self.deploy("outlive")
         first = cluster.call_json("outlive")
         node, instance = first["node"], first["instance"]
         pid = cluster.cell_pid(node, instance)
@@ -45,7 +55,7 @@ class Agents(ClusterCase):
 
     def test_a_call_that_runs_is_answered_by_the_restarted_agent(self):
         cluster = self.cluster
-        cluster.deploy_python("bridge", COUNTER)
+        self.deploy("bridge")
         node = cluster.call_json("bridge")["node"]
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             running = pool.submit(cluster.call_json, "bridge", "2.0")
@@ -56,7 +66,7 @@ class Agents(ClusterCase):
 
     def test_an_orderly_stop_of_the_agent_leaves_instances(self):
         cluster = self.cluster
-        cluster.deploy_python("orderly", COUNTER)
+        self.deploy("orderly")
         first = cluster.call_json("orderly")
         cluster.kill(first["node"], signal.SIGTERM)
         cluster.restart(first["node"])
@@ -65,7 +75,7 @@ class Agents(ClusterCase):
 
     def test_a_node_dies(self):
         cluster = self.cluster
-        cluster.deploy_python("moving", COUNTER)
+        self.deploy("moving")
         node = cluster.call_json("moving")["node"]
         cluster.kill(node)
         for pid in cluster.cells(node):
@@ -81,7 +91,7 @@ class Agents(ClusterCase):
 
     def test_a_killed_cell_is_replaced(self):
         cluster = self.cluster
-        cluster.deploy_python("replaced", COUNTER)
+        self.deploy("replaced")
         first = cluster.call_json("replaced")
         os.kill(cluster.cell_pid(first["node"], first["instance"]), signal.SIGKILL)
         second = wait_for(lambda: cluster.skep("call", "replaced", check=False).returncode == 0, "it answers again")
@@ -90,11 +100,12 @@ class Agents(ClusterCase):
 
     def test_drain_moves_work_and_uncordon_ends_it(self):
         cluster = self.cluster
-        cluster.deploy_python("drained", COUNTER)
+        self.deploy("drained")
         node = cluster.call_json("drained")["node"]
         other = "n2" if node == "n1" else "n1"
         with Caller(cluster, "hello", "d", b"hello, d\n") as caller:
             wait_for(lambda: caller.good > 0, "calls succeed")
+            self.restore(node)
             cluster.skep("node", "drain", node)
             self.assertEqual(cluster.nodes()[node]["state"], "draining")
             wait_for(lambda: not [r for r in cluster.ps() if r["node"] == node], f"{node} is empty")
@@ -105,20 +116,18 @@ class Agents(ClusterCase):
 
     def test_cordon_keeps_what_runs_and_places_nothing_new(self):
         cluster = self.cluster
-        cluster.deploy_python("corded", COUNTER)
+        self.deploy("corded")
         first = cluster.call_json("corded")
+        self.restore(first["node"])
         cluster.skep("node", "cordon", first["node"])
-        try:
-            self.assertEqual(cluster.nodes()[first["node"]]["state"], "cordoned")
-            self.assertEqual(cluster.call_json("corded")["instance"], first["instance"])
-            cluster.deploy_python("uncorded", COUNTER)
-            self.assertNotEqual(cluster.call_json("uncorded")["node"], first["node"])
-        finally:
-            cluster.skep("node", "uncordon", first["node"])
+        self.assertEqual(cluster.nodes()[first["node"]]["state"], "cordoned")
+        self.assertEqual(cluster.call_json("corded")["instance"], first["instance"])
+        self.deploy("uncorded")
+        self.assertNotEqual(cluster.call_json("uncorded")["node"], first["node"])
 
     def test_idle_instances_go(self):
         cluster = self.cluster
-        cluster.deploy_python("idle", COUNTER, scaling="{idle: 500ms}")
+        self.deploy("idle", scaling="{idle: 500ms}")
         first = cluster.call_json("idle")
         wait_for(lambda: cluster.ps("idle") == [], "no instance is left")
         second = cluster.call_json("idle")
@@ -127,7 +136,7 @@ class Agents(ClusterCase):
 
     def test_parallel_calls_use_several_instances(self):
         cluster = self.cluster
-        cluster.deploy_python("wide", COUNTER, scaling="{concurrency: 1, max: 4}", resources="{cpu: 100m, memory: 64Mi}")
+        self.deploy("wide", scaling="{concurrency: 1, max: 4}")
         used = set()
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
 
@@ -140,7 +149,7 @@ class Agents(ClusterCase):
 
     def test_min_keeps_instances_without_calls(self):
         cluster = self.cluster
-        cluster.deploy_python("kept", COUNTER, scaling="{min: 2, idle: 100ms}", resources="{cpu: 100m, memory: 64Mi}")
+        self.deploy("kept", scaling="{min: 2, idle: 100ms}")
         wait_for(lambda: len(self.instances("kept")) == 2, "two instances are ready")
         cluster.skep("function", "delete", "kept", "--yes")
         wait_for(lambda: self.cluster.ps("kept") == [], "none is left")

@@ -167,10 +167,8 @@ static void receive(struct recording *r, uint64_t peer, const struct message *m)
 void receive_lead(struct recording *r, uint64_t peer, uint64_t term, uint32_t lease_ms)
 {
     receive(r, peer,
-            &(struct message){.type = MESSAGE_LEAD,
-                              .request = 40,
-                              .term = term,
-                              .lead = {.leader = "s", .lease_ms = lease_ms}});
+            &(struct message){
+                .type = MESSAGE_LEAD, .term = term, .lead = {.leader = "s", .lease_ms = lease_ms}});
 }
 
 void receive_start(struct recording *r, uint64_t peer, uint64_t term, unsigned n, uint32_t cpu,

@@ -55,7 +55,8 @@ static void expect_message(struct bytes in, enum status_code code, const char *t
 }
 
 /* Expects that an envelope with this body of these bytes is refused; takes content. */
-static void expect_body(unsigned body, struct buffer *content, enum status_code code, const char *text)
+static void expect_body(unsigned body, struct buffer *content, enum status_code code,
+                        const char *text)
 {
     struct buffer in = {0};
     wire_envelope(&in, VERSION, body, content);
@@ -204,12 +205,15 @@ static void garbage_is_invalid(void **state)
 {
     (void)state;
     const uint8_t garbage[] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
-    expect_message(bytes_of(garbage, sizeof garbage), STATUS_INVALID, "message of 11 bytes: malformed");
-    expect_command(bytes_of(garbage, sizeof garbage), STATUS_INVALID, "command of 11 bytes: malformed");
+    expect_message(bytes_of(garbage, sizeof garbage), STATUS_INVALID,
+                   "message of 11 bytes: malformed");
+    expect_command(bytes_of(garbage, sizeof garbage), STATUS_INVALID,
+                   "command of 11 bytes: malformed");
     expect_state(bytes_of(garbage, sizeof garbage), STATUS_INVALID, "state of 11 bytes: malformed");
     struct arena a = {0};
     struct function_spec spec;
-    assert_int_equal(function_spec_decode(bytes_of(garbage, sizeof garbage), &a, &spec, NULL).code, STATUS_INVALID);
+    assert_int_equal(function_spec_decode(bytes_of(garbage, sizeof garbage), &a, &spec, NULL).code,
+                     STATUS_INVALID);
     arena_close(&a);
 }
 
@@ -248,7 +252,8 @@ static void every_command_cut_at_every_byte_is_refused(void **state)
             uint8_t *cut = mem_must(mem_dup(out.data, size));
             struct command back;
             struct arena into = {0};
-            assert_int_not_equal(command_decode(bytes_of(cut, size), &into, &back, NULL).code, STATUS_OK);
+            assert_int_not_equal(command_decode(bytes_of(cut, size), &into, &back, NULL).code,
+                                 STATUS_OK);
             arena_close(&into);
             mem_free(cut);
         }
@@ -332,7 +337,8 @@ static void bad_commands_are_named(void **state)
     struct buffer rollback = {0};
     wire_bytes(&rollback, 2, "short", 5);
     wire_bytes(&in, COMMAND_BODY_ROLLBACK, rollback.data, rollback.size);
-    expect_command(whole(&in), STATUS_INVALID, "command_function_rollback.revision: 5 bytes, 32 expected");
+    expect_command(whole(&in), STATUS_INVALID,
+                   "command_function_rollback.revision: 5 bytes, 32 expected");
     buffer_close(&in);
     buffer_close(&rollback);
     wire_bytes(&in, COMMAND_BODY_UNKNOWN, "", 0);

@@ -44,7 +44,8 @@ static void message_is(enum message_type type, const char *hex)
     struct message m = value_message(&a, type), back;
     assert_int_equal(message_encode(&m, &made).code, STATUS_OK);
     expect_bytes(&made, hex);
-    assert_int_equal(message_decode(bytes_of(golden.data, golden.size), &a, &back, NULL).code, STATUS_OK);
+    assert_int_equal(message_decode(bytes_of(golden.data, golden.size), &a, &back, NULL).code,
+                     STATUS_OK);
     assert_true(message_equal(&m, &back));
     arena_close(&a);
     buffer_close(&made);
@@ -95,7 +96,8 @@ static void command_deploy_keeps_its_bytes(void **state)
     struct command c = value_command(&a, COMMAND_DEPLOY), back;
     assert_int_equal(command_encode(&c, &made).code, STATUS_OK);
     expect_bytes(&made, golden_command_deploy);
-    assert_int_equal(command_decode(bytes_of(golden.data, golden.size), &a, &back, NULL).code, STATUS_OK);
+    assert_int_equal(command_decode(bytes_of(golden.data, golden.size), &a, &back, NULL).code,
+                     STATUS_OK);
     assert_true(command_equal(&c, &back));
     arena_close(&a);
     buffer_close(&made);
@@ -110,7 +112,8 @@ static void state_keeps_its_bytes(void **state)
     struct state s = value_state(&a), back;
     assert_int_equal(state_encode(&s, &made).code, STATUS_OK);
     expect_bytes(&made, golden_state);
-    assert_int_equal(state_decode(bytes_of(golden.data, golden.size), &a, &back, NULL).code, STATUS_OK);
+    assert_int_equal(state_decode(bytes_of(golden.data, golden.size), &a, &back, NULL).code,
+                     STATUS_OK);
     assert_true(state_equal(&s, &back));
     arena_close(&a);
     buffer_close(&made);
@@ -122,13 +125,15 @@ static void a_plain_hello_is_as_the_specification_says(void **state)
 {
     (void)state;
     struct buffer made = {0};
-    const struct message m = {.type = MESSAGE_HELLO, .request = 5, .hello = {.version_min = 1, .version_max = 1, .build = "b"}};
+    const struct message m = {.type = MESSAGE_HELLO,
+                              .request = 5,
+                              .hello = {.version_min = 1, .version_max = 1, .build = "b"}};
     assert_int_equal(message_encode(&m, &made).code, STATUS_OK);
-    expect_bytes(&made, "0801"                 /* version 1 */
-                        "1005"                 /* request 5 */
-                        "820107"               /* field 16, 7 bytes */
-                        "08011001"             /* version_min 1, version_max 1 */
-                        "1a0162");             /* build "b" */
+    expect_bytes(&made, "0801"     /* version 1 */
+                        "1005"     /* request 5 */
+                        "820107"   /* field 16, 7 bytes */
+                        "08011001" /* version_min 1, version_max 1 */
+                        "1a0162"); /* build "b" */
     buffer_close(&made);
 }
 

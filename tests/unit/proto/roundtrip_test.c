@@ -142,7 +142,8 @@ static void encoding_appends_to_what_is_there(void **state)
     assert_int_equal(buffer_append(&out, "head", 4).code, STATUS_OK);
     assert_int_equal(message_encode(&m, &out).code, STATUS_OK);
     assert_memory_equal(out.data, "head", 4);
-    assert_int_equal(message_decode(bytes_of(out.data + 4, out.size - 4), &a, &back, NULL).code, STATUS_OK);
+    assert_int_equal(message_decode(bytes_of(out.data + 4, out.size - 4), &a, &back, NULL).code,
+                     STATUS_OK);
     assert_true(message_equal(&m, &back));
     arena_close(&a);
     buffer_close(&out);

@@ -27,7 +27,7 @@ static struct bytes binary(struct arena *a, unsigned *n)
     uint8_t *data = mem_must(arena_alloc(a, 4));
     data[0] = 0;
     data[1] = 0xff;
-    data[2] = (uint8_t)++*n;
+    data[2] = (uint8_t)++ * n;
     data[3] = (uint8_t)(*n >> 8);
     return bytes_of(data, 4);
 }

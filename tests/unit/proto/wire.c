@@ -26,10 +26,12 @@ void wire_bytes(struct buffer *out, unsigned field, const void *data, size_t siz
     CHECK(status_is_ok(buffer_append(out, data, size)));
 }
 
-void wire_envelope(struct buffer *out, uint64_t version, unsigned body, const struct buffer *content)
+void wire_envelope(struct buffer *out, uint64_t version, unsigned body,
+                   const struct buffer *content)
 {
     wire_number(out, ENVELOPE_VERSION, version);
     if (body != 0) {
-        wire_bytes(out, body, content->data == NULL ? (const uint8_t *)"" : content->data, content->size);
+        wire_bytes(out, body, content->data == NULL ? (const uint8_t *)"" : content->data,
+                   content->size);
     }
 }

@@ -26,7 +26,8 @@ static void on_done(void *data, struct status s, const char *message, uint64_t i
     (void)snprintf(seen->message, sizeof seen->message, "%s", message);
 }
 
-static const struct command admit_n5 = {.type = COMMAND_NODE_ADMIT, .command_node_admit = {.name = "n5"}};
+static const struct command admit_n5 = {.type = COMMAND_NODE_ADMIT,
+                                        .command_node_admit = {.name = "n5"}};
 
 /* ---- Actions ---- */
 
@@ -91,12 +92,15 @@ static void rollbacks_that_name_no_single_revision_are_refused(void **state)
 {
     struct world *w = *state;
     user_admin(w, 6, "function.rollback", "f", NULL, NULL);
-    expect(w, "u1 reply 6 NOT_FOUND function f has no earlier revision; see skep function history f\n");
+    expect(
+        w,
+        "u1 reply 6 NOT_FOUND function f has no earlier revision; see skep function history f\n");
     world_deploy(w, "f", 2);
     user_admin(w, 7, "function.rollback", "f", "revision", "0");
     expect(w, "u1 reply 7 INVALID revision 0 is ambiguous; give more digits\n");
     user_admin(w, 8, "function.rollback", "f", "revision", "ff");
-    expect(w, "u1 reply 8 NOT_FOUND function f has no such revision; see skep function history f\n");
+    expect(w,
+           "u1 reply 8 NOT_FOUND function f has no such revision; see skep function history f\n");
     user_admin(w, 9, "function.rollback", "none", NULL, NULL);
     expect(w, "u1 reply 9 NOT_FOUND no function is named none\n");
 }
@@ -205,7 +209,8 @@ static void a_function_is_shown_with_its_spec(void **state)
     user_query(w, 7, "function", "f");
     expect(w, "u1 records 7 OK rows=1\n");
     expect_records(w, "handler=f.py:f cpu_millis=100 memory_bytes=100");
-    expect_records(w, "scale_max=10 concurrency=1 idle_ms=1000 queue_max=2 timeout_ms=10000 startup_timeout_ms=5000");
+    expect_records(w, "scale_max=10 concurrency=1 idle_ms=1000 queue_max=2 timeout_ms=10000 "
+                      "startup_timeout_ms=5000");
     user_query(w, 8, "function", "none");
     expect(w, "u1 records 8 NOT_FOUND rows=0 no function is named none\n");
 }
@@ -269,9 +274,10 @@ static void a_node_is_shown_with_its_measures_and_labels(void **state)
     forget_lines(w);
     user_query(w, 7, "node", "n2");
     expect(w, "u1 records 7 OK rows=1\n");
-    expect_records(w, "cpu_millis=1000 cpu_reserved_millis=0 cpu_used_millis=11 memory_bytes=1000 "
-                      "memory_reserved_bytes=0 memory_used_bytes=22 load1_milli=33 psi_cpu_milli=44 "
-                      "psi_memory_milli=55 psi_io_milli=66 disk_free_bytes=77 labels=zone=a,disk=ssd");
+    expect_records(w,
+                   "cpu_millis=1000 cpu_reserved_millis=0 cpu_used_millis=11 memory_bytes=1000 "
+                   "memory_reserved_bytes=0 memory_used_bytes=22 load1_milli=33 psi_cpu_milli=44 "
+                   "psi_memory_milli=55 psi_io_milli=66 disk_free_bytes=77 labels=zone=a,disk=ssd");
     user_query(w, 8, "node", "n9");
     expect(w, "u1 records 8 NOT_FOUND rows=0 no node is named n9; see skep node list\n");
 }
@@ -280,14 +286,19 @@ static void instances_are_listed_with_their_usage(void **state)
 {
     struct world *w = *state;
     have_warm(w);
-    struct instance_usage usage = {
-        .instance = instance_n(w, 1), .memory_bytes = 5, .memory_peak_bytes = 6, .cpu_us = 7, .processes = 1};
-    const struct message beat = {.type = MESSAGE_HEARTBEAT, .heartbeat = {.instances = &usage, .instances_count = 1}};
+    struct instance_usage usage = {.instance = instance_n(w, 1),
+                                   .memory_bytes = 5,
+                                   .memory_peak_bytes = 6,
+                                   .cpu_us = 7,
+                                   .processes = 1};
+    const struct message beat = {.type = MESSAGE_HEARTBEAT,
+                                 .heartbeat = {.instances = &usage, .instances_count = 1}};
     core_receive(w->core, w->now, 101, &beat);
     user_query(w, 7, "instances", "");
     expect(w, "u1 records 7 OK rows=1\n");
-    expect_records(w, "function=f node=n1 state=ready running=0 concurrency=1 startup_us=777 memory_bytes=5 "
-                      "memory_peak_bytes=6 cpu_us=7 revision=01ab");
+    expect_records(
+        w, "function=f node=n1 state=ready running=0 concurrency=1 startup_us=777 memory_bytes=5 "
+           "memory_peak_bytes=6 cpu_us=7 revision=01ab");
     user_query(w, 8, "instances", "f");
     expect(w, "u1 records 8 OK rows=1\n");
     user_query(w, 9, "instances", "g");
@@ -299,7 +310,8 @@ static void tokens_and_revocations_are_listed(void **state)
     struct world *w = *state;
     const struct command token = {
         .type = COMMAND_TOKEN_CREATE,
-        .command_token_create = {.id = "t1", .role = "agent", .name = "n5", .expires_ms = UINT64_C(1) << 60}};
+        .command_token_create = {
+            .id = "t1", .role = "agent", .name = "n5", .expires_ms = UINT64_C(1) << 60}};
     const struct command use = {.type = COMMAND_TOKEN_USE,
                                 .command_token_use = {.id = "t1", .role = "agent", .name = "n5"}};
     assert_int_equal(world_apply(w, &token).code, STATUS_OK);
@@ -360,7 +372,8 @@ static void a_state_goes_to_another_core_and_its_functions_run_there(void **stat
     assert_int_equal(core_import(other->core, other->now, &s, NULL).code, STATUS_OK);
     arena_close(&a);
     other->index = w->index;
-    assert_int_equal(catalog_digest(core_catalog(other->core)), catalog_digest(core_catalog(w->core)));
+    assert_int_equal(catalog_digest(core_catalog(other->core)),
+                     catalog_digest(core_catalog(w->core)));
     world_lead(other, WORLD_TERM);
     user_open(other, 1);
     agent_up(other, 1);

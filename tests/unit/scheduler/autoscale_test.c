@@ -59,7 +59,8 @@ static void stops_as_the_table_says(void **state)
         {"starting ones do not keep scale_min", {0, 5, 1, 1, 1, 10, false}, 5000, 1000, false},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        if (autoscale_may_stop(&rows[i].view, rows[i].idle_ms, rows[i].idle_ms_max) != rows[i].stop) {
+        if (autoscale_may_stop(&rows[i].view, rows[i].idle_ms, rows[i].idle_ms_max) !=
+            rows[i].stop) {
             fail_msg("%s: %s expected", rows[i].why, rows[i].stop ? "a stop" : "no stop");
         }
     }

@@ -116,7 +116,8 @@ static void calls_over_the_queue_are_a_limit(void **state)
     user_call(w, 1, 2, "f", "", 0);
     expect(w, "a1 start i1 f\na1 start i2 f\n");
     user_call(w, 1, 3, "f", "", 0);
-    expect(w, "u1 call_reply 3 LIMIT 2 calls of f wait, as many as scaling.queue allows; try again\n");
+    expect(w,
+           "u1 call_reply 3 LIMIT 2 calls of f wait, as many as scaling.queue allows; try again\n");
     assert_int_equal(w->last.retry_after_ms, 200);
     assert_int_equal(core_stats(w->core).calls_limit, 1);
     agent_ready(w, 1, 1);
@@ -199,7 +200,8 @@ static void a_queued_call_times_out_at_its_deadline(void **state)
     world_tick(w, 999);
     expect(w, "");
     world_tick(w, 10);
-    expect(w, "u1 call_reply 7 TIMEOUT the deadline passed while the call waited for an instance; see skep why f\n");
+    expect(w, "u1 call_reply 7 TIMEOUT the deadline passed while the call waited for an instance; "
+              "see skep why f\n");
     assert_int_equal(core_stats(w->core).calls_timeout, 1);
     agent_ready(w, 1, 1); /* Nothing is left to run. */
     expect(w, "");
@@ -211,7 +213,8 @@ static void the_function_gives_the_timeout_when_the_call_does_not(void **state)
     have_warm(w);
     user_call(w, 1, 7, "f", "", 0);
     assert_in_range(w->last.timeout_ms, 10000, 10001);
-    user_call(w, 1, 8, "f", "", UINT32_MAX); /* Starts another instance; its timeout is held to the most there is. */
+    user_call(w, 1, 8, "f", "",
+              UINT32_MAX); /* Starts another instance; its timeout is held to the most there is. */
     world_tick(w, 100);
     agent_ready(w, 1, 2);
     assert_in_range(w->last.timeout_ms, CORE_TIMEOUT_MS_MAX - 100, CORE_TIMEOUT_MS_MAX - 99);
@@ -229,7 +232,8 @@ static void a_running_call_past_its_deadline_is_cancelled_and_keeps_its_slot(voi
     world_run(w, 1400);
     expect(w, ""); /* The agent's own answer has half a second more. */
     world_run(w, 200);
-    expect(w, "a1 cancel v1.1 i1 deadline\nu1 call_reply 7 TIMEOUT the deadline passed while the call ran\n");
+    expect(w, "a1 cancel v1.1 i1 deadline\nu1 call_reply 7 TIMEOUT the deadline passed while the "
+              "call ran\n");
     world_run(w, 1000);
     expect(w, "");
     agent_result(w, 1, 1, 1, 1, STATUS_CANCELED, "");
@@ -256,7 +260,8 @@ static void a_long_pause_still_gives_a_running_call_its_end(void **state)
     user_call(w, 1, 7, "f", "", 1000);
     forget_lines(w);
     world_tick(w, 2500);
-    expect(w, "a1 cancel v2.1 i1 deadline\nu1 call_reply 7 TIMEOUT the deadline passed while the call ran\n");
+    expect(w, "a1 cancel v2.1 i1 deadline\nu1 call_reply 7 TIMEOUT the deadline passed while the "
+              "call ran\n");
 }
 
 /* ---- Refusals by the agent ---- */
@@ -271,7 +276,7 @@ static void a_refused_attempt_is_tried_again_up_to_the_limit(void **state)
     expect(w, "a1 invoke v2.2 i1 x\n");
     agent_result(w, 1, 2, 2, 1, STATUS_UNAVAILABLE, "busy");
     expect(w, "a1 invoke v2.3 i1 x\n");
-    agent_result(w, 1, 2, 3, 1, STATUS_CONFLICT, "busy");
+    agent_result(w, 1, 2, 3, 1, STATUS_LIMIT, "busy");
     agent_result(w, 1, 2, 4, 1, STATUS_CONFLICT, "busy");
     expect(w, "a1 invoke v2.4 i1 x\na1 invoke v2.5 i1 x\n");
     agent_result(w, 1, 2, 5, 1, STATUS_CONFLICT, "the instance is busy");
@@ -369,7 +374,9 @@ static void a_crash_fails_its_calls_with_the_message(void **state)
     agent_ready(w, 1, 1);
     forget_lines(w);
     agent_ended(w, 1, 1, STATUS_CRASHED, "killed by signal 9");
-    expect(w, "u1 call_reply 1 CRASHED killed by signal 9\nu2 call_reply 2 CRASHED killed by signal 9\n");
+    expect(
+        w,
+        "u1 call_reply 1 CRASHED killed by signal 9\nu2 call_reply 2 CRASHED killed by signal 9\n");
     assert_int_equal(core_stats(w->core).calls_crashed, 2);
     assert_int_equal(core_stats(w->core).instances, 0);
 }
@@ -419,8 +426,9 @@ static void lost_leadership_answers_queued_and_running_calls_apart(void **state)
     user_call(w, 1, 2, "g", "queued", 0);
     forget_lines(w);
     world_follow(w, "127.0.0.1:2");
-    expect(w, "u1 call_reply 1 UNKNOWN leadership was lost while the call ran; it may have been done\n"
-              "u1 call_reply 2 NOT_LEADER this scheduler is no longer the leader\n");
+    expect(w,
+           "u1 call_reply 1 UNKNOWN leadership was lost while the call ran; it may have been done\n"
+           "u1 call_reply 2 NOT_LEADER this scheduler is no longer the leader\n");
     assert_int_equal(core_stats(w->core).calls_unknown, 1);
     assert_int_equal(core_stats(w->core).instances, 0);
     agent_result(w, 1, 1, 1, 1, STATUS_OK, "late");

@@ -49,7 +49,8 @@ static void refused(struct fixture *f, struct command cmd, enum status_code code
     struct arena a = {0};
     struct state before, after;
     assert_int_equal(catalog_export(&f->catalog, &a, &before).code, STATUS_OK);
-    uint64_t index = f->catalog.index, time_ms = f->catalog.time_ms, digest = catalog_digest(&f->catalog);
+    uint64_t index = f->catalog.index, time_ms = f->catalog.time_ms,
+             digest = catalog_digest(&f->catalog);
     assert_int_equal(apply(f, cmd).code, code);
     if (strstr(f->msg.text, text) == NULL) {
         fail_msg("\"%s\" does not hold \"%s\"", f->msg.text, text);
@@ -70,18 +71,21 @@ static struct digest revision_n(unsigned n)
     return d;
 }
 
-static struct command deploy(struct fixture *f, const char *name, unsigned revision, uint64_t check_index)
+static struct command deploy(struct fixture *f, const char *name, unsigned revision,
+                             uint64_t check_index)
 {
     f->spec.name = name;
-    return (struct command){
-        .type = COMMAND_DEPLOY,
-        .command_deploy = {.spec = &f->spec, .revision = revision_n(revision), .check_index = check_index}};
+    return (struct command){.type = COMMAND_DEPLOY,
+                            .command_deploy = {.spec = &f->spec,
+                                               .revision = revision_n(revision),
+                                               .check_index = check_index}};
 }
 
 static struct command rollback(const char *name, unsigned revision)
 {
-    return (struct command){.type = COMMAND_FUNCTION_ROLLBACK,
-                            .command_function_rollback = {.name = name, .revision = revision_n(revision)}};
+    return (struct command){
+        .type = COMMAND_FUNCTION_ROLLBACK,
+        .command_function_rollback = {.name = name, .revision = revision_n(revision)}};
 }
 
 static struct command named(enum command_type type, const char *name)
@@ -101,33 +105,40 @@ static struct command named(enum command_type type, const char *name)
 
 static struct command node_set(const char *name, uint32_t mode)
 {
-    return (struct command){.type = COMMAND_NODE_SET, .command_node_set = {.name = name, .mode = mode}};
+    return (struct command){.type = COMMAND_NODE_SET,
+                            .command_node_set = {.name = name, .mode = mode}};
 }
 
-static struct command token_create(const char *id, const char *role, const char *name, uint64_t expires_ms)
+static struct command token_create(const char *id, const char *role, const char *name,
+                                   uint64_t expires_ms)
 {
-    return (struct command){.type = COMMAND_TOKEN_CREATE,
-                            .command_token_create = {.id = id, .role = role, .name = name, .expires_ms = expires_ms}};
+    return (struct command){
+        .type = COMMAND_TOKEN_CREATE,
+        .command_token_create = {.id = id, .role = role, .name = name, .expires_ms = expires_ms}};
 }
 
 static struct command token_use(const char *id, const char *role, const char *name)
 {
-    return (struct command){.type = COMMAND_TOKEN_USE, .command_token_use = {.id = id, .role = role, .name = name}};
+    return (struct command){.type = COMMAND_TOKEN_USE,
+                            .command_token_use = {.id = id, .role = role, .name = name}};
 }
 
 static struct command revoke(const char *what, const char *reason)
 {
-    return (struct command){.type = COMMAND_REVOKE, .command_revoke = {.what = what, .reason = reason}};
+    return (struct command){.type = COMMAND_REVOKE,
+                            .command_revoke = {.what = what, .reason = reason}};
 }
 
 static struct command setting(const char *key, const char *value)
 {
-    return (struct command){.type = COMMAND_SETTING, .command_setting = {.key = key, .value = value}};
+    return (struct command){.type = COMMAND_SETTING,
+                            .command_setting = {.key = key, .value = value}};
 }
 
 static struct command scheduler_put(const char *name, const char *address)
 {
-    return (struct command){.type = COMMAND_SCHEDULER_PUT, .command_scheduler_put = {.name = name, .address = address}};
+    return (struct command){.type = COMMAND_SCHEDULER_PUT,
+                            .command_scheduler_put = {.name = name, .address = address}};
 }
 
 static int revisions(const struct fixture *f, const char *name)
@@ -182,7 +193,8 @@ static void a_revision_keeps_its_own_copy_of_the_spec(void **state)
     f->spec.handler = handler;
     APPLY(f, deploy(f, "thumb", 1, 0));
     memcpy(handler, "new", 3);
-    assert_string_equal(catalog_current(catalog_function_find(&f->catalog, "thumb"))->spec.handler, "old");
+    assert_string_equal(catalog_current(catalog_function_find(&f->catalog, "thumb"))->spec.handler,
+                        "old");
 }
 
 static void deploying_again_makes_the_newest_current(void **state)
@@ -194,7 +206,8 @@ static void deploying_again_makes_the_newest_current(void **state)
     const struct digest second = revision_n(2);
     assert_int_equal(digest_compare(&fn->current, &second), 0);
     assert_int_equal(revisions(f, "thumb"), 2);
-    APPLY(f, deploy(f, "thumb", 1, 0)); /* The same code: no third revision, but the newest again. */
+    APPLY(f,
+          deploy(f, "thumb", 1, 0)); /* The same code: no third revision, but the newest again. */
     assert_int_equal(revisions(f, "thumb"), 2);
     const struct digest first = revision_n(1);
     assert_int_equal(digest_compare(&fn->revisions->prev->id, &first), 0);
@@ -204,7 +217,8 @@ static void deploying_again_makes_the_newest_current(void **state)
 static void a_deploy_at_another_index_is_a_conflict(void **state)
 {
     struct fixture *f = *state;
-    refused(f, deploy(f, "thumb", 1, 5), STATUS_CONFLICT, "function thumb was changed at index 0, not at 5");
+    refused(f, deploy(f, "thumb", 1, 5), STATUS_CONFLICT,
+            "function thumb was changed at index 0, not at 5");
     APPLY(f, deploy(f, "thumb", 1, 0)); /* index 2 */
     refused(f, deploy(f, "thumb", 2, 1), STATUS_CONFLICT, "changed at index 2, not at 1");
     APPLY(f, deploy(f, "thumb", 2, 2));
@@ -242,7 +256,9 @@ static void the_current_revision_is_there_even_when_it_was_the_oldest(void **sta
     APPLY(f, rollback("thumb", 1));
     APPLY(f, deploy(f, "thumb", 100, 0)); /* Forgets revision 1, the current one until now. */
     const struct digest newest = revision_n(100);
-    assert_int_equal(digest_compare(&catalog_current(catalog_function_find(&f->catalog, "thumb"))->id, &newest), 0);
+    assert_int_equal(
+        digest_compare(&catalog_current(catalog_function_find(&f->catalog, "thumb"))->id, &newest),
+        0);
 }
 
 static void rolling_back_makes_an_older_revision_current(void **state)
@@ -265,7 +281,8 @@ static void deleting_takes_a_function_away(void **state)
     APPLY(f, deploy(f, "thumb", 1, 0));
     APPLY(f, named(COMMAND_FUNCTION_DELETE, "thumb"));
     assert_null(catalog_function_find(&f->catalog, "thumb"));
-    refused(f, named(COMMAND_FUNCTION_DELETE, "thumb"), STATUS_NOT_FOUND, "no function is named thumb");
+    refused(f, named(COMMAND_FUNCTION_DELETE, "thumb"), STATUS_NOT_FOUND,
+            "no function is named thumb");
 }
 
 static void functions_over_the_limit_are_refused(void **state)
@@ -333,9 +350,11 @@ static void a_token_is_for_its_role_and_name(void **state)
 {
     struct fixture *f = *state;
     APPLY(f, token_create("t1", "agent", "n1", f->time_ms + 1));
-    refused(f, token_use("t1", "scheduler", "n1"), STATUS_DENIED, "join token t1 is for role agent");
+    refused(f, token_use("t1", "scheduler", "n1"), STATUS_DENIED,
+            "join token t1 is for role agent");
     refused(f, token_use("t1", "agent", "n2"), STATUS_DENIED, "join token t1 is for name n1");
-    refused(f, token_use("t9", "agent", "n1"), STATUS_DENIED, "join token t9 is not known or has expired");
+    refused(f, token_use("t9", "agent", "n1"), STATUS_DENIED,
+            "join token t9 is not known or has expired");
     APPLY(f, token_use("t1", "agent", "n1"));
 }
 
@@ -373,7 +392,8 @@ static void token_texts_over_their_limits_are_refused(void **state)
     char text[CATALOG_TEXT_BYTES_MAX + 1];
     memset(text, 'x', sizeof text - 1);
     text[sizeof text - 1] = '\0';
-    refused(f, token_create(text, "agent", "", 9000), STATUS_LIMIT, "token id: 256 bytes, at most 255");
+    refused(f, token_create(text, "agent", "", 9000), STATUS_LIMIT,
+            "token id: 256 bytes, at most 255");
     refused(f, token_create("t", text, "", 9000), STATUS_LIMIT, "token role");
     refused(f, token_create("t", "agent", text, 9000), STATUS_LIMIT, "token name");
     APPLY(f, token_create("t", "agent", "", 9000));
@@ -520,7 +540,8 @@ static void exporting_without_room_is_told(void **state)
 }
 
 /* Imports the state of `populate` after `change` and expects CORRUPT, an empty catalog and this text. */
-static void corrupt(struct fixture *f, void (*change)(struct state *s, const char *text), const char *expected)
+static void corrupt(struct fixture *f, void (*change)(struct state *s, const char *text),
+                    const char *expected)
 {
     char text[CATALOG_TEXT_BYTES_MAX + 1];
     memset(text, 'X', sizeof text - 1);

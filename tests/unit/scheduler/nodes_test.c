@@ -38,7 +38,8 @@ static void agents_are_told_who_leads_and_what_is_revoked(void **state)
                                 .command_scheduler_put = {.name = "s1", .address = "127.0.0.1:1"}};
     (void)world_apply(w, &put);
     expect(w, "a1 lead term=5 s1=127.0.0.1:1\na2 lead term=5 s1=127.0.0.1:1\n");
-    const struct command revoke = {.type = COMMAND_REVOKE, .command_revoke = {.what = "agent/n9", .reason = ""}};
+    const struct command revoke = {.type = COMMAND_REVOKE,
+                                   .command_revoke = {.what = "agent/n9", .reason = ""}};
     (void)world_apply(w, &revoke);
     expect(w, "a1 lead term=5 s1=127.0.0.1:1 -agent/n9\na2 lead term=5 s1=127.0.0.1:1 -agent/n9\n");
 }
@@ -130,7 +131,8 @@ static void a_new_leader_adopts_what_agents_report(void **state)
 {
     struct world *w = *state;
     new_leader(w);
-    struct instance_report reports[] = {report_n(w, 1, INSTANCE_READY), report_n(w, 2, INSTANCE_STARTING)};
+    struct instance_report reports[] = {report_n(w, 1, INSTANCE_READY),
+                                        report_n(w, 2, INSTANCE_STARTING)};
     const struct node_register r = {.instances = reports, .instances_count = 2};
     agent_register(w, 1, &r);
     expect(w, "");
@@ -147,7 +149,8 @@ static void a_foreign_attempt_keeps_its_slot_until_its_result(void **state)
     struct world *w = *state;
     new_leader(w);
     struct instance_report report = report_n(w, 1, INSTANCE_READY);
-    struct attempt_report attempt = {.invocation = {5, 5}, .attempt = 1, .instance = instance_n(w, 1)};
+    struct attempt_report attempt = {
+        .invocation = {5, 5}, .attempt = 1, .instance = instance_n(w, 1)};
     const struct node_register r = {
         .instances = &report, .instances_count = 1, .attempts = &attempt, .attempts_count = 1};
     agent_register(w, 1, &r);
@@ -155,10 +158,39 @@ static void a_foreign_attempt_keeps_its_slot_until_its_result(void **state)
     expect(w, "a1 start i2 f\n"); /* The adopted one is taken. */
     const struct message late = {
         .type = MESSAGE_RESULT,
-        .result = {.invocation = {5, 5}, .attempt = 1, .instance = instance_n(w, 1), .message = ""}};
+        .result = {
+            .invocation = {5, 5}, .attempt = 1, .instance = instance_n(w, 1), .message = ""}};
     core_receive(w->core, w->now, 101, &late);
     expect(w, "a1 invoke v1.1 i1 x\n");
     assert_int_equal(core_stats(w->core).results_late, 1);
+}
+
+/* The result of an attempt that ended before its agent registered comes later: it frees nothing. */
+static void a_late_result_of_another_attempt_frees_no_slot(void **state)
+{
+    struct world *w = *state;
+    new_leader(w);
+    struct instance_report report = report_n(w, 1, INSTANCE_READY);
+    struct attempt_report attempt = {
+        .invocation = {5, 5}, .attempt = 1, .instance = instance_n(w, 1)};
+    const struct node_register r = {
+        .instances = &report, .instances_count = 1, .attempts = &attempt, .attempts_count = 1};
+    agent_register(w, 1, &r);
+    user_call(w, 1, 1, "f", "x", 0);
+    expect(w, "a1 start i2 f\n");
+    struct message late = {
+        .type = MESSAGE_RESULT,
+        .result = {
+            .invocation = {6, 6}, .attempt = 1, .instance = instance_n(w, 1), .message = ""}};
+    core_receive(w->core, w->now, 101, &late);
+    late.result.invocation = attempt.invocation;
+    late.result.attempt = 2;
+    core_receive(w->core, w->now, 101, &late);
+    expect(w, "");
+    late.result.attempt = 1;
+    core_receive(w->core, w->now, 101, &late);
+    expect(w, "a1 invoke v1.1 i1 x\n");
+    assert_int_equal(core_stats(w->core).results_late, 3);
 }
 
 static void instances_of_no_current_revision_are_stopped(void **state)
@@ -200,7 +232,7 @@ static void a_new_leader_starts_once_all_agents_have_reported(void **state)
     struct world *w = *state;
     new_leader(w);
     user_call(w, 1, 1, "f", "", 0);
-    world_run(w, 100);
+    world_tick(w, 100);
     expect(w, "");
     agent_register_empty(w, 1);
     expect(w, "a1 start i1 f\n");
@@ -213,7 +245,8 @@ static void a_later_term_asks_everybody_anew(void **state)
     user_call(w, 1, 2, "f", "", 0);
     forget_lines(w);
     world_lead(w, WORLD_TERM + 1);
-    expect(w, "u1 call_reply 2 UNKNOWN leadership was lost while the call ran; it may have been done\na1 lead term=6\n");
+    expect(w, "u1 call_reply 2 UNKNOWN leadership was lost while the call ran; it may have been "
+              "done\na1 lead term=6\n");
     assert_int_equal(core_stats(w->core).instances, 0);
     assert_int_equal(core_stats(w->core).nodes_ready, 0);
     agent_register_empty(w, 1); /* Of the term before. */
@@ -232,10 +265,24 @@ static void heartbeats_keep_a_node_and_are_answered(void **state)
     expect(w, "");
     agent_heartbeat(w, 1, 42);
     expect(w, "a1 reply 42 OK\n");
-    agent_open(w, 2);
+}
+
+static void a_node_that_was_lost_while_connected_is_asked_what_it_runs(void **state)
+{
+    struct world *w = *state;
+    have_warm(w);
+    user_call(w, 1, 2, "f", "", 20000);
+    w->alive[1] = false;
+    world_run(w, 3100);
     forget_lines(w);
-    agent_heartbeat(w, 2, 43); /* Not registered: no lease to renew. */
-    expect(w, "");
+    assert_int_equal(core_stats(w->core).nodes_ready, 0);
+    agent_heartbeat(w, 1, 42); /* No lease to renew: no answer, but a question. */
+    expect(w, "a1 lead term=5 ask\n");
+    struct instance_report report = report_n(w, 1, INSTANCE_READY);
+    const struct node_register r = {.instances = &report, .instances_count = 1};
+    agent_register(w, 1, &r);
+    user_call(w, 1, 3, "f", "x", 0);
+    expect(w, "a1 invoke v3.1 i1 x\n");
 }
 
 static void a_silent_node_is_lost_with_its_calls(void **state)
@@ -248,7 +295,9 @@ static void a_silent_node_is_lost_with_its_calls(void **state)
     world_run(w, 3000);
     expect(w, "");
     world_run(w, 100);
-    expect(w, "u1 call_reply 2 UNKNOWN node n1 was lost (no heartbeat); the call may have been done\n");
+    expect(
+        w,
+        "u1 call_reply 2 UNKNOWN node n1 was lost (no heartbeat); the call may have been done\n");
     struct core_stats s = core_stats(w->core);
     assert_int_equal(s.instances, 0);
     assert_int_equal(s.nodes_ready, 0);
@@ -276,7 +325,8 @@ static void a_node_that_returns_within_its_lease_keeps_everything(void **state)
     world_run(w, 2000);
     agent_open(w, 1);
     struct instance_report report = report_n(w, 1, INSTANCE_READY);
-    struct attempt_report attempt = {.invocation = invocation_n(w, 2), .attempt = 1, .instance = instance_n(w, 1)};
+    struct attempt_report attempt = {
+        .invocation = invocation_n(w, 2), .attempt = 1, .instance = instance_n(w, 1)};
     const struct node_register r = {
         .instances = &report, .instances_count = 1, .attempts = &attempt, .attempts_count = 1};
     agent_register(w, 1, &r);
@@ -296,7 +346,9 @@ static void a_node_that_does_not_return_is_lost(void **state)
     forget_lines(w);
     agent_close(w, 1);
     world_run(w, 3100);
-    expect(w, "u1 call_reply 2 UNKNOWN node n1 was lost (not connected); the call may have been done\n");
+    expect(
+        w,
+        "u1 call_reply 2 UNKNOWN node n1 was lost (not connected); the call may have been done\n");
 }
 
 static void calls_wait_until_a_returning_node_has_reported(void **state)
@@ -325,7 +377,9 @@ static void calls_that_a_restarted_agent_does_not_know_are_unknown(void **state)
     struct instance_report report = report_n(w, 1, INSTANCE_READY);
     const struct node_register r = {.instances = &report, .instances_count = 1};
     agent_register(w, 1, &r);
-    expect(w, "u1 call_reply 2 UNKNOWN the agent restarted while the call ran; it may have been done\n");
+    expect(
+        w,
+        "u1 call_reply 2 UNKNOWN the agent restarted while the call ran; it may have been done\n");
     user_call(w, 1, 3, "f", "y", 0);
     expect(w, "a1 invoke v3.1 i1 y\n");
 }
@@ -424,7 +478,8 @@ static void a_removed_node_is_lost_at_once_and_forgotten_when_it_goes(void **sta
     user_call(w, 1, 2, "f", "", 0);
     forget_lines(w);
     user_admin(w, 3, "node.remove", "n1", NULL, NULL);
-    expect(w, "u1 call_reply 2 UNKNOWN node n1 was lost (removed by an operator); the call may have been done\n"
+    expect(w, "u1 call_reply 2 UNKNOWN node n1 was lost (removed by an operator); the call may "
+              "have been done\n"
               "u1 reply 3 OK\n");
     assert_int_equal(core_stats(w->core).nodes_ready, 0);
     assert_int_equal(core_node_peer(w->core, "n1"), 101);
@@ -464,11 +519,13 @@ int main(void)
         LED(a_node_without_resources_is_refused),
         FRESH(a_new_leader_adopts_what_agents_report),
         FRESH(a_foreign_attempt_keeps_its_slot_until_its_result),
+        FRESH(a_late_result_of_another_attempt_frees_no_slot),
         FRESH(instances_of_no_current_revision_are_stopped),
         FRESH(a_new_leader_starts_nothing_before_agents_had_time_to_report),
         FRESH(a_new_leader_starts_once_all_agents_have_reported),
         LED(a_later_term_asks_everybody_anew),
         LED(heartbeats_keep_a_node_and_are_answered),
+        LED(a_node_that_was_lost_while_connected_is_asked_what_it_runs),
         LED(a_silent_node_is_lost_with_its_calls),
         LED(what_was_starting_on_a_lost_node_starts_elsewhere),
         LED(a_node_that_returns_within_its_lease_keeps_everything),

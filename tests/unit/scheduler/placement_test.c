@@ -14,7 +14,8 @@ static struct pair zone_b[] = {{.key = "zone", .value = "b"}};
 
 static struct placement_node node(const char *name)
 {
-    return (struct placement_node){.name = name, .ready = true, .cpu_millis = 1000, .memory_bytes = 1000};
+    return (struct placement_node){
+        .name = name, .ready = true, .cpu_millis = 1000, .memory_bytes = 1000};
 }
 
 static struct function_spec spec_of(uint32_t cpu_millis, uint64_t memory_bytes)
@@ -23,7 +24,8 @@ static struct function_spec spec_of(uint32_t cpu_millis, uint64_t memory_bytes)
 }
 
 /* Places on this one node and says whether exactly that reason was counted once. */
-static void refuses(const struct placement_node *n, const struct function_spec *spec, struct placement_reasons expected)
+static void refuses(const struct placement_node *n, const struct function_spec *spec,
+                    struct placement_reasons expected)
 {
     struct placement_reasons why;
     assert_int_equal(placement_choose(n, 1, spec, &why), -1);
@@ -166,11 +168,13 @@ static void the_explanation_counts_each_reason(void **state)
 {
     (void)state;
     char text[256];
-    placement_explain(&(struct placement_reasons){.cordoned = 1, .memory = 2}, 3, text, sizeof text);
+    placement_explain(&(struct placement_reasons){.cordoned = 1, .memory = 2}, 3, text,
+                      sizeof text);
     assert_string_equal(text, "3 nodes: 1 cordoned or draining, 2 with too little memory left");
     placement_explain(&(struct placement_reasons){1, 2, 3, 4, 5}, 15, text, sizeof text);
-    assert_string_equal(text, "15 nodes: 1 not ready, 2 cordoned or draining, 3 without the required labels, "
-                              "4 with too little CPU left, 5 with too little memory left");
+    assert_string_equal(
+        text, "15 nodes: 1 not ready, 2 cordoned or draining, 3 without the required labels, "
+              "4 with too little CPU left, 5 with too little memory left");
     placement_explain(&(struct placement_reasons){.not_ready = 1}, 1, text, sizeof text);
     assert_string_equal(text, "1 node: 1 not ready");
     placement_explain(&(struct placement_reasons){0}, 0, text, sizeof text);

@@ -53,7 +53,8 @@ static void expect(const struct function_spec *s, enum status_code code, const c
     struct errmsg msg = {.text = ""};
     enum status_code got = function_spec_check(s, &msg).code;
     if (got != code || strstr(msg.text, text) == NULL) {
-        fail_msg("%s \"%s\", expected %s \"%s\"", status_name(got), msg.text, status_name(code), text);
+        fail_msg("%s \"%s\", expected %s \"%s\"", status_name(got), msg.text, status_name(code),
+                 text);
     }
     assert_int_equal(function_spec_check(s, NULL).code, code);
 }

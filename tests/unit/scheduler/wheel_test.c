@@ -31,8 +31,15 @@ static void an_empty_wheel_has_nothing(void **state)
 static void an_entry_is_never_seen_early_and_at_most_a_slot_late(void **state)
 {
     (void)state;
-    const uint64_t deadlines[] = {0,        1,        WHEEL_SLOT_US - 1, WHEEL_SLOT_US, WHEEL_SLOT_US + 1,
-                                  123456,   ROUND_US, ROUND_US + 5,      3 * (uint64_t)ROUND_US + 77};
+    const uint64_t deadlines[] = {0,
+                                  1,
+                                  WHEEL_SLOT_US - 1,
+                                  WHEEL_SLOT_US,
+                                  WHEEL_SLOT_US + 1,
+                                  123456,
+                                  ROUND_US,
+                                  ROUND_US + 5,
+                                  3 * (uint64_t)ROUND_US + 77};
     for (size_t i = 0; i < sizeof deadlines / sizeof deadlines[0]; i++) {
         wheel_init(&wheel, 0);
         struct wheel_entry e = {0};
@@ -131,12 +138,14 @@ static void random_entries_are_seen_as_in_a_plain_list(void **state)
     for (int step = 0; step < 20000; step++) {
         size_t k = (size_t)rand_r(&seed) % ENTRIES;
         if (entries[k].next == NULL) {
-            wheel_add(&wheel, &entries[k], now + (uint64_t)rand_r(&seed) % (3 * (uint64_t)ROUND_US));
+            wheel_add(&wheel, &entries[k],
+                      now + (uint64_t)rand_r(&seed) % (3 * (uint64_t)ROUND_US));
         } else if (rand_r(&seed) % 4 == 0) {
             wheel_remove(&entries[k]);
         }
         now += (uint64_t)rand_r(&seed) % (2 * WHEEL_SLOT_US);
-        for (struct wheel_entry *e = wheel_expired(&wheel, now); e != NULL; e = wheel_expired(&wheel, now)) {
+        for (struct wheel_entry *e = wheel_expired(&wheel, now); e != NULL;
+             e = wheel_expired(&wheel, now)) {
             assert_true(e->deadline_us <= now);
         }
         for (size_t i = 0; i < ENTRIES && step % 64 == 0; i++) {

@@ -66,8 +66,8 @@ static void keep_records(struct world *w, const struct records *r)
     for (size_t i = 0; i < r->rows_count; i++) {
         for (size_t k = 0; k < r->rows[i].fields_count; k++) {
             const struct pair *p = &r->rows[i].fields[k];
-            used += (size_t)snprintf(w->records + used, sizeof w->records - used, "%s%s=%s", k == 0 ? "" : " ", p->key,
-                                     p->value);
+            used += (size_t)snprintf(w->records + used, sizeof w->records - used, "%s%s=%s",
+                                     k == 0 ? "" : " ", p->key, p->value);
             assert_true(used < sizeof w->records);
         }
         used += (size_t)snprintf(w->records + used, sizeof w->records - used, "\n");
@@ -85,9 +85,9 @@ static void note_call_reply(struct world *w, const struct message *m)
     w->last.instance = r->instance;
     (void)snprintf(w->last.node, sizeof w->last.node, "%s", r->node == NULL ? "" : r->node);
     (void)snprintf(w->last.leader, sizeof w->last.leader, "%s", r->leader == NULL ? "" : r->leader);
-    note(w, "call_reply %llu %s %s%.*s\n", (unsigned long long)m->request, status_name((enum status_code)r->code),
-         r->message == NULL ? "" : r->message, (int)r->output.size,
-         r->output.size > 0 ? (const char *)r->output.data : "");
+    note(w, "call_reply %llu %s %s%.*s\n", (unsigned long long)m->request,
+         status_name((enum status_code)r->code), r->message == NULL ? "" : r->message,
+         (int)r->output.size, r->output.size > 0 ? (const char *)r->output.data : "");
 }
 
 static void on_send(void *data, uint64_t peer, const struct message *m)
@@ -101,13 +101,16 @@ static void on_send(void *data, uint64_t peer, const struct message *m)
         break;
     case MESSAGE_REPLY:
         w->last.index = m->reply.index;
-        (void)snprintf(w->last.leader, sizeof w->last.leader, "%s", m->reply.leader == NULL ? "" : m->reply.leader);
-        note(w, "reply %llu %s%s%s\n", (unsigned long long)m->request, status_name((enum status_code)m->reply.code),
-             m->reply.message[0] == '\0' ? "" : " ", m->reply.message);
+        (void)snprintf(w->last.leader, sizeof w->last.leader, "%s",
+                       m->reply.leader == NULL ? "" : m->reply.leader);
+        note(w, "reply %llu %s%s%s\n", (unsigned long long)m->request,
+             status_name((enum status_code)m->reply.code), m->reply.message[0] == '\0' ? "" : " ",
+             m->reply.message);
         break;
     case MESSAGE_RECORDS:
         keep_records(w, &m->records);
-        (void)snprintf(w->last.leader, sizeof w->last.leader, "%s", m->records.leader == NULL ? "" : m->records.leader);
+        (void)snprintf(w->last.leader, sizeof w->last.leader, "%s",
+                       m->records.leader == NULL ? "" : m->records.leader);
         note(w, "records %llu %s rows=%zu%s%s\n", (unsigned long long)m->request,
              status_name((enum status_code)m->records.code), m->records.rows_count,
              m->records.message[0] == '\0' ? "" : " ", m->records.message);
@@ -120,24 +123,26 @@ static void on_send(void *data, uint64_t peer, const struct message *m)
         for (size_t k = 0; k < m->lead.revoked_count; k++) {
             note(w, " -%s", m->lead.revoked[k].text);
         }
-        note(w, "\n");
+        note(w, "%s\n", m->request != 0 ? " ask" : "");
         break;
     case MESSAGE_START:
         assert_non_null(m->start.spec);
         note(w, "start i%u %s\n", number_of(&w->instances, m->start.instance), m->start.spec->name);
         break;
     case MESSAGE_STOP:
-        note(w, "%s i%u %s\n", m->stop.kill ? "kill" : "stop", number_of(&w->instances, m->stop.instance), m->stop.reason);
+        note(w, "%s i%u %s\n", m->stop.kill ? "kill" : "stop",
+             number_of(&w->instances, m->stop.instance), m->stop.reason);
         break;
     case MESSAGE_INVOKE:
         w->last.timeout_ms = m->invoke.timeout_ms;
-        note(w, "invoke v%u.%u i%u %.*s\n", number_of(&w->invocations, m->invoke.invocation), m->invoke.attempt,
-             number_of(&w->instances, m->invoke.instance), (int)m->invoke.payload.size,
+        note(w, "invoke v%u.%u i%u %.*s\n", number_of(&w->invocations, m->invoke.invocation),
+             m->invoke.attempt, number_of(&w->instances, m->invoke.instance),
+             (int)m->invoke.payload.size,
              m->invoke.payload.size > 0 ? (const char *)m->invoke.payload.data : "");
         break;
     case MESSAGE_CANCEL:
-        note(w, "cancel v%u.%u i%u %s\n", number_of(&w->invocations, m->cancel.invocation), m->cancel.attempt,
-             number_of(&w->instances, m->cancel.instance), m->cancel.reason);
+        note(w, "cancel v%u.%u i%u %s\n", number_of(&w->invocations, m->cancel.invocation),
+             m->cancel.attempt, number_of(&w->instances, m->cancel.instance), m->cancel.reason);
         break;
     default:
         note(w, "%s\n", message_type_name(m->type));
@@ -246,7 +251,9 @@ void world_commit(struct world *w)
         struct arena a = {0};
         struct command cmd;
         struct pending_proposal p = w->pending[k];
-        assert_int_equal(command_decode(bytes_of(p.command.data, p.command.size), &a, &cmd, NULL).code, STATUS_OK);
+        assert_int_equal(
+            command_decode(bytes_of(p.command.data, p.command.size), &a, &cmd, NULL).code,
+            STATUS_OK);
         (void)core_apply(w->core, w->now, ++w->index, &cmd, NULL);
         core_proposed(w->core, w->now, p.ticket, status_ok(), w->index);
         arena_close(&a);
@@ -277,9 +284,10 @@ struct digest world_revision(unsigned n)
 void world_deploy(struct world *w, const char *name, unsigned revision)
 {
     w->spec.name = name;
-    const struct command cmd = {.type = COMMAND_DEPLOY,
-                                .time_ms = w->now.unix_ms,
-                                .command_deploy = {.spec = &w->spec, .revision = world_revision(revision)}};
+    const struct command cmd = {
+        .type = COMMAND_DEPLOY,
+        .time_ms = w->now.unix_ms,
+        .command_deploy = {.spec = &w->spec, .revision = world_revision(revision)}};
     assert_int_equal(world_apply(w, &cmd).code, STATUS_OK);
 }
 
@@ -341,18 +349,19 @@ void user_close(struct world *w, uint64_t user)
     core_peer_close(w->core, w->now, user);
 }
 
-void user_call(struct world *w, uint64_t user, uint64_t request, const char *function, const char *payload,
-               uint32_t timeout_ms)
+void user_call(struct world *w, uint64_t user, uint64_t request, const char *function,
+               const char *payload, uint32_t timeout_ms)
 {
-    const struct message m = {
-        .type = MESSAGE_CALL,
-        .request = request,
-        .call = {.function = function, .payload = bytes_of(payload, strlen(payload)), .timeout_ms = timeout_ms}};
+    const struct message m = {.type = MESSAGE_CALL,
+                              .request = request,
+                              .call = {.function = function,
+                                       .payload = bytes_of(payload, strlen(payload)),
+                                       .timeout_ms = timeout_ms}};
     receive(w, user, &m);
 }
 
-void user_admin(struct world *w, uint64_t request, const char *action, const char *name, const char *key,
-                const char *value)
+void user_admin(struct world *w, uint64_t request, const char *action, const char *name,
+                const char *key, const char *value)
 {
     struct pair arg = {.key = key, .value = value};
     const struct message m = {
@@ -364,7 +373,8 @@ void user_admin(struct world *w, uint64_t request, const char *action, const cha
 
 void user_query(struct world *w, uint64_t request, const char *what, const char *name)
 {
-    const struct message m = {.type = MESSAGE_QUERY, .request = request, .query = {.what = what, .name = name}};
+    const struct message m = {
+        .type = MESSAGE_QUERY, .request = request, .query = {.what = what, .name = name}};
     receive(w, 1, &m);
 }
 
@@ -413,18 +423,20 @@ void agent_up(struct world *w, unsigned n)
 
 void agent_heartbeat(struct world *w, unsigned n, uint64_t request)
 {
-    const struct message m = {.type = MESSAGE_HEARTBEAT, .request = request, .heartbeat = {.sequence = request}};
+    const struct message m = {
+        .type = MESSAGE_HEARTBEAT, .request = request, .heartbeat = {.sequence = request}};
     receive(w, AGENT_PEERS + n, &m);
 }
 
-void agent_event(struct world *w, unsigned n, unsigned instance, uint32_t instance_state, enum status_code code,
-                 const char *message)
+void agent_event(struct world *w, unsigned n, unsigned instance, uint32_t instance_state,
+                 enum status_code code, const char *message)
 {
     struct instance_report r = report_n(w, instance, instance_state);
     r.message = message;
     r.startup_us = 777;
-    const struct message m = {
-        .type = MESSAGE_INSTANCE_EVENT, .term = WORLD_TERM, .instance_event = {.report = &r, .code = code}};
+    const struct message m = {.type = MESSAGE_INSTANCE_EVENT,
+                              .term = WORLD_TERM,
+                              .instance_event = {.report = &r, .code = code}};
     receive(w, AGENT_PEERS + n, &m);
 }
 
@@ -433,22 +445,24 @@ void agent_ready(struct world *w, unsigned n, unsigned instance)
     agent_event(w, n, instance, INSTANCE_READY, STATUS_OK, "");
 }
 
-void agent_ended(struct world *w, unsigned n, unsigned instance, enum status_code code, const char *message)
+void agent_ended(struct world *w, unsigned n, unsigned instance, enum status_code code,
+                 const char *message)
 {
     agent_event(w, n, instance, INSTANCE_ENDED, code, message);
 }
 
-void agent_result(struct world *w, unsigned n, unsigned invocation, uint32_t attempt, unsigned instance,
-                  enum status_code code, const char *text)
+void agent_result(struct world *w, unsigned n, unsigned invocation, uint32_t attempt,
+                  unsigned instance, enum status_code code, const char *text)
 {
-    const struct message m = {.type = MESSAGE_RESULT,
-                              .result = {.invocation = invocation_n(w, invocation),
-                                         .attempt = attempt,
-                                         .instance = instance_n(w, instance),
-                                         .code = code,
-                                         .message = code == STATUS_OK ? "" : text,
-                                         .output = bytes_of(text, code == STATUS_OK ? strlen(text) : 0),
-                                         .run_us = 555}};
+    const struct message m = {
+        .type = MESSAGE_RESULT,
+        .result = {.invocation = invocation_n(w, invocation),
+                   .attempt = attempt,
+                   .instance = instance_n(w, instance),
+                   .code = code,
+                   .message = code == STATUS_OK ? "" : text,
+                   .output = bytes_of(text, code == STATUS_OK ? strlen(text) : 0),
+                   .run_us = 555}};
     receive(w, AGENT_PEERS + n, &m);
 }
 

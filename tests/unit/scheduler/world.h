@@ -87,10 +87,10 @@ struct id128 invocation_n(struct world *w, unsigned n);
 
 void user_open(struct world *w, uint64_t user);
 void user_close(struct world *w, uint64_t user);
-void user_call(struct world *w, uint64_t user, uint64_t request, const char *function, const char *payload,
-               uint32_t timeout_ms);
-void user_admin(struct world *w, uint64_t request, const char *action, const char *name, const char *key,
-                const char *value);
+void user_call(struct world *w, uint64_t user, uint64_t request, const char *function,
+               const char *payload, uint32_t timeout_ms);
+void user_admin(struct world *w, uint64_t request, const char *action, const char *name,
+                const char *key, const char *value);
 void user_query(struct world *w, uint64_t request, const char *what, const char *name);
 
 void agent_open(struct world *w, unsigned n);
@@ -102,12 +102,13 @@ void agent_register_empty(struct world *w, unsigned n);
 /* Opened, registered, admitted; forgets the lines. */
 void agent_up(struct world *w, unsigned n);
 void agent_heartbeat(struct world *w, unsigned n, uint64_t request);
-void agent_event(struct world *w, unsigned n, unsigned instance, uint32_t instance_state, enum status_code code,
-                 const char *message);
+void agent_event(struct world *w, unsigned n, unsigned instance, uint32_t instance_state,
+                 enum status_code code, const char *message);
 void agent_ready(struct world *w, unsigned n, unsigned instance);
-void agent_ended(struct world *w, unsigned n, unsigned instance, enum status_code code, const char *message);
-void agent_result(struct world *w, unsigned n, unsigned invocation, uint32_t attempt, unsigned instance,
-                  enum status_code code, const char *text);
+void agent_ended(struct world *w, unsigned n, unsigned instance, enum status_code code,
+                 const char *message);
+void agent_result(struct world *w, unsigned n, unsigned invocation, uint32_t attempt,
+                  unsigned instance, enum status_code code, const char *text);
 /* A report of instance n of "f" in revision 1, of concurrency 1, 100m and 100 bytes. */
 struct instance_report report_n(struct world *w, unsigned n, uint32_t instance_state);
 

@@ -1,0 +1,232 @@
+/* The agent's core under any order of events: each byte pair is one event with its argument.
+ * Checked after every event: it obeys only the connection that announced the highest term, never
+ * promises more than the machine has, answers each invocation that it took at most once, and
+ * keeps its limits. */
+#include "agent/core/agent_core.h"
+#include "common/check.h"
+
+#include <string.h>
+
+enum { PEERS = 4, INSTANCES = 6, INVOCATIONS = 16, CPU = 1000, MEMORY = 1000 };
+
+struct world {
+    struct agent_core *core;
+    uint64_t now_us;
+    bool open[PEERS];
+    uint64_t terms[PEERS]; /* announced by each */
+    uint64_t term;         /* the highest announced */
+    uint64_t sender, sender_term;
+    bool runs[INVOCATIONS]; /* given to an instance, not answered */
+    uint8_t where[INVOCATIONS];
+    bool lives[INSTANCES];
+    bool full; /* connections take nothing */
+    uint64_t beats;
+};
+
+static bool env_send(void *data, uint64_t peer, const struct message *m)
+{
+    const struct world *w = data;
+    CHECK(peer >= 1 && peer <= PEERS);
+    (void)m;
+    return !w->full;
+}
+
+static void obeys(const struct world *w)
+{
+    CHECK(w->sender_term == w->term);
+    CHECK(w->terms[w->sender - 1] == w->term);
+}
+
+static struct status env_start(void *data, const struct start *s, struct errmsg *msg)
+{
+    struct world *w = data;
+    obeys(w);
+    CHECK(!w->lives[s->instance.low]);
+    if ((w->now_us & 7) == 3) {
+        return status_fail(msg, STATUS_IO, "no");
+    }
+    w->lives[s->instance.low] = true;
+    return status_ok();
+}
+
+static void env_stop(void *data, struct id128 instance, bool kill)
+{
+    const struct world *w = data;
+    (void)kill;
+    CHECK(w->lives[instance.low]);
+}
+
+static struct status env_invoke(void *data, const struct invoke *i, struct errmsg *msg)
+{
+    struct world *w = data;
+    obeys(w);
+    CHECK(w->lives[i->instance.low]);
+    CHECK(!w->runs[i->invocation.low]);
+    CHECK(i->timeout_ms > 0);
+    if ((w->now_us & 7) == 5) {
+        return status_fail(msg, STATUS_LIMIT, "no");
+    }
+    w->runs[i->invocation.low] = true;
+    w->where[i->invocation.low] = (uint8_t)i->instance.low;
+    return status_ok();
+}
+
+static void env_cancel(void *data, struct id128 instance, struct id128 invocation, uint32_t attempt)
+{
+    const struct world *w = data;
+    (void)attempt;
+    CHECK(w->runs[invocation.low]);
+    CHECK(w->where[invocation.low] == instance.low);
+}
+
+static void env_lead(void *data, uint64_t peer, uint64_t term, const struct lead *l)
+{
+    struct world *w = data;
+    (void)l;
+    CHECK(term >= w->term);
+    w->term = term;
+    w->terms[peer - 1] = term;
+}
+
+static void receive(struct world *w, uint8_t arg, struct message *m)
+{
+    w->sender = 1 + arg % PEERS;
+    m->term = (uint64_t)(arg >> 2 & 3) + w->term - (w->term > 0);
+    w->sender_term = m->term;
+    agent_core_receive(w->core, w->now_us, w->sender, m);
+}
+
+static void commands(struct world *w, uint8_t what, uint8_t arg, uint8_t which)
+{
+    struct function_spec spec = {.name = "f",
+                                 .cpu_millis = 100U * (1 + which % 5),
+                                 .memory_bytes = 300,
+                                 .concurrency = 1 + which % 3,
+                                 .timeout_ms = 50,
+                                 .startup_timeout_ms = 40};
+    struct message m = {.request = which};
+    switch (what % 5) {
+    case 0:
+        m.type = MESSAGE_LEAD;
+        m.lead = (struct lead){.leader = "s", .lease_ms = which};
+        break;
+    case 1:
+        m.type = MESSAGE_START;
+        m.start =
+            (struct start){.instance = {0, which % INSTANCES}, .spec = which == 255 ? NULL : &spec};
+        break;
+    case 2:
+        m.type = MESSAGE_STOP;
+        m.stop = (struct stop){
+            .instance = {0, which % INSTANCES}, .kill = (which & 128) != 0, .reason = "r"};
+        break;
+    case 3:
+        m.type = MESSAGE_INVOKE;
+        m.invoke = (struct invoke){
+            .invocation = {0, which % INVOCATIONS}, .attempt = 1, .instance = {0, arg % INSTANCES}};
+        break;
+    default:
+        m.type = MESSAGE_CANCEL;
+        m.cancel =
+            (struct cancel){.invocation = {0, which % INVOCATIONS}, .attempt = 1, .reason = "r"};
+        break;
+    }
+    receive(w, arg, &m);
+}
+
+static void instance_events(struct world *w, uint8_t what, uint8_t which)
+{
+    struct id128 id = {0, which % INSTANCES};
+    if (what % 3 == 0) {
+        agent_core_instance_ready(w->core, w->now_us, id, which & 3, 1);
+    } else if (what % 3 == 1) {
+        if (w->lives[id.low]) {
+            w->lives[id.low] = false;
+            for (unsigned i = 0; i < INVOCATIONS; i++) {
+                w->runs[i] = w->runs[i] && w->where[i] != id.low;
+            }
+            agent_core_instance_ended(w->core, w->now_us, id, STATUS_CRASHED, "m");
+        }
+    } else {
+        const struct result r = {.invocation = {0, which % INVOCATIONS},
+                                 .attempt = 1,
+                                 .message = "",
+                                 .output = bytes_of("o", 1)};
+        w->runs[which % INVOCATIONS] = false;
+        agent_core_result(w->core, w->now_us, &r);
+    }
+}
+
+static void peer_events(struct world *w, uint8_t what, uint8_t which)
+{
+    uint64_t peer = 1 + which % PEERS;
+    if (what % 4 == 0) {
+        (void)!status_is_ok(agent_core_peer_open(w->core, w->now_us, peer));
+        w->open[peer - 1] = true;
+    } else if (what % 4 == 1) {
+        agent_core_peer_close(w->core, w->now_us, peer);
+        w->open[peer - 1] = false;
+        w->terms[peer - 1] = 0;
+    } else if (what % 4 == 2) {
+        w->beats++;
+        agent_core_heartbeat(w->core, w->now_us, &(struct heartbeat){0});
+    } else {
+        const struct message m = {.type = MESSAGE_REPLY,
+                                  .request = AGENT_HEARTBEAT_REQUEST | (w->beats - which % 3),
+                                  .reply = {.message = "", .leader = ""}};
+        agent_core_receive(w->core, w->now_us, peer, &m);
+    }
+}
+
+static void check(const struct world *w)
+{
+    struct agent_core_stats s = agent_core_stats(w->core);
+    uint64_t running = 0;
+    uint64_t living = 0;
+    for (unsigned i = 0; i < INVOCATIONS; i++) {
+        running += w->runs[i];
+    }
+    for (unsigned i = 0; i < INSTANCES; i++) {
+        living += w->lives[i];
+    }
+    CHECK(s.cpu_millis_used <= CPU);
+    CHECK(s.memory_bytes_used <= MEMORY);
+    CHECK(s.attempts == running);
+    CHECK(s.instances_starting + s.instances_ready + s.instances_stopping == living);
+    CHECK(s.results_held <= RESULTS_HELD_MAX);
+    CHECK(s.term == w->term);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct world w = {.now_us = 1000};
+    const struct agent_core_config config = {.cpu_millis = CPU, .memory_bytes = MEMORY};
+    const struct agent_env env = {&w,         env_send,   env_start, env_stop,
+                                  env_invoke, env_cancel, env_lead};
+    CHECK(status_is_ok(agent_core_new(&w.core, &config, &env)));
+    for (size_t i = 0; i + 2 < size; i += 3) {
+        uint8_t what = data[i] >> 2;
+        switch (data[i] & 3) {
+        case 0:
+            commands(&w, what, data[i + 1], data[i + 2]);
+            break;
+        case 1:
+            instance_events(&w, what, data[i + 2]);
+            break;
+        case 2:
+            peer_events(&w, what, data[i + 2]);
+            break;
+        default:
+            w.full = (what & 1) != 0;
+            w.now_us += (uint64_t)data[i + 1] * 1000 + data[i + 2];
+            agent_core_tick(w.core, w.now_us);
+            CHECK(agent_core_next_us(w.core) > w.now_us);
+            break;
+        }
+        check(&w);
+    }
+    agent_core_free(w.core);
+    return 0;
+}
