@@ -22,8 +22,8 @@ static uint64_t now_us(void)
 
 /* ---- What the runner says ---- */
 
-/* Codes that a runner may give; others would make the leader believe something of the agent, as LIMIT,
- * with which an agent refuses what it has not begun. */
+/* Codes that a runner may give; others would make the leader believe something of the agent, as
+ * LIMIT, with which an agent refuses what it has not begun. */
 static enum status_code code_of_runner(uint16_t wire)
 {
     enum status_code code = status_from_wire(wire);
@@ -155,7 +155,8 @@ static void end_message(const struct cell_event *e, char *out, size_t size)
     }
 }
 
-/* Appends the last line of the instance's log, made safe to print: why a start failed is told there. */
+/* Appends the last line of the instance's log, made safe to print: why a start failed is told
+ * there. */
 static void last_words(const struct instance *i, char *out, size_t size)
 {
     char path[INSTANCE_PATH_BYTES_MAX + 8];

@@ -22,10 +22,10 @@
 enum {
     INSTANCES_ENDED_LOGS_MAX = 128, /* logs of ended instances that are kept */
     INSTANCE_MESSAGE_BYTES_MAX = 384,
-    LAST_WORDS_BYTES_MAX = 512, /* of the log, looked at for the reason of a failed start */
+    LAST_WORDS_BYTES_MAX = 512,    /* of the log, looked at for the reason of a failed start */
     RUNNER_ERROR_BYTES_MAX = 4096, /* of an error text of a runner that is passed on */
     KILL_GRACE_MS = 5 * 1000,      /* from a kill to one that needs no help of skep-cell */
-    CGROUP_SWEEP_MS_MAX = 100, /* the loop waits: only after a skep-cell was killed */
+    CGROUP_SWEEP_MS_MAX = 100,     /* the loop waits: only after a skep-cell was killed */
     CHANNEL_END_GRACE_MS = 2000,   /* from the end of the channel to a kill */
 };
 

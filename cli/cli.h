@@ -64,6 +64,8 @@ bool cli_confirm(struct cli *cli, const char *format, ...) __attribute__((format
 
 /* output.c */
 int output_records(FILE *to, bool json, const struct records *r, const char *const *columns);
+/* Writes a text of a function or a peer with each control character that could rule a terminal as '?'. */
+void output_safe(FILE *to, struct bytes text);
 /* Reads a whole file, or standard input for "-", up to max bytes. */
 NODISCARD struct status input_read(const char *path, size_t max, struct buffer *out, struct errmsg *msg);
 /* text NULL: otherwise. */

@@ -119,9 +119,24 @@ enum exit_code cli_exit_code(enum status_code code)
     }
 }
 
+void output_safe(FILE *to, struct bytes text)
+{
+    uint8_t last = ' ';
+    for (size_t i = 0; i < text.size; i++) {
+        uint8_t c = text.data[i];
+        /* C0 but tabs and newlines; DEL; C1, alone or as UTF-8 (C2 80 to C2 9F). */
+        bool c1 = c >= 0x80 && c < 0xA0 && (last < 0x80 || last == 0xC2);
+        last = (c < ' ' && c != '\n' && c != '\t') || c == 0x7F || c1 ? '?' : c;
+        (void)fputc(last, to);
+    }
+}
+
 int cli_fail(struct status s, const char *message)
 {
-    (void)fprintf(stderr, "skep: %s\n", message[0] != '\0' ? message : status_text(s.code));
+    const char *text = message[0] != '\0' ? message : status_text(s.code);
+    (void)fputs("skep: ", stderr);
+    output_safe(stderr, bytes_of(text, strlen(text)));
+    (void)fputc('\n', stderr);
     return cli_exit_code(s.code);
 }
 

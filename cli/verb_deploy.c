@@ -202,7 +202,11 @@ static struct status prepare(struct deployment *d, const char *folder, struct er
     if (used < 0 || (size_t)used >= sizeof path) {
         return status_fail(msg, STATUS_INVALID, "the path of the folder is too long");
     }
-    TRY(manifest_load(path, &d->manifest, msg));
+    struct status s = manifest_load(path, &d->manifest, msg);
+    if (!status_is_ok(s)) {
+        /* A value beyond its limits is as wrong as any other. */
+        return s.code == STATUS_LIMIT ? status_of(STATUS_INVALID) : s;
+    }
     TRY(package_open(&d->package, folder, msg));
     return chunk_list_of_package(&d->package, &d->chunks, msg);
 }

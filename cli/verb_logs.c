@@ -4,6 +4,7 @@
 #include "common/mem.h"
 
 #include <string.h>
+#include <unistd.h>
 
 enum { INSTANCES_MAX = 16, TAIL_BYTES_DEFAULT = 64 << 10 };
 
@@ -14,6 +15,7 @@ struct log_view {
         bool in_line;
     } seen[INSTANCES_MAX];
     size_t count;
+    bool terminal; /* standard output is one: nothing an instance writes may rule it */
     int code;
     char message[ERRMSG_BYTES_MAX];
 };
@@ -42,7 +44,11 @@ static void print_data(struct log_view *l, const struct log_data *d)
         if (!*in_line) {
             (void)printf("%s ", name);
         }
-        (void)fwrite(d->data.data + at, 1, size, stdout);
+        if (l->terminal) {
+            output_safe(stdout, bytes_of(d->data.data + at, size));
+        } else {
+            (void)fwrite(d->data.data + at, 1, size, stdout);
+        }
         *in_line = end == NULL;
         at += size;
     }
@@ -70,7 +76,7 @@ static bool on_data(void *data, const struct message *m)
 
 int verb_logs(struct cli *cli)
 {
-    struct log_view l = {.code = CLI_DONE};
+    struct log_view l = {.code = CLI_DONE, .terminal = isatty(STDOUT_FILENO) != 0};
     struct errmsg msg = {.text = ""};
     struct client *c = cli_connect(cli, &l.code);
     if (c == NULL) {

@@ -34,6 +34,9 @@ COMMAND_SECONDS = 60
 
 DONE, FAILED, USAGE, UNREACHABLE, DENIED, UNKNOWN = 0, 1, 2, 3, 4, 5
 
+# Of sanitizers and of CHECK.
+BROKEN = re.compile(r"Sanitizer|runtime error:|: check failed: |event=fatal")
+
 BIN = os.environ.get("SKEP_BIN", "")
 EXAMPLES = os.environ.get("SKEP_EXAMPLES", "")
 
@@ -186,6 +189,7 @@ class Cluster:
         self.note_instances()
         left = []
         try:
+            left += self.broken()
             stopped = self.skep("dev", "stop", "--data", self.data, check=False)
             if stopped.returncode != DONE:
                 left.append(f"skep dev stop: {stopped.returncode}: {stopped.stderr.decode()}")
@@ -193,7 +197,7 @@ class Cluster:
         finally:
             self.remove()
         if left:
-            raise AssertionError("left behind:\n  " + "\n  ".join(left))
+            raise AssertionError("broken or left behind:\n  " + "\n  ".join(left))
 
     def _left(self):
         def ending():
@@ -331,6 +335,17 @@ class Cluster:
             with open(path, encoding="utf-8", errors="replace") as f:
                 text += f"--- {path}\n" + "".join(f.readlines()[-lines:])
         return text
+
+    def broken(self):
+        """Lines by which a daemon tells of its own mistake."""
+        found = []
+        for path in glob.glob(f"{self.data}/*/log"):
+            with open(path, encoding="utf-8", errors="replace") as f:
+                text = f.read()
+            for mark in BROKEN.finditer(text):
+                found.append(f"{path}: {text[mark.start():mark.start() + 3000]}")
+                break
+        return found
 
     def metric(self, name, target=None):
         """The sum of a metric's samples at the scheduler that answers, or at the target."""

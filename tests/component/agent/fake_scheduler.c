@@ -37,7 +37,8 @@ extern char **environ;
         (void)msg;                                                                                 \
     } while (0)
 
-/* Control groups are named after instances, machine-wide: two runs of the test may not share ids. */
+/* Control groups are named after instances, machine-wide: two runs of the test may not share
+ * ids. */
 struct id128 fake_instance_id(unsigned n)
 {
     return (struct id128){(uint64_t)getpid() << 16, n};

@@ -414,6 +414,7 @@ static void a_pause_of_our_own_loop_closes_nothing(void **state)
     assert_true(status_is_ok(link_hub_listen(f->server.hub, f->address, NULL, NULL)));
     net_fixture_dial(f, &limits);
     const struct timespec pause = {.tv_sec = 1};
+    /* lint: allow sleep-in-test: the pause is what is tested */
     assert_int_equal(nanosleep(&pause, NULL), 0);
     uint64_t before = link_hub_stats(f->server.hub).frames_received;
     RUN_UNTIL(f, link_hub_stats(f->server.hub).frames_received >= before + 3);

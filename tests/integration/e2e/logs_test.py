@@ -115,12 +115,18 @@ class Logs(ClusterCase):
         self.assertIn(b"end of bytes", text)
         self.assertNotIn(b"\x1b", text)
 
-    def test_logs_of_a_crashed_instance_can_be_read_by_its_name(self):
+    def test_error_texts_hold_no_escapes(self):
+        cluster = self.cluster
+        cluster.deploy_python("painter", "def handle(p):\n    raise ValueError('\\x1b[2J\\x07 paint \\u009b1m')\n")
+        error = self.fails(1, "call", "painter", says=r"ValueError: .* paint ")
+        self.assertEqual([c for c in error if c != "\n" and not c.isprintable() and c != "\ufffd"], [])
+
+    def test_logs_of_what_has_ended_say_so(self):
         cluster = self.cluster
         cluster.deploy_python("crashed", "import os\ndef handle(p):\n    print('last words', flush=True)\n    os._exit(3)\n")
         self.fails(1, "call", "crashed", says="exit code 3")
-        found = [line for node in ("n1", "n2") for line in os.listdir(os.path.join(cluster.data, node, "data", "ended"))]
-        self.assertTrue(found)
+        wait_for(lambda: cluster.ps("crashed") == [], "the instance is gone")
+        self.fails(1, "logs", "crashed", says="logs live as long as their instance")
 
     def test_metrics_count_calls(self):
         cluster = self.cluster

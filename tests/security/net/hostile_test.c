@@ -7,6 +7,8 @@
 
 #include <dirent.h>
 #include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <spawn.h>
@@ -17,12 +19,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-enum { HEARTBEAT = 1, DATA = 2, HEADER_BYTES = 16 };
+enum { HEARTBEAT = 1, DATA = 2, HEADER_BYTES = 16, SMALL_MAILBOX_BYTES = 256 << 10 };
 
 /* What a raw client does, on a thread, while the loop runs. */
 struct job {
@@ -36,6 +37,7 @@ struct job {
     int alert;
     bool ok;
     atomic_bool done;
+    sem_t leave; /* what job_deaf waits for */
 };
 
 static void *job_main(void *arg)
@@ -532,7 +534,7 @@ static int small_mailbox_setup(void **state)
 {
     struct net_fixture *f = calloc(1, sizeof *f);
     assert_non_null(f);
-    const struct link_limits limits = {.mailbox_bytes = 256 << 10, .dead_ms = 60000};
+    const struct link_limits limits = {.mailbox_bytes = SMALL_MAILBOX_BYTES, .dead_ms = 60000};
     net_fixture_open(f, &limits);
     net_fixture_dial(f, NULL);
     log_open("test", LOG_LEVEL_ERROR + 1, LOG_FORMAT_KV, 2);
@@ -548,18 +550,14 @@ static void a_peer_that_sends_more_than_is_handled_is_closed(void **state)
     pthread_t thread;
     assert_int_equal(pthread_create(&thread, NULL, job_main, &j), 0);
     RUN_UNTIL(f, atomic_load(&j.done) && f->server.opens == 2);
-    /* The loop stands still until nng's threads gave the connection up: then bytes are left in the
-     * peer's socket for good, and the flood cannot end. What it sees is the closed connection. */
-    struct link_stats s;
-    fixture_deadline_start(f);
-    do {
-        const struct timespec pause = {.tv_nsec = 200 * 1000 * 1000};
-        (void)nanosleep(&pause, NULL);
-        assert_true(fixture_turn(f));
-        s = link_hub_stats(f->server.hub);
-    } while (s.refused_limit == 0);
-    fixture_deadline_stop(f);
-    assert_int_equal(s.refused_limit, 1);
+    /* The loop stands still until nng's threads have taken more than they may. */
+    const struct link *flooding = f->server.last;
+    uint64_t deadline_ns = uv_hrtime() + UINT64_C(1000000) * FIXTURE_WAIT_MS;
+    while (atomic_load(&flooding->inbox_bytes) <= SMALL_MAILBOX_BYTES) {
+        assert_true(uv_hrtime() < deadline_ns);
+        (void)sched_yield();
+    }
+    RUN_UNTIL(f, link_hub_stats(f->server.hub).refused_limit == 1);
     RUN_UNTIL(f, f->server.closes == 1);
     assert_int_equal(pthread_join(thread, NULL), 0);
     assert_true(j.ok);
@@ -571,9 +569,8 @@ static bool job_deaf(struct job *j)
     struct raw_client c;
     bool ok = raw_open_narrow(&c, j->f->port) && raw_tls_start(&c, &j->texts, TLS1_3_VERSION) &&
               raw_frame(&c, HEARTBEAT, 0);
-    while (ok && !atomic_load(&j->done)) {
-        const struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
-        (void)nanosleep(&pause, NULL);
+    if (ok) {
+        (void)sem_wait(&j->leave);
     }
     raw_close(&c);
     return ok;
@@ -583,6 +580,7 @@ static void deaf_start(struct net_fixture *f, struct job *j, pthread_t *thread)
 {
     *j = (struct job){
         .f = f, .fn = job_deaf, .texts = test_identity(&f->ca, &f->client_certificate)};
+    assert_int_equal(sem_init(&j->leave, 0, 0), 0);
     assert_int_equal(pthread_create(thread, NULL, job_main, j), 0);
     RUN_UNTIL(f, f->server.opens == 2);
 }
@@ -593,8 +591,9 @@ static void deaf_end(struct net_fixture *f, struct job *j, pthread_t thread)
     link_close(f->server.last, false, "deaf");
     RUN_UNTIL(f, f->server.closes == 1);
     RUN_UNTIL(f, link_hub_stats(f->server.hub).connections == 1);
-    atomic_store(&j->done, true);
+    assert_int_equal(sem_post(&j->leave), 0);
     assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(sem_destroy(&j->leave), 0);
     assert_true(j->ok);
 }
 
