@@ -12,7 +12,7 @@
 
 enum exit_code {
     CLI_DONE = 0,
-    CLI_FAILED = 1,      /* the function or the check failed */
+    CLI_FAILED = 1, /* the function or the check failed */
     CLI_USAGE = 2,
     CLI_UNREACHABLE = 3,
     CLI_DENIED = 4,
@@ -21,7 +21,8 @@ enum exit_code {
 
 /* The values of all options of all verbs; each verb's row says which it takes. */
 struct options {
-    char *output, *context, *data, *file, *timeout, *cluster, *dir, *out, *role, *name, *reason, *address, *token_file;
+    char *output, *context, *data, *file, *timeout, *cluster, *dir, *out, *role, *name, *reason,
+        *address, *token_file;
     char *revision, *duration, *ca_dir, *folder, *schedulers_list, *valid, *labels;
     int yes, detach, follow, plan, schedulers, agents, concurrency, payload, tail, port;
     long long check_index;
@@ -42,35 +43,41 @@ int cli_fail(struct status s, const char *message);
 int cli_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
 enum exit_code cli_exit_code(enum status_code code);
 
-/* The contexts' file: $SKEP_CONTEXTS, else $XDG_CONFIG_HOME/skep/contexts.yaml, else ~/.config/skep/contexts.yaml. */
+/* The contexts' file: $SKEP_CONTEXTS, else $XDG_CONFIG_HOME/skep/contexts.yaml, else
+ * ~/.config/skep/contexts.yaml. */
 NODISCARD struct status contexts_path(char *out, size_t out_size, struct errmsg *msg);
 /* Reads it; a file that is not there gives an empty list. */
 NODISCARD struct status contexts_load(struct context_config **out, struct errmsg *msg);
 NODISCARD struct status contexts_save(const struct context_config *c, struct errmsg *msg);
 
-/* Opens a client for the chosen context. On failure *code is the exit code and the message was printed. */
+/* Opens a client for the chosen context. On failure *code is the exit code and the message was
+ * printed. */
 struct client *cli_connect(struct cli *cli, int *code);
-/* Asks and checks the answer's own code too; a failure is printed and *code set. True on success. */
-bool cli_ask(struct cli *cli, struct client *c, const struct message *m, uint32_t timeout_ms, struct arena *a,
-             struct message *answer, int *code);
+/* Asks and checks the answer's own code too; a failure is printed and *code set. True on
+ * success. */
+bool cli_ask(struct cli *cli, struct client *c, const struct message *m, uint32_t timeout_ms,
+             struct arena *a, struct message *answer, int *code);
 
-/* Asks a question and prints its records. columns: the keys a table shows, NULL-terminated (NULL: all, as key and value lines). */
+/* Asks a question and prints its records. columns: the keys a table shows, NULL-terminated (NULL:
+ * all, as key and value lines). */
 int cli_query(struct cli *cli, const char *what, const char *name, const char *const *columns);
 /* Sends an administrative action and prints what it answers. */
-int cli_admin(struct cli *cli, const char *action, const char *name, struct pair *args, size_t count,
-              const char *done);
+int cli_admin(struct cli *cli, const char *action, const char *name, struct pair *args,
+              size_t count, const char *done);
 /* Asks "WHAT? [y/N]" on a terminal; without one, --yes is required. */
 bool cli_confirm(struct cli *cli, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* output.c */
 int output_records(FILE *to, bool json, const struct records *r, const char *const *columns);
-/* Writes a text of a function or a peer with each control character that could rule a terminal as '?'. */
+/* Writes a text of a function or a peer with each control character that could rule a terminal as
+ * '?'. */
 void output_safe(FILE *to, struct bytes text);
 /* Reads a whole file, or standard input for "-", up to max bytes. */
-NODISCARD struct status input_read(const char *path, size_t max, struct buffer *out, struct errmsg *msg);
+NODISCARD struct status input_read(const char *path, size_t max, struct buffer *out,
+                                   struct errmsg *msg);
 /* text NULL: otherwise. */
-NODISCARD struct status duration_of(const char *what, const char *text, uint64_t otherwise_ms, uint64_t *ms,
-                                    struct errmsg *msg);
+NODISCARD struct status duration_of(const char *what, const char *text, uint64_t otherwise_ms,
+                                    uint64_t *ms, struct errmsg *msg);
 
 /* Verbs, by file. */
 int verb_call(struct cli *cli);

@@ -1,5 +1,6 @@
-/* The story of a request: ready connection? (else wait for one) -> send -> answer by number. NOT_LEADER: dial the named leader, or wait a moment
- * when there is none, and send again. Connection lost: send again when the request only reads, UNKNOWN otherwise. */
+/* The story of a request: ready connection? (else wait for one) -> send -> answer by number.
+ * NOT_LEADER: dial the named leader, or wait a moment when there is none, and send again.
+ * Connection lost: send again when the request only reads, UNKNOWN otherwise. */
 #include "cli/client.h"
 
 #include "common/check.h"
@@ -45,7 +46,7 @@ struct client {
     struct arena decode;
     enum status_code failed_code;
     char failed[ERRMSG_BYTES_MAX]; /* why the last dial failed */
-    bool was_ready; /* somebody answered hello once */
+    bool was_ready;                /* somebody answered hello once */
     bool hub_closed, timer_closed;
     /* One exchange at a time, or one load. */
     struct ask single;
@@ -68,7 +69,8 @@ static uint64_t now_us(void)
     return uv_hrtime() / 1000;
 }
 
-struct status client_answer_status(const struct message *answer, const char **message, const char **leader)
+struct status client_answer_status(const struct message *answer, const char **message,
+                                   const char **leader)
 {
     uint32_t code = STATUS_OK;
     const char *text = "", *where = "";
@@ -96,8 +98,9 @@ struct status client_answer_status(const struct message *answer, const char **me
 
 static bool only_reads(const struct message *m)
 {
-    return m->type == MESSAGE_QUERY || m->type == MESSAGE_METRICS_QUERY || m->type == MESSAGE_LOGS ||
-           m->type == MESSAGE_CHUNK_QUERY || m->type == MESSAGE_CHUNK_PUT;
+    return m->type == MESSAGE_QUERY || m->type == MESSAGE_METRICS_QUERY ||
+           m->type == MESSAGE_LOGS || m->type == MESSAGE_CHUNK_QUERY ||
+           m->type == MESSAGE_CHUNK_PUT;
 }
 
 static void finish(struct client *c, struct status s)
@@ -146,7 +149,9 @@ static void load_fill(struct client *c)
 {
     const struct client_load *load = c->load;
     struct server_slot *to = ready_slot(c);
-    for (uint32_t i = 0; i < load->outstanding && to != NULL && !c->load_ended && c->inflight < load->outstanding; i++) {
+    for (uint32_t i = 0;
+         i < load->outstanding && to != NULL && !c->load_ended && c->inflight < load->outstanding;
+         i++) {
         struct ask *a = &c->asks[i];
         if (a->request != 0) {
             continue;
@@ -250,7 +255,8 @@ static void on_answer(struct client *c, struct server_slot *from, const struct m
         c->single.to = NULL;
         /* With a named leader it is sent as soon as that one is connected. */
         c->retry_at_us = now_us() + (leader[0] != '\0' ? 0 : RETRY_MS * 1000);
-        if (c->servers[c->preferred].ready && leader[0] != '\0' && &c->servers[c->preferred] != from) {
+        if (c->servers[c->preferred].ready && leader[0] != '\0' &&
+            &c->servers[c->preferred] != from) {
             (void)send_ask(c, &c->single);
         } else {
             c->retry_at_us = now_us() + RETRY_MS * 1000;
@@ -282,8 +288,10 @@ static void on_open(void *data, struct link *l)
 static void on_hello(struct client *c, struct server_slot *s, const struct message *m)
 {
     if (m->hello.version_max < PROTOCOL_VERSION_MIN || m->hello.version_min > PROTOCOL_VERSION) {
-        (void)snprintf(c->failed, sizeof c->failed, "scheduler %s speaks protocol %u to %u, this skep %d to %d; upgrade one",
-                       s->address, m->hello.version_min, m->hello.version_max, PROTOCOL_VERSION_MIN, PROTOCOL_VERSION);
+        (void)snprintf(c->failed, sizeof c->failed,
+                       "scheduler %s speaks protocol %u to %u, this skep %d to %d; upgrade one",
+                       s->address, m->hello.version_min, m->hello.version_max, PROTOCOL_VERSION_MIN,
+                       PROTOCOL_VERSION);
         finish(c, status_of(STATUS_UNSUPPORTED));
         return;
     }
@@ -389,7 +397,8 @@ static void on_timer(uv_timer_t *timer)
         finish(c, status_of(sent ? STATUS_TIMEOUT : STATUS_UNAVAILABLE));
     } else if (c->load != NULL) {
         load_fill(c);
-    } else if (c->single.to == NULL && all_failed(c) && (c->failed_code == STATUS_DENIED || !c->was_ready)) {
+    } else if (c->single.to == NULL && all_failed(c) &&
+               (c->failed_code == STATUS_DENIED || !c->was_ready)) {
         finish(c, status_of(c->failed_code == STATUS_DENIED ? STATUS_DENIED : STATUS_UNAVAILABLE));
     } else if (c->single.to == NULL && now >= c->retry_at_us) {
         (void)send_ask(c, &c->single);
@@ -434,8 +443,8 @@ void client_close(struct client *c)
 }
 
 /* Takes the texts. */
-static struct status open_with(struct client **out, char *ca, char *cert, char *key, const char *const *addresses,
-                               size_t count, struct errmsg *msg)
+static struct status open_with(struct client **out, char *ca, char *cert, char *key,
+                               const char *const *addresses, size_t count, struct errmsg *msg)
 {
     struct client *c = mem_must(mem_zalloc(1, sizeof *c));
     c->ca = ca;
@@ -485,17 +494,20 @@ struct status client_open(struct client **out, const struct context *context, st
         mem_free(cert);
         return status_prefix(msg, s, "context %s", context->name);
     }
-    return open_with(out, ca, cert, key, (const char *const *)context->schedulers, context->schedulers_count, msg);
+    return open_with(out, ca, cert, key, (const char *const *)context->schedulers,
+                     context->schedulers_count, msg);
 }
 
-struct status client_open_token(struct client **out, const struct pki_token *token, struct errmsg *msg)
+struct status client_open_token(struct client **out, const struct pki_token *token,
+                                struct errmsg *msg)
 {
     const char *addresses[PKI_ADDRESSES_MAX];
     for (size_t i = 0; i < token->addresses_count; i++) {
         addresses[i] = token->addresses[i];
     }
-    return open_with(out, mem_must(mem_strdup(token->ca_pem)), mem_must(mem_strdup(token->cert_pem)),
-                     mem_must(mem_strdup(token->key_pem)), addresses, token->addresses_count, msg);
+    return open_with(out, mem_must(mem_strdup(token->ca_pem)),
+                     mem_must(mem_strdup(token->cert_pem)), mem_must(mem_strdup(token->key_pem)),
+                     addresses, token->addresses_count, msg);
 }
 
 /* ---- Exchanges ---- */
@@ -511,8 +523,10 @@ static struct status explain(struct client *c, struct errmsg *msg)
     case STATUS_DENIED:
         return status_fail(msg, STATUS_DENIED, "refused by %s", c->failed);
     case STATUS_UNKNOWN:
-        return status_fail(msg, STATUS_UNKNOWN, "the connection was lost before the answer came: it may have been done (%s)",
-                           c->failed);
+        return status_fail(
+            msg, STATUS_UNKNOWN,
+            "the connection was lost before the answer came: it may have been done (%s)",
+            c->failed);
     case STATUS_TIMEOUT:
         return status_fail(msg, STATUS_TIMEOUT, "no answer came in time");
     default:
@@ -520,7 +534,8 @@ static struct status explain(struct client *c, struct errmsg *msg)
     }
 }
 
-static struct status exchange(struct client *c, const struct message *m, uint64_t timeout_ms, struct errmsg *msg)
+static struct status exchange(struct client *c, const struct message *m, uint64_t timeout_ms,
+                              struct errmsg *msg)
 {
     c->single = (struct ask){.request = ++c->request_last, .message = *m};
     c->single.message.request = c->single.request;
@@ -535,8 +550,8 @@ static struct status exchange(struct client *c, const struct message *m, uint64_
     return explain(c, msg);
 }
 
-struct status client_ask(struct client *c, const struct message *m, uint32_t timeout_ms, struct arena *a,
-                         struct message *answer, struct errmsg *msg)
+struct status client_ask(struct client *c, const struct message *m, uint32_t timeout_ms,
+                         struct arena *a, struct message *answer, struct errmsg *msg)
 {
     c->answer_arena = a;
     c->answer = answer;
@@ -544,7 +559,8 @@ struct status client_ask(struct client *c, const struct message *m, uint32_t tim
     return exchange(c, m, timeout_ms, msg);
 }
 
-struct status client_follow(struct client *c, const struct message *m, client_each fn, void *data, struct errmsg *msg)
+struct status client_follow(struct client *c, const struct message *m, client_each fn, void *data,
+                            struct errmsg *msg)
 {
     c->each = fn;
     c->each_data = data;

@@ -1,7 +1,9 @@
-/* The command line's side of a link: connects to the context's schedulers, asks, follows the leader.
+/* The command line's side of a link: connects to the context's schedulers, asks, follows the
+ * leader.
  *
- * A request goes to a scheduler that is connected; one that is not the leader names the leader, and the request goes there. A request whose
- * connection is lost before its answer is UNKNOWN, unless it only reads.
+ * A request goes to a scheduler that is connected; one that is not the leader names the leader, and
+ * the request goes there. A request whose connection is lost before its answer is UNKNOWN, unless
+ * it only reads.
  *
  * Thread: one, blocking; it runs its own loop inside the calls. */
 #ifndef CLI_CLIENT_H
@@ -21,26 +23,30 @@ enum {
     CLIENT_INFLIGHT_MAX = 4096,
 };
 
-/* Reads the context's certificates and begins to connect. The message says what is wrong and the cure. */
-NODISCARD struct status client_open(struct client **out, const struct context *context, struct errmsg *msg);
+/* Reads the context's certificates and begins to connect. The message says what is wrong and the
+ * cure. */
+NODISCARD struct status client_open(struct client **out, const struct context *context,
+                                    struct errmsg *msg);
 /* The same for a join token: a connection that may only join. */
 struct pki_token;
-NODISCARD struct status client_open_token(struct client **out, const struct pki_token *token, struct errmsg *msg);
+NODISCARD struct status client_open_token(struct client **out, const struct pki_token *token,
+                                          struct errmsg *msg);
 void client_close(struct client *c);
 
-/* Sends m (its request number is set here) and waits for its answer, which lives in the arena. An answer that says NOT_LEADER is followed.
- * The status is of the exchange; what the answer says is in the answer. UNAVAILABLE: nobody could be reached; UNKNOWN: sent, and the
- * connection was lost; TIMEOUT. */
-NODISCARD struct status client_ask(struct client *c, const struct message *m, uint32_t timeout_ms, struct arena *a,
-                                   struct message *answer, struct errmsg *msg);
+/* Sends m (its request number is set here) and waits for its answer, which lives in the arena. An
+ * answer that says NOT_LEADER is followed. The status is of the exchange; what the answer says is
+ * in the answer. UNAVAILABLE: nobody could be reached; UNKNOWN: sent, and the connection was lost;
+ * TIMEOUT. */
+NODISCARD struct status client_ask(struct client *c, const struct message *m, uint32_t timeout_ms,
+                                   struct arena *a, struct message *answer, struct errmsg *msg);
 
 /* Sends m and calls fn for each answer until fn returns false or stop is set by a signal. */
 typedef bool (*client_each)(void *data, const struct message *answer);
-NODISCARD struct status client_follow(struct client *c, const struct message *m, client_each fn, void *data,
-                                      struct errmsg *msg);
+NODISCARD struct status client_follow(struct client *c, const struct message *m, client_each fn,
+                                      void *data, struct errmsg *msg);
 
-/* Many requests at once, for load: fill is called to make each next one (false: no more), done for each answer. At most
- * outstanding are in flight. */
+/* Many requests at once, for load: fill is called to make each next one (false: no more), done for
+ * each answer. At most outstanding are in flight. */
 struct client_load {
     void *data;
     uint32_t outstanding;
@@ -48,9 +54,11 @@ struct client_load {
     bool (*fill)(void *data, struct message *m);
     void (*done)(void *data, const struct message *answer, uint64_t took_us);
 };
-NODISCARD struct status client_load_run(struct client *c, const struct client_load *load, struct errmsg *msg);
+NODISCARD struct status client_load_run(struct client *c, const struct client_load *load,
+                                        struct errmsg *msg);
 
 /* What an answer says, whatever its kind: its code, message and leader. */
-struct status client_answer_status(const struct message *answer, const char **message, const char **leader);
+struct status client_answer_status(const struct message *answer, const char **message,
+                                   const char **leader);
 
 #endif

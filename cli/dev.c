@@ -1,11 +1,14 @@
-/* skep dev: a whole cluster on this machine. Each daemon is a process of its own with its own certificate and folder:
+/* skep dev: a whole cluster on this machine. Each daemon is a process of its own with its own
+ * certificate and folder:
  *
- *     DATA/dev.state           one line a daemon: KIND NAME PID STARTTIME (start time as in /proc/PID/stat, against reused pids)
+ *     DATA/dev.state           one line a daemon: KIND NAME PID STARTTIME (start time as in
+ *     /proc/PID/stat, against reused pids)
  *     DATA/ca, DATA/user       the authority, and the certificate of the context "dev"
  *     DATA/NAME/               config.yaml, cert.pem, key.pem, ca.crt, log, data/
  *
- * Start: certificates -> configurations -> processes -> wait until the leader sees all nodes ready -> context. Stop: agents' instances, agents,
- * schedulers, then the folder and the context; each process is asked first and killed if it does not go. */
+ * Start: certificates -> configurations -> processes -> wait until the leader sees all nodes ready
+ * -> context. Stop: agents' instances, agents, schedulers, then the folder and the context; each
+ * process is asked first and killed if it does not go. */
 #include "cli/cli.h"
 
 #include "agent/cell/process_stat.h"
@@ -111,9 +114,11 @@ static struct status find_bin(struct dev *d, struct errmsg *msg)
     return status_ok();
 }
 
-static void path_of(const struct dev *d, const char *name, const char *file, char out[CONFIG_PATH_BYTES_MAX + 1])
+static void path_of(const struct dev *d, const char *name, const char *file,
+                    char out[CONFIG_PATH_BYTES_MAX + 1])
 {
-    (void)snprintf(out, CONFIG_PATH_BYTES_MAX + 1, "%s/%s%s%s", d->data, name, file[0] == '\0' ? "" : "/", file);
+    (void)snprintf(out, CONFIG_PATH_BYTES_MAX + 1, "%s/%s%s%s", d->data, name,
+                   file[0] == '\0' ? "" : "/", file);
 }
 
 static struct status make_folder(const char *path, struct errmsg *msg)
@@ -143,9 +148,11 @@ static struct status state_write(const struct dev *d, struct errmsg *msg)
     }
     for (size_t i = 0; i < d->count; i++) {
         const struct daemon *k = &d->daemons[i];
-        (void)fprintf(f, "%s %s %d %" PRIu64 " %d\n", k->kind, k->name, (int)k->pid, k->started, k->port);
+        (void)fprintf(f, "%s %s %d %" PRIu64 " %d\n", k->kind, k->name, (int)k->pid, k->started,
+                      k->port);
     }
-    return fflush(f) == 0 ? status_ok() : status_fail(msg, STATUS_IO, "%s: %s", path, strerror(errno));
+    return fflush(f) == 0 ? status_ok()
+                          : status_fail(msg, STATUS_IO, "%s: %s", path, strerror(errno));
 }
 
 static struct status state_read(struct dev *d, struct errmsg *msg)
@@ -154,13 +161,15 @@ static struct status state_read(struct dev *d, struct errmsg *msg)
     path_of(d, "dev.state", "", path);
     AUTO_FILE FILE *f = fopen(path, "re");
     if (f == NULL) {
-        return status_fail(msg, STATUS_NOT_FOUND, "no development cluster is at %s; start one with skep dev --detach",
+        return status_fail(msg, STATUS_NOT_FOUND,
+                           "no development cluster is at %s; start one with skep dev --detach",
                            d->data);
     }
     int pid;
     for (d->count = 0; d->count < DEV_DAEMONS_MAX; d->count++) {
         struct daemon *k = &d->daemons[d->count];
-        if (fscanf(f, "%15s %15s %d %" SCNu64 " %d", k->kind, k->name, &pid, &k->started, &k->port) != 5) {
+        if (fscanf(f, "%15s %15s %d %" SCNu64 " %d", k->kind, k->name, &pid, &k->started,
+                   &k->port) != 5) {
             break;
         }
         k->pid = pid;
@@ -171,21 +180,22 @@ static struct status state_read(struct dev *d, struct errmsg *msg)
 static bool alive(const struct daemon *k)
 {
     uint64_t started = 0;
-    return k->pid > 0 && status_is_ok(process_start_time(k->pid, &started)) && started == k->started;
+    return k->pid > 0 && status_is_ok(process_start_time(k->pid, &started)) &&
+           started == k->started;
 }
 
 /* ---- Certificates and configurations ---- */
 
-static struct status write_in(const struct dev *d, const char *name, const char *file, bool secret, const char *text,
-                              struct errmsg *msg)
+static struct status write_in(const struct dev *d, const char *name, const char *file, bool secret,
+                              const char *text, struct errmsg *msg)
 {
     char path[CONFIG_PATH_BYTES_MAX + 1];
     path_of(d, name, file, path);
     return pki_write(path, secret, text, msg);
 }
 
-static struct status issue(const struct dev *d, const char *ca, const char *ca_key, enum role role, const char *name,
-                           const char *folder_name, struct errmsg *msg)
+static struct status issue(const struct dev *d, const char *ca, const char *ca_key, enum role role,
+                           const char *name, const char *folder_name, struct errmsg *msg)
 {
     struct identity id = {.role = role};
     char *csr = NULL, *key = NULL, *cert = NULL, folder[CONFIG_PATH_BYTES_MAX + 1];
@@ -194,8 +204,8 @@ static struct status issue(const struct dev *d, const char *ca, const char *ca_k
     TRY(name_parse("cluster", context_name, strlen(context_name), &id.cluster, msg));
     TRY(name_parse("name", name, strlen(name), &id.name, msg));
     TRY(pki_request_create(&csr, &key, msg));
-    struct status s =
-        pki_sign(ca, ca_key, csr, &id, (int64_t)time(NULL), (int64_t)CERTIFICATE_DAYS * 24 * 3600, &cert, msg);
+    struct status s = pki_sign(ca, ca_key, csr, &id, (int64_t)time(NULL),
+                               (int64_t)CERTIFICATE_DAYS * 24 * 3600, &cert, msg);
     if (status_is_ok(s)) {
         s = write_in(d, folder_name, "key.pem", true, key, msg);
     }
@@ -211,13 +221,15 @@ static struct status issue(const struct dev *d, const char *ca, const char *ca_k
     return s;
 }
 
-/* A port that is free now. Nothing keeps it free until the daemon takes it; a daemon that cannot says so in its log. */
+/* A port that is free now. Nothing keeps it free until the daemon takes it; a daemon that cannot
+ * says so in its log. */
 static struct status free_port(int *port, struct errmsg *msg)
 {
     AUTO_CLOSE int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {.s_addr = htonl(INADDR_LOOPBACK)}};
     socklen_t size = sizeof at;
-    if (fd < 0 || bind(fd, (struct sockaddr *)&at, size) != 0 || getsockname(fd, (struct sockaddr *)&at, &size) != 0) {
+    if (fd < 0 || bind(fd, (struct sockaddr *)&at, size) != 0 ||
+        getsockname(fd, (struct sockaddr *)&at, &size) != 0) {
         return status_fail(msg, STATUS_IO, "no free port on 127.0.0.1: %s", strerror(errno));
     }
     *port = ntohs(at.sin_port);
@@ -226,15 +238,18 @@ static struct status free_port(int *port, struct errmsg *msg)
 
 static struct status put_identity(const struct dev *d, const char *name, struct buffer *out)
 {
-    return buffer_printf(out, "data: %s/%s/data\nca: %s/%s/ca.crt\ncert: %s/%s/cert.pem\nkey: %s/%s/key.pem\n", d->data, name,
-                         d->data, name, d->data, name, d->data, name);
+    return buffer_printf(
+        out, "data: %s/%s/data\nca: %s/%s/ca.crt\ncert: %s/%s/cert.pem\nkey: %s/%s/key.pem\n",
+        d->data, name, d->data, name, d->data, name, d->data, name);
 }
 
-static struct status scheduler_write(const struct dev *d, const struct daemon *k, struct errmsg *msg)
+static struct status scheduler_write(const struct dev *d, const struct daemon *k,
+                                     struct errmsg *msg)
 {
     struct buffer text = {0};
-    struct status s = buffer_printf(&text, "cluster: %s\nid: %s\nlisten: 127.0.0.1:%d\nca_key: %s/ca/ca.key\n", context_name,
-                                    k->name, k->port, d->data);
+    struct status s =
+        buffer_printf(&text, "cluster: %s\nid: %s\nlisten: 127.0.0.1:%d\nca_key: %s/ca/ca.key\n",
+                      context_name, k->name, k->port, d->data);
     if (status_is_ok(s)) {
         s = put_identity(d, k->name, &text);
     }
@@ -242,7 +257,8 @@ static struct status scheduler_write(const struct dev *d, const struct daemon *k
         s = buffer_printf(&text, "peers:\n");
     }
     for (int i = 0; i < d->schedulers && status_is_ok(s); i++) {
-        s = buffer_printf(&text, "  - {id: %s, address: \"127.0.0.1:%d\"}\n", d->daemons[i].name, d->daemons[i].port);
+        s = buffer_printf(&text, "  - {id: %s, address: \"127.0.0.1:%d\"}\n", d->daemons[i].name,
+                          d->daemons[i].port);
     }
     if (status_is_ok(s)) {
         s = buffer_append(&text, "", 1);
@@ -258,10 +274,13 @@ static struct status agent_write(const struct dev *d, const struct daemon *k, st
 {
     struct buffer text = {0};
     struct sysinfo info;
-    uint64_t memory = sysinfo(&info) == 0 ? (uint64_t)info.totalram * info.mem_unit : UINT64_C(1) << 30;
-    /* The machine's memory is shared out, a quarter kept for everything else; processors are given to every agent. */
+    uint64_t memory =
+        sysinfo(&info) == 0 ? (uint64_t)info.totalram * info.mem_unit : UINT64_C(1) << 30;
+    /* The machine's memory is shared out, a quarter kept for everything else; processors are given
+     * to every agent. */
     uint64_t share_mib = memory / 4 * 3 / (uint64_t)d->agents >> 20;
-    struct status s = buffer_printf(&text, "cluster: %s\nname: %s\nschedulers:\n", context_name, k->name);
+    struct status s =
+        buffer_printf(&text, "cluster: %s\nname: %s\nschedulers:\n", context_name, k->name);
     for (int i = 0; i < d->schedulers && status_is_ok(s); i++) {
         s = buffer_printf(&text, "  - \"127.0.0.1:%d\"\n", d->daemons[i].port);
     }
@@ -269,8 +288,8 @@ static struct status agent_write(const struct dev *d, const struct daemon *k, st
         s = put_identity(d, k->name, &text);
     }
     if (status_is_ok(s)) {
-        s = buffer_printf(&text, "capacity: {cpu: %d, memory: %" PRIu64 "Mi}\nlabels: {node: %s}\n", get_nprocs(), share_mib,
-                          k->name);
+        s = buffer_printf(&text, "capacity: {cpu: %d, memory: %" PRIu64 "Mi}\nlabels: {node: %s}\n",
+                          get_nprocs(), share_mib, k->name);
     }
     if (status_is_ok(s)) {
         s = buffer_append(&text, "", 1);
@@ -282,13 +301,15 @@ static struct status agent_write(const struct dev *d, const struct daemon *k, st
     return s;
 }
 
-static struct status prepare_daemons(struct dev *d, const char *ca, const char *ca_key, struct errmsg *msg)
+static struct status prepare_daemons(struct dev *d, const char *ca, const char *ca_key,
+                                     struct errmsg *msg)
 {
     for (int i = 0; i < d->schedulers + d->agents; i++) {
         struct daemon *k = &d->daemons[d->count++];
         bool scheduler = i < d->schedulers;
         (void)snprintf(k->kind, sizeof k->kind, "%s", scheduler ? "scheduler" : "agent");
-        (void)snprintf(k->name, sizeof k->name, "%c%d", scheduler ? 's' : 'n', scheduler ? i + 1 : i - d->schedulers + 1);
+        (void)snprintf(k->name, sizeof k->name, "%c%d", scheduler ? 's' : 'n',
+                       scheduler ? i + 1 : i - d->schedulers + 1);
         TRY(issue(d, ca, ca_key, scheduler ? ROLE_SCHEDULER : ROLE_AGENT, k->name, k->name, msg));
         char folder[CONFIG_PATH_BYTES_MAX + 1];
         path_of(d, k->name, "data", folder);
@@ -338,19 +359,26 @@ static struct status spawn(char *const *argv, const char *log, pid_t *pid, struc
     (void)posix_spawnattr_init(&attributes);
     int error = posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     error = error != 0 ? error
-                       : posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, log, O_WRONLY | O_CREAT | O_APPEND, 0600);
-    error = error != 0 ? error : posix_spawn_file_actions_adddup2(&files, STDOUT_FILENO, STDERR_FILENO);
-    error = error != 0 ? error : posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);
+                       : posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, log,
+                                                          O_WRONLY | O_CREAT | O_APPEND, 0600);
+    error =
+        error != 0 ? error : posix_spawn_file_actions_adddup2(&files, STDOUT_FILENO, STDERR_FILENO);
+    error = error != 0 ? error
+                       : posix_spawnattr_setflags(&attributes,
+                                                  POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);
     error = error != 0 ? error : posix_spawnattr_setsigmask(&attributes, &none);
     error = error != 0 ? error : posix_spawn(pid, argv[0], &files, &attributes, argv, environ);
     (void)posix_spawn_file_actions_destroy(&files);
     (void)posix_spawnattr_destroy(&attributes);
-    return error == 0 ? status_ok() : status_fail(msg, status_from_errno(error), "%s: %s", argv[0], strerror(error));
+    return error == 0
+               ? status_ok()
+               : status_fail(msg, status_from_errno(error), "%s: %s", argv[0], strerror(error));
 }
 
 static struct status daemon_start(const struct dev *d, struct daemon *k, struct errmsg *msg)
 {
-    char program[CONFIG_PATH_BYTES_MAX + 1], config[CONFIG_PATH_BYTES_MAX + 1], log[CONFIG_PATH_BYTES_MAX + 1];
+    char program[CONFIG_PATH_BYTES_MAX + 1], config[CONFIG_PATH_BYTES_MAX + 1],
+        log[CONFIG_PATH_BYTES_MAX + 1];
     (void)snprintf(program, sizeof program, "%s/skep-%s", d->bin, k->kind);
     path_of(d, k->name, "config.yaml", config);
     path_of(d, k->name, "log", log);
@@ -380,7 +408,8 @@ static struct status check_alive(const struct dev *d, struct errmsg *msg)
         if (!alive(&d->daemons[i])) {
             char line[320];
             last_line(d, d->daemons[i].name, line, sizeof line);
-            return status_fail(msg, STATUS_FAILED, "%s %s ended: %s", d->daemons[i].kind, d->daemons[i].name, line);
+            return status_fail(msg, STATUS_FAILED, "%s %s ended: %s", d->daemons[i].kind,
+                               d->daemons[i].name, line);
         }
     }
     return status_ok();
@@ -395,7 +424,8 @@ static struct status context_write(const struct dev *d, struct cli *cli, struct 
     struct context k = {.name = (char *)(uintptr_t)context_name, .schedulers = schedulers};
     for (size_t i = 0; i < d->count; i++) {
         if (strcmp(d->daemons[i].kind, "scheduler") == 0) {
-            (void)snprintf(addresses[k.schedulers_count], sizeof addresses[0], "127.0.0.1:%d", d->daemons[i].port);
+            (void)snprintf(addresses[k.schedulers_count], sizeof addresses[0], "127.0.0.1:%d",
+                           d->daemons[i].port);
             schedulers[k.schedulers_count] = addresses[k.schedulers_count];
             k.schedulers_count++;
         }
@@ -419,7 +449,8 @@ static size_t ready_nodes(const struct message *answer)
     for (size_t i = 0; answer->type == MESSAGE_RECORDS && i < answer->records.rows_count; i++) {
         const struct record *r = &answer->records.rows[i];
         for (size_t k = 0; k < r->fields_count; k++) {
-            ready += strcmp(r->fields[k].key, "state") == 0 && strcmp(r->fields[k].value, "ready") == 0;
+            ready +=
+                strcmp(r->fields[k].key, "state") == 0 && strcmp(r->fields[k].value, "ready") == 0;
         }
     }
     return ready;
@@ -454,13 +485,16 @@ static struct status wait_ready(const struct dev *d, struct cli *cli, struct err
         wait_a_little();
     }
     client_close(c);
-    return status_is_ok(s) ? s : status_fail(msg, STATUS_TIMEOUT, "the cluster was not ready within %d s; see %s/*/log",
-                                             READY_MS / 1000, d->data);
+    return status_is_ok(s) ? s
+                           : status_fail(msg, STATUS_TIMEOUT,
+                                         "the cluster was not ready within %d s; see %s/*/log",
+                                         READY_MS / 1000, d->data);
 }
 
 /* ---- Stopping ---- */
 
-/* Asks with SIGTERM, then SIGKILL. It may be our child or nobody's: waitpid reaps it in the first case. */
+/* Asks with SIGTERM, then SIGKILL. It may be our child or nobody's: waitpid reaps it in the first
+ * case. */
 static void process_end(const struct daemon *k, int signal_first)
 {
     if (!alive(k)) {
@@ -484,7 +518,8 @@ static void process_end(const struct daemon *k, int signal_first)
 /* The cells of an agent outlive it: they are ended by its own program, which knows its folder. */
 static void stop_instances(const struct dev *d, const struct daemon *k)
 {
-    char program[CONFIG_PATH_BYTES_MAX + 1], folder[CONFIG_PATH_BYTES_MAX + 1], log[CONFIG_PATH_BYTES_MAX + 1];
+    char program[CONFIG_PATH_BYTES_MAX + 1], folder[CONFIG_PATH_BYTES_MAX + 1],
+        log[CONFIG_PATH_BYTES_MAX + 1];
     (void)snprintf(program, sizeof program, "%s/skep-agent", d->bin);
     path_of(d, k->name, "data", folder);
     path_of(d, k->name, "log", log);
@@ -508,7 +543,8 @@ static void stop_all(const struct dev *d)
             stop_instances(d, k);
         }
     }
-    /* A scheduler that hands leadership over while all go has nobody to hand it to: all are told at once. */
+    /* A scheduler that hands leadership over while all go has nobody to hand it to: all are told at
+     * once. */
     for (size_t i = 0; i < d->count; i++) {
         if (strcmp(d->daemons[i].kind, "scheduler") == 0 && alive(&d->daemons[i])) {
             (void)kill(d->daemons[i].pid, SIGKILL);
@@ -577,7 +613,8 @@ int verb_dev_status(struct cli *cli)
         fields[i][0] = (struct pair){.key = "name", .value = k->name};
         fields[i][1] = (struct pair){.key = "kind", .value = k->kind};
         fields[i][2] = (struct pair){.key = "pid", .value = pids[i], .value_kind = 1};
-        fields[i][3] = (struct pair){.key = "running", .value = runs ? "true" : "false", .value_kind = 2};
+        fields[i][3] =
+            (struct pair){.key = "running", .value = runs ? "true" : "false", .value_kind = 2};
         rows[i] = (struct record){.fields = fields[i], .fields_count = 4};
     }
     static const char *const columns[] = {"name", "kind", "pid", "running", NULL};
@@ -604,7 +641,8 @@ static struct status check_numbers(struct dev *d, const struct options *o, struc
     d->schedulers = o->schedulers == 0 ? 1 : o->schedulers;
     d->agents = o->agents == 0 ? 1 : o->agents;
     if (d->schedulers < 1 || d->schedulers > DEV_SCHEDULERS_MAX) {
-        return status_fail(msg, STATUS_INVALID, "--schedulers: not between 1 and %d", DEV_SCHEDULERS_MAX);
+        return status_fail(msg, STATUS_INVALID, "--schedulers: not between 1 and %d",
+                           DEV_SCHEDULERS_MAX);
     }
     if (d->agents < 1 || d->agents > DEV_AGENTS_MAX) {
         return status_fail(msg, STATUS_INVALID, "--agents: not between 1 and %d", DEV_AGENTS_MAX);
@@ -620,10 +658,13 @@ static struct status check_absent(struct dev *d, struct errmsg *msg)
     }
     for (size_t i = 0; i < known.count; i++) {
         if (alive(&known.daemons[i])) {
-            return status_fail(msg, STATUS_EXISTS, "a development cluster runs at %s; skep dev stop ends it", d->data);
+            return status_fail(msg, STATUS_EXISTS,
+                               "a development cluster runs at %s; skep dev stop ends it", d->data);
         }
     }
-    return status_fail(msg, STATUS_EXISTS, "a development cluster that has ended is at %s; skep dev stop removes it", d->data);
+    return status_fail(msg, STATUS_EXISTS,
+                       "a development cluster that has ended is at %s; skep dev stop removes it",
+                       d->data);
 }
 
 static int run_until_signal(struct dev *d, struct cli *cli, const sigset_t *signals)
@@ -671,8 +712,8 @@ int verb_dev(struct cli *cli)
         (void)fprintf(stderr, "skep: the logs are in %s; skep dev stop removes them\n", d.data);
         return cli_exit_code(s.code);
     }
-    (void)printf("%d scheduler%s and %d agent%s run; context dev is the current one\n", d.schedulers,
-                 d.schedulers == 1 ? "" : "s", d.agents, d.agents == 1 ? "" : "s");
+    (void)printf("%d scheduler%s and %d agent%s run; context dev is the current one\n",
+                 d.schedulers, d.schedulers == 1 ? "" : "s", d.agents, d.agents == 1 ? "" : "s");
     if (cli->options.detach != 0) {
         return CLI_DONE;
     }

@@ -24,31 +24,45 @@ static const struct option_row {
     const char *help, *arg;
 } option_rows[] = {
     {"output", 'o', 's', offsetof(struct options, output), "table (default) or json", "FORMAT"},
-    {"context", 0, 's', offsetof(struct options, context), "which cluster to talk to (skep context list)", "NAME"},
-    {"data", 'd', 's', offsetof(struct options, data), "the payload; for dev: the data folder", "TEXT|DIR"},
-    {"file", 'f', 's', offsetof(struct options, file), "the payload is this file; - is standard input", "FILE"},
-    {"timeout", 't', 's', offsetof(struct options, timeout), "how long the call may take, as 500ms, 30s, 5m", "TIME"},
+    {"context", 0, 's', offsetof(struct options, context),
+     "which cluster to talk to (skep context list)", "NAME"},
+    {"data", 'd', 's', offsetof(struct options, data), "the payload; for dev: the data folder",
+     "TEXT|DIR"},
+    {"file", 'f', 's', offsetof(struct options, file),
+     "the payload is this file; - is standard input", "FILE"},
+    {"timeout", 't', 's', offsetof(struct options, timeout),
+     "how long the call may take, as 500ms, 30s, 5m", "TIME"},
     {"cluster", 0, 's', offsetof(struct options, cluster), "the cluster's name", "NAME"},
-    {"dir", 0, 's', offsetof(struct options, dir), "where the CA's certificate and key are or will be", "DIR"},
+    {"dir", 0, 's', offsetof(struct options, dir),
+     "where the CA's certificate and key are or will be", "DIR"},
     {"out", 0, 's', offsetof(struct options, out), "where to write", "DIR"},
     {"role", 0, 's', offsetof(struct options, role), "scheduler, agent or user", "ROLE"},
     {"name", 'n', 's', offsetof(struct options, name), "the name of the joiner", "NAME"},
-    {"reason", 0, 's', offsetof(struct options, reason), "why, for those who read it later", "TEXT"},
-    {"address", 0, 's', offsetof(struct options, address), "where the scheduler listens", "HOST:PORT"},
-    {"token-file", 0, 's', offsetof(struct options, token_file), "the token is in this file; - is standard input", "FILE"},
-    {"revision", 0, 's', offsetof(struct options, revision), "a revision or the first digits of one", "DIGEST"},
+    {"reason", 0, 's', offsetof(struct options, reason), "why, for those who read it later",
+     "TEXT"},
+    {"address", 0, 's', offsetof(struct options, address), "where the scheduler listens",
+     "HOST:PORT"},
+    {"token-file", 0, 's', offsetof(struct options, token_file),
+     "the token is in this file; - is standard input", "FILE"},
+    {"revision", 0, 's', offsetof(struct options, revision),
+     "a revision or the first digits of one", "DIGEST"},
     {"duration", 0, 's', offsetof(struct options, duration), "how long to run, as 5s", "TIME"},
     {"valid", 0, 's', offsetof(struct options, valid), "how long it is valid, as 15m", "TIME"},
     {"yes", 'y', 'f', offsetof(struct options, yes), "do not ask", NULL},
     {"detach", 0, 'f', offsetof(struct options, detach), "return once the cluster serves", NULL},
     {"follow", 0, 'f', offsetof(struct options, follow), "go on as more is printed", NULL},
     {"plan", 0, 'f', offsetof(struct options, plan), "say what would change and stop", NULL},
-    {"schedulers", 0, 'i', offsetof(struct options, schedulers), "how many schedulers (default 1)", "N"},
+    {"schedulers", 0, 'i', offsetof(struct options, schedulers), "how many schedulers (default 1)",
+     "N"},
     {"agents", 0, 'i', offsetof(struct options, agents), "how many agents (default 1)", "N"},
-    {"concurrency", 0, 'i', offsetof(struct options, concurrency), "calls in flight at once (default 1)", "N"},
-    {"payload", 0, 'i', offsetof(struct options, payload), "bytes of payload (default 256)", "BYTES"},
-    {"tail", 0, 'i', offsetof(struct options, tail), "at most the last BYTES of each instance", "BYTES"},
-    {"check-index", 0, 'l', offsetof(struct options, check_index), "only if the function is still at this index", "N"},
+    {"concurrency", 0, 'i', offsetof(struct options, concurrency),
+     "calls in flight at once (default 1)", "N"},
+    {"payload", 0, 'i', offsetof(struct options, payload), "bytes of payload (default 256)",
+     "BYTES"},
+    {"tail", 0, 'i', offsetof(struct options, tail), "at most the last BYTES of each instance",
+     "BYTES"},
+    {"check-index", 0, 'l', offsetof(struct options, check_index),
+     "only if the function is still at this index", "N"},
 };
 enum { OPTION_ROWS = sizeof option_rows / sizeof option_rows[0] };
 
@@ -58,41 +72,62 @@ static const struct verb {
     int args_min, args_max;
     const char *args, *options, *help; /* options: names with spaces between */
 } verbs[] = {
-    {"dev", "status", verb_dev_status, 0, 0, "", "data output", "show the development cluster on this machine"},
+    {"dev", "status", verb_dev_status, 0, 0, "", "data output",
+     "show the development cluster on this machine"},
     {"dev", "stop", verb_dev_stop, 0, 0, "", "data", "stop it and remove everything it made"},
-    {"dev", NULL, verb_dev, 0, 0, "", "schedulers agents data detach", "run a whole cluster on this machine"},
-    {"deploy", NULL, verb_deploy, 1, 1, "DIR", "context output plan check-index", "make the code in DIR a revision of its function"},
-    {"call", NULL, verb_call, 1, 2, "NAME [-]", "context output data file timeout", "call a function and print its result"},
-    {"logs", NULL, verb_logs, 1, 1, "NAME|INSTANCE", "context follow tail", "print what instances write"},
+    {"dev", NULL, verb_dev, 0, 0, "", "schedulers agents data detach",
+     "run a whole cluster on this machine"},
+    {"deploy", NULL, verb_deploy, 1, 1, "DIR", "context output plan check-index",
+     "make the code in DIR a revision of its function"},
+    {"call", NULL, verb_call, 1, 2, "NAME [-]", "context output data file timeout",
+     "call a function and print its result"},
+    {"logs", NULL, verb_logs, 1, 1, "NAME|INSTANCE", "context follow tail",
+     "print what instances write"},
     {"ps", NULL, verb_ps, 0, 1, "[NAME]", "context output", "list instances"},
-    {"why", NULL, verb_why, 0, 1, "[NAME]", "context output", "list decisions of the scheduler, about a function or a node"},
-    {"metrics", NULL, verb_metrics, 0, 1, "[ID]", "context", "print a scheduler's or agent's metrics as Prometheus text"},
+    {"why", NULL, verb_why, 0, 1, "[NAME]", "context output",
+     "list decisions of the scheduler, about a function or a node"},
+    {"metrics", NULL, verb_metrics, 0, 1, "[ID]", "context",
+     "print a scheduler's or agent's metrics as Prometheus text"},
     {"function", "list", verb_function_list, 0, 0, "", "context output", "list functions"},
     {"function", "show", verb_function_show, 1, 1, "NAME", "context output", "show one function"},
-    {"function", "history", verb_function_history, 1, 1, "NAME", "context output", "list a function's revisions"},
-    {"function", "rollback", verb_function_rollback, 1, 1, "NAME", "context yes revision", "go back to the revision before, or to --revision"},
-    {"function", "delete", verb_function_delete, 1, 1, "NAME", "context yes", "delete a function and stop its instances"},
+    {"function", "history", verb_function_history, 1, 1, "NAME", "context output",
+     "list a function's revisions"},
+    {"function", "rollback", verb_function_rollback, 1, 1, "NAME", "context yes revision",
+     "go back to the revision before, or to --revision"},
+    {"function", "delete", verb_function_delete, 1, 1, "NAME", "context yes",
+     "delete a function and stop its instances"},
     {"node", "list", verb_node_list, 0, 0, "", "context output", "list nodes"},
     {"node", "show", verb_node_show, 1, 1, "NAME", "context output", "show one node"},
     {"node", "cordon", verb_node_cordon, 1, 1, "NAME", "context", "place nothing new on a node"},
     {"node", "uncordon", verb_node_uncordon, 1, 1, "NAME", "context", "end cordon or drain"},
-    {"node", "drain", verb_node_drain, 1, 1, "NAME", "context", "cordon, and stop instances as they become idle"},
-    {"node", "remove", verb_node_remove, 1, 1, "NAME", "context yes", "forget a node and revoke its certificate"},
-    {"cluster", "status", verb_cluster_status, 0, 0, "", "context output", "show the schedulers and who leads"},
-    {"cluster", "add", verb_cluster_add, 1, 1, "NAME", "context address", "add a scheduler that has joined"},
+    {"node", "drain", verb_node_drain, 1, 1, "NAME", "context",
+     "cordon, and stop instances as they become idle"},
+    {"node", "remove", verb_node_remove, 1, 1, "NAME", "context yes",
+     "forget a node and revoke its certificate"},
+    {"cluster", "status", verb_cluster_status, 0, 0, "", "context output",
+     "show the schedulers and who leads"},
+    {"cluster", "add", verb_cluster_add, 1, 1, "NAME", "context address",
+     "add a scheduler that has joined"},
     {"cluster", "remove", verb_cluster_remove, 1, 1, "NAME", "context yes", "remove a scheduler"},
-    {"cluster", "transfer", verb_cluster_transfer, 0, 1, "[NAME]", "context", "hand leadership over"},
+    {"cluster", "transfer", verb_cluster_transfer, 0, 1, "[NAME]", "context",
+     "hand leadership over"},
     {"ca", "init", verb_ca_init, 0, 0, "", "cluster dir", "make a cluster's certificate authority"},
-    {"ca", "issue", verb_ca_issue, 2, 2, "ROLE NAME", "cluster dir out valid", "sign a certificate with the CA in --dir, without a cluster"},
-    {"ca", "token", verb_ca_token, 0, 0, "", "context role name valid", "make a join token: single use, short-lived"},
-    {"ca", "revoke", verb_ca_revoke, 1, 1, "SERIAL|ROLE/NAME", "context yes reason", "revoke certificates, on live connections too"},
+    {"ca", "issue", verb_ca_issue, 2, 2, "ROLE NAME", "cluster dir out valid",
+     "sign a certificate with the CA in --dir, without a cluster"},
+    {"ca", "token", verb_ca_token, 0, 0, "", "context role name valid",
+     "make a join token: single use, short-lived"},
+    {"ca", "revoke", verb_ca_revoke, 1, 1, "SERIAL|ROLE/NAME", "context yes reason",
+     "revoke certificates, on live connections too"},
     {"ca", "list", verb_ca_list, 0, 0, "", "context output", "list join tokens and revocations"},
     {"ca", "renew", verb_ca_renew, 0, 0, "", "context", "renew this context's certificate"},
-    {"join", NULL, verb_join, 0, 0, "", "token-file name context", "become a user of a cluster with a token"},
-    {"context", "list", verb_context_list, 0, 0, "", "output", "list the clusters this command knows"},
+    {"join", NULL, verb_join, 0, 0, "", "token-file name context",
+     "become a user of a cluster with a token"},
+    {"context", "list", verb_context_list, 0, 0, "", "output",
+     "list the clusters this command knows"},
     {"context", "use", verb_context_use, 1, 1, "NAME", "", "choose one"},
     {"context", "remove", verb_context_remove, 1, 1, "NAME", "", "forget one"},
-    {"bench", "call", verb_bench_call, 1, 1, "NAME", "context concurrency duration payload", "measure calls of a function"},
+    {"bench", "call", verb_bench_call, 1, 1, "NAME", "context concurrency duration payload",
+     "measure calls of a function"},
     {"version", NULL, verb_version, 0, 0, "", "", "print the version"},
 };
 enum { VERBS = sizeof verbs / sizeof verbs[0] };
@@ -104,11 +139,13 @@ static int print_help(FILE *to)
     (void)fputs("skep: run functions on a cluster\n\n", to);
     for (size_t i = 0; i < VERBS; i++) {
         char usage[80];
-        (void)snprintf(usage, sizeof usage, "skep %s%s%s %s", verbs[i].noun, verbs[i].verb == NULL ? "" : " ",
-                       verbs[i].verb == NULL ? "" : verbs[i].verb, verbs[i].args);
+        (void)snprintf(usage, sizeof usage, "skep %s%s%s %s", verbs[i].noun,
+                       verbs[i].verb == NULL ? "" : " ", verbs[i].verb == NULL ? "" : verbs[i].verb,
+                       verbs[i].args);
         (void)fprintf(to, "  %-34s %s\n", usage, verbs[i].help);
     }
-    (void)fputs("\nskep VERB --help lists a verb's options. Exit codes: 0 done, 1 the function or check failed, 2 usage,\n"
+    (void)fputs("\nskep VERB --help lists a verb's options. Exit codes: 0 done, 1 the function or "
+                "check failed, 2 usage,\n"
                 "3 not reachable, 4 denied, 5 outcome unknown.\n",
                 to);
     return to == stdout ? CLI_DONE : CLI_USAGE;
@@ -127,7 +164,8 @@ static bool listed(const char *list, const char *name)
 
 /* ---- Options ---- */
 
-static void options_table(const struct verb *verb, struct options *o, struct poptOption out[OPTIONS_MAX])
+static void options_table(const struct verb *verb, struct options *o,
+                          struct poptOption out[OPTIONS_MAX])
 {
     size_t count = 0;
     for (size_t i = 0; i < OPTION_ROWS; i++) {
@@ -140,7 +178,8 @@ static void options_table(const struct verb *verb, struct options *o, struct pop
                         : row->kind == 'i' ? POPT_ARG_INT
                         : row->kind == 'l' ? POPT_ARG_LONGLONG
                                            : POPT_ARG_NONE;
-        out[count++] = (struct poptOption){row->name, row->letter, kind, (char *)o + row->offset, 0, row->help, row->arg};
+        out[count++] = (struct poptOption){row->name, row->letter, kind,    (char *)o + row->offset,
+                                           0,         row->help,   row->arg};
     }
     const struct poptOption help[] = {POPT_AUTOHELP POPT_TABLEEND};
     out[count++] = help[0];
@@ -171,13 +210,14 @@ static int unknown_verb(int argc, char **argv)
     if (argc < 2) {
         return print_help(stderr);
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+        strcmp(argv[1], "help") == 0) {
         return print_help(stdout);
     }
     for (size_t i = 0; i < VERBS; i++) {
         if (strcmp(verbs[i].noun, argv[1]) == 0) {
-            return cli_usage("%s needs one of its verbs, such as: skep %s %s; see skep --help", argv[1], verbs[i].noun,
-                             verbs[i].verb == NULL ? "" : verbs[i].verb);
+            return cli_usage("%s needs one of its verbs, such as: skep %s %s; see skep --help",
+                             argv[1], verbs[i].noun, verbs[i].verb == NULL ? "" : verbs[i].verb);
         }
     }
     return cli_usage("no such verb: %.40s; see skep --help", argv[1]);
@@ -187,15 +227,17 @@ static int parse_args(const struct verb *verb, poptContext context, struct cli *
 {
     int parsed = poptGetNextOpt(context);
     if (parsed < -1) {
-        return cli_usage("%s: %s; see skep %s%s%s --help", poptBadOption(context, 0), poptStrerror(parsed), verb->noun,
-                         verb->verb == NULL ? "" : " ", verb->verb == NULL ? "" : verb->verb);
+        return cli_usage("%s: %s; see skep %s%s%s --help", poptBadOption(context, 0),
+                         poptStrerror(parsed), verb->noun, verb->verb == NULL ? "" : " ",
+                         verb->verb == NULL ? "" : verb->verb);
     }
     cli->args = (char **)(uintptr_t)poptGetArgs(context);
     for (cli->argc = 0; cli->args != NULL && cli->args[cli->argc] != NULL; cli->argc++) {
     }
     if (cli->argc < verb->args_min || cli->argc > verb->args_max) {
-        return cli_usage("usage: skep %s%s%s %s; see --help", verb->noun, verb->verb == NULL ? "" : " ",
-                         verb->verb == NULL ? "" : verb->verb, verb->args);
+        return cli_usage("usage: skep %s%s%s %s; see --help", verb->noun,
+                         verb->verb == NULL ? "" : " ", verb->verb == NULL ? "" : verb->verb,
+                         verb->args);
     }
     const char *output = cli->options.output;
     if (output != NULL && strcmp(output, "json") != 0 && strcmp(output, "table") != 0) {
@@ -233,7 +275,8 @@ int main(int argc, char **argv)
     (void)snprintf(title, sizeof title, "skep %s%s%s", verb->noun, verb->verb == NULL ? "" : " ",
                    verb->verb == NULL ? "" : verb->verb);
     argv[used] = title;
-    poptContext context = poptGetContext(title, argc - used, (const char **)(uintptr_t)(argv + used), options, 0);
+    poptContext context =
+        poptGetContext(title, argc - used, (const char **)(uintptr_t)(argv + used), options, 0);
     (void)snprintf(usage, sizeof usage, "[OPTION...] %s\n\n%s", verb->args, verb->help);
     poptSetOtherOptionHelp(context, usage);
     int code = parse_args(verb, context, &cli);

@@ -31,7 +31,8 @@ static int output_json(FILE *to, const struct records *r)
         json_t *object = json_object();
         for (size_t k = 0; k < r->rows[i].fields_count; k++) {
             const struct pair *p = &r->rows[i].fields[k];
-            json_t *value = p->value_kind == 1   ? json_integer((json_int_t)strtoull(p->value, NULL, 10))
+            json_t *value = p->value_kind == 1
+                                ? json_integer((json_int_t)strtoull(p->value, NULL, 10))
                             : p->value_kind == 2 ? json_boolean(strcmp(p->value, "true") == 0)
                                                  : json_string(p->value);
             (void)json_object_set_new(object, p->key, value == NULL ? json_string("?") : value);
@@ -66,7 +67,8 @@ static void output_table(FILE *to, const struct records *r, const char *const *c
         widths[count] = (int)strlen(columns[count]);
         for (size_t i = 0; i < r->rows_count; i++) {
             int width = shown(columns[count], find(&r->rows[i], columns[count]));
-            widths[count] = width > widths[count] && width <= CELL_SHOWN_MAX ? width : widths[count];
+            widths[count] =
+                width > widths[count] && width <= CELL_SHOWN_MAX ? width : widths[count];
         }
     }
     for (size_t k = 0; k + 1 < count; k++) {
@@ -77,7 +79,8 @@ static void output_table(FILE *to, const struct records *r, const char *const *c
         for (size_t k = 0; k < count; k++) {
             const char *value = find(&r->rows[i], columns[k]);
             int width = shown(columns[k], value);
-            (void)fprintf(to, "%-*.*s%s", k + 1 < count ? widths[k] : 0, width, value, k + 1 < count ? "  " : "\n");
+            (void)fprintf(to, "%-*.*s%s", k + 1 < count ? widths[k] : 0, width, value,
+                          k + 1 < count ? "  " : "\n");
         }
     }
 }
@@ -172,7 +175,8 @@ struct status input_read(const char *path, size_t max, struct buffer *out, struc
         }
         out->size += (size_t)got;
         if (out->size > max) {
-            s = status_fail(msg, STATUS_INVALID, "%s is larger than the %zu bytes that a payload may have", path, max);
+            s = status_fail(msg, STATUS_INVALID,
+                            "%s is larger than the %zu bytes that a payload may have", path, max);
             break;
         }
     }
@@ -182,7 +186,8 @@ struct status input_read(const char *path, size_t max, struct buffer *out, struc
     return s;
 }
 
-struct status duration_of(const char *what, const char *text, uint64_t otherwise_ms, uint64_t *ms, struct errmsg *msg)
+struct status duration_of(const char *what, const char *text, uint64_t otherwise_ms, uint64_t *ms,
+                          struct errmsg *msg)
 {
     if (text == NULL) {
         *ms = otherwise_ms;

@@ -12,7 +12,8 @@
 
 struct status contexts_path(char *out, size_t out_size, struct errmsg *msg)
 {
-    const char *file = getenv("SKEP_CONTEXTS"), *config = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
+    const char *file = getenv("SKEP_CONTEXTS"), *config = getenv("XDG_CONFIG_HOME"),
+               *home = getenv("HOME");
     int used;
     if (file != NULL && file[0] != '\0') {
         used = snprintf(out, out_size, "%s", file);
@@ -21,7 +22,8 @@ struct status contexts_path(char *out, size_t out_size, struct errmsg *msg)
     } else if (home != NULL && home[0] == '/') {
         used = snprintf(out, out_size, "%s/.config/skep/contexts.yaml", home);
     } else {
-        return status_fail(msg, STATUS_INVALID, "neither SKEP_CONTEXTS nor HOME is set: where are the contexts?");
+        return status_fail(msg, STATUS_INVALID,
+                           "neither SKEP_CONTEXTS nor HOME is set: where are the contexts?");
     }
     if (used < 0 || (size_t)used >= out_size) {
         return status_fail(msg, STATUS_LIMIT, "the path of the contexts' file is too long");
@@ -71,7 +73,8 @@ struct client *cli_connect(struct cli *cli, int *code)
     const struct context *context = NULL;
     if (status_is_ok(s) && cli->contexts->contexts_count == 0) {
         *code = CLI_UNREACHABLE;
-        (void)cli_usage("no cluster is known here; start one with skep dev --detach, or join one with skep join");
+        (void)cli_usage("no cluster is known here; start one with skep dev --detach, or join one "
+                        "with skep join");
         return NULL;
     }
     if (status_is_ok(s)) {
@@ -87,8 +90,8 @@ struct client *cli_connect(struct cli *cli, int *code)
     return client;
 }
 
-bool cli_ask(struct cli *cli, struct client *c, const struct message *m, uint32_t timeout_ms, struct arena *a,
-             struct message *answer, int *code)
+bool cli_ask(struct cli *cli, struct client *c, const struct message *m, uint32_t timeout_ms,
+             struct arena *a, struct message *answer, int *code)
 {
     (void)cli;
     struct errmsg msg = {.text = ""};
@@ -117,16 +120,17 @@ int cli_query(struct cli *cli, const char *what, const char *name, const char *c
     struct message answer;
     const struct message m = {.type = MESSAGE_QUERY, .query = {.what = what, .name = name}};
     if (cli_ask(cli, c, &m, CLIENT_CONNECT_MS, &a, &answer, &code)) {
-        code = answer.type == MESSAGE_RECORDS ? output_records(stdout, cli->json, &answer.records, columns)
-                                              : cli_fail(status_of(STATUS_INTERNAL), "an answer of another kind came");
+        code = answer.type == MESSAGE_RECORDS
+                   ? output_records(stdout, cli->json, &answer.records, columns)
+                   : cli_fail(status_of(STATUS_INTERNAL), "an answer of another kind came");
     }
     arena_close(&a);
     client_close(c);
     return code;
 }
 
-int cli_admin(struct cli *cli, const char *action, const char *name, struct pair *args, size_t count,
-              const char *done)
+int cli_admin(struct cli *cli, const char *action, const char *name, struct pair *args,
+              size_t count, const char *done)
 {
     int code = CLI_DONE;
     struct client *c = cli_connect(cli, &code);
@@ -136,8 +140,10 @@ int cli_admin(struct cli *cli, const char *action, const char *name, struct pair
     struct arena a = {0};
     struct message answer;
     const struct message m = {
-        .type = MESSAGE_ADMIN, .admin = {.action = action, .name = name, .args = args, .args_count = count}};
-    if (cli_ask(cli, c, &m, CLIENT_REQUEST_MS, &a, &answer, &code) && answer.type == MESSAGE_REPLY) {
+        .type = MESSAGE_ADMIN,
+        .admin = {.action = action, .name = name, .args = args, .args_count = count}};
+    if (cli_ask(cli, c, &m, CLIENT_REQUEST_MS, &a, &answer, &code) &&
+        answer.type == MESSAGE_REPLY) {
         if (answer.reply.detail.size > 0) {
             (void)fwrite(answer.reply.detail.data, 1, answer.reply.detail.size, stdout);
             (void)fputc('\n', stdout);

@@ -1,4 +1,5 @@
-/* skep bench call: many calls of one function, at most --concurrency in flight, and how long they took. */
+/* skep bench call: many calls of one function, at most --concurrency in flight, and how long they
+ * took. */
 #include "cli/cli.h"
 
 #include "common/histogram.h"
@@ -22,8 +23,9 @@ struct bench {
 static bool fill(void *data, struct message *m)
 {
     const struct bench *b = data;
-    *m = (struct message){.type = MESSAGE_CALL,
-                          .call = {.function = b->function, .payload = bytes_of(b->payload.data, b->payload.size)}};
+    *m = (struct message){
+        .type = MESSAGE_CALL,
+        .call = {.function = b->function, .payload = bytes_of(b->payload.data, b->payload.size)}};
     return true;
 }
 
@@ -47,7 +49,8 @@ static double cpu_us(void)
 {
     struct rusage u;
     (void)getrusage(RUSAGE_SELF, &u);
-    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1e6 + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1e6 +
+           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
 }
 
 /* The first call may start an instance: it is not measured, and connects. */
@@ -70,10 +73,11 @@ static struct status warm_up(struct client *c, struct bench *b, struct errmsg *m
 
 static void print(const struct bench *b, double seconds, double cpu)
 {
-    (void)printf("calls %" PRIu64 " count\nfailed %" PRIu64 " count\nrate %.0f calls/s\n", b->ok, b->failed,
-                 (double)b->ok / seconds);
-    (void)printf("p50 %" PRIu64 " us\np99 %" PRIu64 " us\nmax %" PRIu64 " us\n", histogram_percentile(&b->took, 50),
-                 histogram_percentile(&b->took, 99), b->took.max);
+    (void)printf("calls %" PRIu64 " count\nfailed %" PRIu64 " count\nrate %.0f calls/s\n", b->ok,
+                 b->failed, (double)b->ok / seconds);
+    (void)printf("p50 %" PRIu64 " us\np99 %" PRIu64 " us\nmax %" PRIu64 " us\n",
+                 histogram_percentile(&b->took, 50), histogram_percentile(&b->took, 99),
+                 b->took.max);
     (void)printf("client_cpu %.1f us/call\n", b->ok == 0 ? 0.0 : cpu / (double)b->ok);
     if (b->failed > 0) {
         (void)printf("# first failure: %s\n", b->first_error);
@@ -107,13 +111,15 @@ int verb_bench_call(struct cli *cli)
 {
     struct errmsg msg = {.text = ""};
     uint64_t duration_ms = 0;
-    struct status s = duration_of("--duration", cli->options.duration, DURATION_MS_DEFAULT, &duration_ms, &msg);
+    struct status s =
+        duration_of("--duration", cli->options.duration, DURATION_MS_DEFAULT, &duration_ms, &msg);
     if (!status_is_ok(s)) {
         return cli_fail(s, msg.text);
     }
     int size = cli->options.payload > 0 ? cli->options.payload : PAYLOAD_DEFAULT;
     if (cli->options.concurrency > CLIENT_INFLIGHT_MAX || size > PAYLOAD_BYTES_MAX) {
-        return cli_usage("--concurrency may be up to %d, --payload up to %d", CLIENT_INFLIGHT_MAX, PAYLOAD_BYTES_MAX);
+        return cli_usage("--concurrency may be up to %d, --payload up to %d", CLIENT_INFLIGHT_MAX,
+                         PAYLOAD_BYTES_MAX);
     }
     struct bench b = {.function = cli->args[0]};
     int code = CLI_DONE;

@@ -1,4 +1,5 @@
-/* Certificates: the authority of a new cluster, certificates without a cluster, tokens, joining, renewal. */
+/* Certificates: the authority of a new cluster, certificates without a cluster, tokens, joining,
+ * renewal. */
 #include "cli/cli.h"
 
 #include "common/mem.h"
@@ -13,21 +14,25 @@
 #define DAY_S (INT64_C(24) * 3600)
 enum { CA_VALID_DAYS = 3650, ISSUE_VALID_DAYS = 7 };
 
-static struct status join_path(const char *folder, const char *file, char *out, size_t out_size, struct errmsg *msg)
+static struct status join_path(const char *folder, const char *file, char *out, size_t out_size,
+                               struct errmsg *msg)
 {
     int used = snprintf(out, out_size, "%s/%s", folder, file);
-    return used > 0 && (size_t)used < out_size ? status_ok()
-                                               : status_fail(msg, STATUS_INVALID, "the path of %s is too long", file);
+    return used > 0 && (size_t)used < out_size
+               ? status_ok()
+               : status_fail(msg, STATUS_INVALID, "the path of %s is too long", file);
 }
 
-static struct status write_in(const char *folder, const char *file, bool secret, const char *pem, struct errmsg *msg)
+static struct status write_in(const char *folder, const char *file, bool secret, const char *pem,
+                              struct errmsg *msg)
 {
     char path[CONFIG_PATH_BYTES_MAX + 1];
     TRY(join_path(folder, file, path, sizeof path, msg));
     return pki_write(path, secret, pem, msg);
 }
 
-static struct status read_in(const char *folder, const char *file, bool secret, char **pem, struct errmsg *msg)
+static struct status read_in(const char *folder, const char *file, bool secret, char **pem,
+                             struct errmsg *msg)
 {
     char path[CONFIG_PATH_BYTES_MAX + 1];
     TRY(join_path(folder, file, path, sizeof path, msg));
@@ -52,8 +57,10 @@ static struct status ca_init(const char *cluster, const char *folder, struct err
     TRY(make_folder(folder, msg));
     TRY(join_path(folder, "ca.key", path, sizeof path, msg));
     if (access(path, F_OK) == 0) {
-        return status_fail(msg, STATUS_EXISTS, "%s is there already; a second authority would shut out all that the first signed",
-                           path);
+        return status_fail(
+            msg, STATUS_EXISTS,
+            "%s is there already; a second authority would shut out all that the first signed",
+            path);
     }
     TRY(pki_ca_create(&name, (int64_t)time(NULL), CA_VALID_DAYS * DAY_S, &cert, &key, msg));
     struct status s = write_in(folder, "ca.key", true, key, msg);
@@ -75,12 +82,13 @@ int verb_ca_init(struct cli *cli)
     if (!status_is_ok(s)) {
         return cli_fail(s, msg.text);
     }
-    (void)printf("made %s/ca.crt and %s/ca.key; keep the key secret\n", cli->options.dir, cli->options.dir);
+    (void)printf("made %s/ca.crt and %s/ca.key; keep the key secret\n", cli->options.dir,
+                 cli->options.dir);
     return CLI_DONE;
 }
 
-static struct status ca_sign(const char *ca_folder, const struct identity *id, int64_t valid_s, const char *folder,
-                             struct errmsg *msg)
+static struct status ca_sign(const char *ca_folder, const struct identity *id, int64_t valid_s,
+                             const char *folder, struct errmsg *msg)
 {
     char *ca = NULL, *ca_key = NULL, *csr = NULL, *key = NULL, *cert = NULL;
     struct status s = read_in(ca_folder, "ca.crt", false, &ca, msg);
@@ -130,7 +138,8 @@ int verb_ca_issue(struct cli *cli)
         s = name_parse("cluster name", o->cluster, strlen(o->cluster), &id.cluster, &msg);
     }
     if (status_is_ok(s)) {
-        s = duration_of("--valid", o->valid, ISSUE_VALID_DAYS * (uint64_t)DAY_S * 1000, &valid_ms, &msg);
+        s = duration_of("--valid", o->valid, ISSUE_VALID_DAYS * (uint64_t)DAY_S * 1000, &valid_ms,
+                        &msg);
     }
     if (status_is_ok(s)) {
         s = ca_sign(o->dir, &id, (int64_t)(valid_ms / 1000), o->out, &msg);
@@ -153,12 +162,15 @@ int verb_ca_token(struct cli *cli)
         return cli_fail(s, msg.text);
     }
     if (cli->options.role == NULL) {
-        return cli_usage("--role scheduler, agent or user is required: what the token's holder may become");
+        return cli_usage(
+            "--role scheduler, agent or user is required: what the token's holder may become");
     }
     char seconds[24];
     (void)snprintf(seconds, sizeof seconds, "%llu", (unsigned long long)(valid_ms / 1000));
-    struct pair args[] = {{.key = "role", .value = cli->options.role}, {.key = "valid_s", .value = seconds}};
-    return cli_admin(cli, "token.create", cli->options.name == NULL ? "" : cli->options.name, args, 2, "");
+    struct pair args[] = {{.key = "role", .value = cli->options.role},
+                          {.key = "valid_s", .value = seconds}};
+    return cli_admin(cli, "token.create", cli->options.name == NULL ? "" : cli->options.name, args,
+                     2, "");
 }
 
 int verb_ca_revoke(struct cli *cli)
@@ -166,7 +178,8 @@ int verb_ca_revoke(struct cli *cli)
     if (!cli_confirm(cli, "Revoke %s? A revocation cannot be taken back.", cli->args[0])) {
         return CLI_USAGE;
     }
-    struct pair reason = {.key = "reason", .value = cli->options.reason == NULL ? "" : cli->options.reason};
+    struct pair reason = {.key = "reason",
+                          .value = cli->options.reason == NULL ? "" : cli->options.reason};
     return cli_admin(cli, "ca.revoke", cli->args[0], &reason, 1, "revoked");
 }
 
@@ -178,7 +191,8 @@ int verb_ca_list(struct cli *cli)
     return code == CLI_DONE ? cli_query(cli, "revoked", "", revoked) : code;
 }
 
-static struct status renewed_write(const struct context *k, const char *cert, const char *key, struct errmsg *msg)
+static struct status renewed_write(const struct context *k, const char *cert, const char *key,
+                                   struct errmsg *msg)
 {
     TRY(pki_write(k->key, true, key, msg));
     return pki_write(k->cert, false, cert, msg);
@@ -203,7 +217,8 @@ int verb_ca_renew(struct cli *cli)
     const struct message m = {.type = MESSAGE_RENEW, .renew = {.csr = csr}};
     if (!status_is_ok(s)) {
         code = cli_fail(s, msg.text);
-    } else if (cli_ask(cli, c, &m, CLIENT_REQUEST_MS, &a, &answer, &code) && answer.type == MESSAGE_JOIN_REPLY) {
+    } else if (cli_ask(cli, c, &m, CLIENT_REQUEST_MS, &a, &answer, &code) &&
+               answer.type == MESSAGE_JOIN_REPLY) {
         s = renewed_write(k, answer.join_reply.cert, key, &msg);
         code = status_is_ok(s) ? CLI_DONE : cli_fail(s, msg.text);
         if (code == CLI_DONE) {
@@ -268,10 +283,12 @@ static int join_with(struct cli *cli, const struct pki_token *token)
     }
     struct arena a = {0};
     struct message answer;
-    const struct message m = {.type = MESSAGE_JOIN, .join = {.role = "user", .name = cli->options.name, .csr = csr}};
+    const struct message m = {.type = MESSAGE_JOIN,
+                              .join = {.role = "user", .name = cli->options.name, .csr = csr}};
     if (!status_is_ok(s)) {
         code = cli_fail(s, msg.text);
-    } else if (cli_ask(cli, c, &m, CLIENT_REQUEST_MS, &a, &answer, &code) && answer.type == MESSAGE_JOIN_REPLY) {
+    } else if (cli_ask(cli, c, &m, CLIENT_REQUEST_MS, &a, &answer, &code) &&
+               answer.type == MESSAGE_JOIN_REPLY) {
         const char *name = cli->options.context == NULL ? who.cluster.text : cli->options.context;
         s = join_write(cli, name, &who, &answer.join_reply, key, &msg);
         code = status_is_ok(s) ? CLI_DONE : cli_fail(s, msg.text);
@@ -287,7 +304,8 @@ int verb_join(struct cli *cli)
 {
     struct errmsg msg = {.text = ""};
     if (cli->options.token_file == NULL || cli->options.name == NULL) {
-        return cli_usage("--token-file FILE (or - for standard input) and --name NAME are required");
+        return cli_usage(
+            "--token-file FILE (or - for standard input) and --name NAME are required");
     }
     struct buffer text = {0};
     struct pki_token token = {.addresses_count = 0};

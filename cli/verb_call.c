@@ -1,4 +1,5 @@
-/* skep call: one invocation. The output goes to standard output as it is; what went wrong to standard error. */
+/* skep call: one invocation. The output goes to standard output as it is; what went wrong to
+ * standard error. */
 #include "cli/cli.h"
 
 #include "common/mem.h"
@@ -18,16 +19,19 @@ static struct status read_payload(struct cli *cli, struct buffer *out, struct er
         return status_fail(msg, STATUS_INVALID, "give one of --data, --file and -");
     }
     if (dash != NULL && strcmp(dash, "-") != 0) {
-        return status_fail(msg, STATUS_INVALID, "unexpected \"%.40s\"; the payload is given by --data, --file or -", dash);
+        return status_fail(msg, STATUS_INVALID,
+                           "unexpected \"%.40s\"; the payload is given by --data, --file or -",
+                           dash);
     }
     if (o->file != NULL || dash != NULL) {
         return input_read(o->file != NULL ? o->file : "-", PAYLOAD_BYTES_MAX, out, msg);
     }
     if (o->data != NULL && strlen(o->data) > PAYLOAD_BYTES_MAX) {
-        return status_fail(msg, STATUS_INVALID, "--data: %zu bytes, at most %d are allowed", strlen(o->data),
-                           PAYLOAD_BYTES_MAX);
+        return status_fail(msg, STATUS_INVALID, "--data: %zu bytes, at most %d are allowed",
+                           strlen(o->data), PAYLOAD_BYTES_MAX);
     }
-    return buffer_append(out, o->data == NULL ? "" : o->data, o->data == NULL ? 0 : strlen(o->data));
+    return buffer_append(out, o->data == NULL ? "" : o->data,
+                         o->data == NULL ? 0 : strlen(o->data));
 }
 
 static void print_json(const struct call_reply *r)
@@ -45,7 +49,8 @@ static void print_json(const struct call_reply *r)
     (void)json_object_set_new(o, "queue_us", json_integer((json_int_t)r->queue_us));
     (void)json_object_set_new(o, "run_us", json_integer((json_int_t)r->run_us));
     json_t *text = json_stringn((const char *)r->output.data, r->output.size);
-    /* Bytes that are no UTF-8 text have no place in JSON; their number tells that they were there. */
+    /* Bytes that are no UTF-8 text have no place in JSON; their number tells that they were
+     * there. */
     (void)json_object_set_new(o, "output", text == NULL ? json_null() : text);
     (void)json_object_set_new(o, "output_bytes", json_integer((json_int_t)r->output.size));
     (void)json_dumpf(o, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
@@ -63,7 +68,7 @@ static int print_reply(struct cli *cli, const struct message *answer)
     const struct call_reply *r = &answer->call_reply;
     if (cli->json) {
         print_json(r);
-    } else if (r->code == STATUS_OK) {
+    } else if (r->code == STATUS_OK && r->output.size > 0) {
         (void)fwrite(r->output.data, 1, r->output.size, stdout);
     }
     if (fflush(stdout) != 0) {

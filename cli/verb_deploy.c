@@ -1,5 +1,5 @@
-/* skep deploy: the folder becomes a deterministic package, the package chunks; the chunks that the cluster lacks are sent, then the
- * specification. */
+/* skep deploy: the folder becomes a deterministic package, the package chunks; the chunks that the
+ * cluster lacks are sent, then the specification. */
 #include "cli/cli.h"
 
 #include "common/chunks.h"
@@ -56,7 +56,8 @@ static struct function_spec spec_of(struct deployment *d)
                                   .env_count = m->env_count,
                                   .require = pairs_of(&d->arena, m->require, m->require_count),
                                   .require_count = m->require_count,
-                                  .chunks = bytes_of(d->chunks.digests, d->chunks.count * DIGEST_BYTES),
+                                  .chunks =
+                                      bytes_of(d->chunks.digests, d->chunks.count * DIGEST_BYTES),
                                   .package_bytes = d->chunks.bytes};
 }
 
@@ -88,7 +89,8 @@ static bool put_chunk(struct deployment *d, const uint8_t *digest, int *code)
     bool sent = false;
     size_t at = index_of(d, digest);
     if (at == d->chunks.count) {
-        *code = cli_fail(status_of(STATUS_INTERNAL), "the scheduler asked for a chunk that the package does not have");
+        *code = cli_fail(status_of(STATUS_INTERNAL),
+                         "the scheduler asked for a chunk that the package does not have");
         return false;
     }
     struct status s = chunk_of_package(&d->package, at, &data, &msg);
@@ -114,7 +116,9 @@ static bool upload(struct deployment *d, int *code)
         .type = MESSAGE_CHUNK_QUERY,
         .chunk_query = {.digests = bytes_of(d->chunks.digests, d->chunks.count * DIGEST_BYTES)}};
     bool ok = cli_ask(d->cli, d->client, &ask, CLIENT_REQUEST_MS, &a, &answer, code);
-    size_t missing = ok && answer.type == MESSAGE_CHUNK_MISSING ? answer.chunk_missing.digests.size / DIGEST_BYTES : 0;
+    size_t missing = ok && answer.type == MESSAGE_CHUNK_MISSING
+                         ? answer.chunk_missing.digests.size / DIGEST_BYTES
+                         : 0;
     for (size_t i = 0; i < missing && ok; i++) {
         ok = put_chunk(d, answer.chunk_missing.digests.data + i * DIGEST_BYTES, code);
         progress(i + 1, missing);
@@ -123,7 +127,8 @@ static bool upload(struct deployment *d, int *code)
     return ok;
 }
 
-/* The leader's place is learnt from a question that only it answers; uploads would go astray otherwise. */
+/* The leader's place is learnt from a question that only it answers; uploads would go astray
+ * otherwise. */
 static bool find_leader(struct deployment *d, struct arena *a, struct message *answer, int *code)
 {
     const struct message ask = {.type = MESSAGE_QUERY, .query = {.what = "functions", .name = ""}};
@@ -137,7 +142,8 @@ static const char *known_revision(const struct message *answer, const char *name
         const char *revision = NULL;
         bool match = false;
         for (size_t k = 0; k < r->fields_count; k++) {
-            match = match || (strcmp(r->fields[k].key, "name") == 0 && strcmp(r->fields[k].value, name) == 0);
+            match = match || (strcmp(r->fields[k].key, "name") == 0 &&
+                              strcmp(r->fields[k].value, name) == 0);
             revision = strcmp(r->fields[k].key, "revision") == 0 ? r->fields[k].value : revision;
         }
         if (match) {
@@ -156,10 +162,11 @@ static void report(struct deployment *d, const struct reply *r)
         digest_format(&digest, revision);
     }
     if (d->cli->json) {
-        (void)printf("{\"name\": \"%s\", \"revision\": \"%s\", \"index\": %" PRIu64 "}\n", d->manifest.name.text, revision,
-                     r->index);
+        (void)printf("{\"name\": \"%s\", \"revision\": \"%s\", \"index\": %" PRIu64 "}\n",
+                     d->manifest.name.text, revision, r->index);
     } else {
-        (void)printf("%s is deployed: revision %.12s, index %" PRIu64 "\n", d->manifest.name.text, revision, r->index);
+        (void)printf("%s is deployed: revision %.12s, index %" PRIu64 "\n", d->manifest.name.text,
+                     revision, r->index);
     }
 }
 
@@ -175,18 +182,21 @@ static int send_deploy(struct deployment *d)
     }
     const char *before = known_revision(&answer, d->manifest.name.text);
     if (d->cli->options.plan != 0) {
-        (void)printf("%s function %s: %s, %" PRIu32 "m CPU, %" PRIu64 " bytes of memory, package of %" PRIu64
+        (void)printf("%s function %s: %s, %" PRIu32 "m CPU, %" PRIu64
+                     " bytes of memory, package of %" PRIu64
                      " bytes in %zu chunks; current revision: %.12s\n",
-                     before == NULL ? "create" : "change", spec.name, spec.runtime, spec.cpu_millis, spec.memory_bytes,
-                     spec.package_bytes, d->chunks.count, before == NULL ? "none" : before);
+                     before == NULL ? "create" : "change", spec.name, spec.runtime, spec.cpu_millis,
+                     spec.memory_bytes, spec.package_bytes, d->chunks.count,
+                     before == NULL ? "none" : before);
         arena_close(&a);
         return CLI_DONE;
     }
     arena_close(&a);
-    const struct message m = {
-        .type = MESSAGE_DEPLOY,
-        .deploy = {.spec = &spec,
-                   .check_index = d->cli->options.check_index > 0 ? (uint64_t)d->cli->options.check_index : 0}};
+    const struct message m = {.type = MESSAGE_DEPLOY,
+                              .deploy = {.spec = &spec,
+                                         .check_index = d->cli->options.check_index > 0
+                                                            ? (uint64_t)d->cli->options.check_index
+                                                            : 0}};
     if (upload(d, &code) && cli_ask(d->cli, d->client, &m, CLIENT_REQUEST_MS, &a, &answer, &code) &&
         answer.type == MESSAGE_REPLY) {
         report(d, &answer.reply);

@@ -1,4 +1,5 @@
-/* skep logs: what instances write, with the instance in front of each line when there are several. */
+/* skep logs: what instances write, with the instance in front of each line when there are
+ * several. */
 #include "cli/cli.h"
 
 #include "common/mem.h"
@@ -68,7 +69,8 @@ static bool on_data(void *data, const struct message *m)
         l->code = cli_fail(status_of(status_from_wire(m->log_data.code)), m->log_data.message);
     }
     if (m->log_data.missed > 0) {
-        (void)fprintf(stderr, "skep: %llu bytes are no longer held\n", (unsigned long long)m->log_data.missed);
+        (void)fprintf(stderr, "skep: %llu bytes are no longer held\n",
+                      (unsigned long long)m->log_data.missed);
     }
     print_data(l, &m->log_data);
     return !m->log_data.end;
@@ -82,11 +84,12 @@ int verb_logs(struct cli *cli)
     if (c == NULL) {
         return l.code;
     }
-    const struct message m = {
-        .type = MESSAGE_LOGS,
-        .logs = {.selector = cli->args[0],
-                 .follow = cli->options.follow != 0,
-                 .tail_bytes = cli->options.tail > 0 ? (uint64_t)cli->options.tail : TAIL_BYTES_DEFAULT}};
+    const struct message m = {.type = MESSAGE_LOGS,
+                              .logs = {.selector = cli->args[0],
+                                       .follow = cli->options.follow != 0,
+                                       .tail_bytes = cli->options.tail > 0
+                                                         ? (uint64_t)cli->options.tail
+                                                         : TAIL_BYTES_DEFAULT}};
     struct status s = client_follow(c, &m, on_data, &l, &msg);
     if (!status_is_ok(s)) {
         l.code = cli_fail(s, msg.text);

@@ -21,7 +21,8 @@ int verb_version(struct cli *cli)
 
 int verb_function_list(struct cli *cli)
 {
-    static const char *const columns[] = {"name", "runtime", "revision", "ready", "starting", "queued", NULL};
+    static const char *const columns[] = {"name",     "runtime", "revision", "ready",
+                                          "starting", "queued",  NULL};
     return cli_query(cli, "functions", "", columns);
 }
 
@@ -41,7 +42,8 @@ int verb_function_rollback(struct cli *cli)
     if (!cli_confirm(cli, "Roll function %s back?", first_arg(cli))) {
         return CLI_USAGE;
     }
-    struct pair arg = {.key = "revision", .value = cli->options.revision == NULL ? "" : cli->options.revision};
+    struct pair arg = {.key = "revision",
+                       .value = cli->options.revision == NULL ? "" : cli->options.revision};
     return cli_admin(cli, "function.rollback", first_arg(cli), &arg, 1, "rolled back");
 }
 
@@ -57,8 +59,8 @@ int verb_function_delete(struct cli *cli)
 
 int verb_ps(struct cli *cli)
 {
-    static const char *const columns[] = {"instance",    "function",   "node",         "state",
-                                          "running",     "concurrency", "memory_bytes", NULL};
+    static const char *const columns[] = {"instance", "function",    "node",         "state",
+                                          "running",  "concurrency", "memory_bytes", NULL};
     return cli_query(cli, "instances", first_arg(cli), columns);
 }
 
@@ -77,8 +79,10 @@ int verb_metrics(struct cli *cli)
     }
     struct arena a = {0};
     struct message answer;
-    const struct message m = {.type = MESSAGE_METRICS_QUERY, .metrics_query = {.target = first_arg(cli)}};
-    if (cli_ask(cli, c, &m, CLIENT_CONNECT_MS, &a, &answer, &code) && answer.type == MESSAGE_METRICS_TEXT) {
+    const struct message m = {.type = MESSAGE_METRICS_QUERY,
+                              .metrics_query = {.target = first_arg(cli)}};
+    if (cli_ask(cli, c, &m, CLIENT_CONNECT_MS, &a, &answer, &code) &&
+        answer.type == MESSAGE_METRICS_TEXT) {
         (void)fwrite(answer.metrics_text.text.data, 1, answer.metrics_text.text.size, stdout);
     }
     arena_close(&a);
@@ -90,10 +94,14 @@ int verb_metrics(struct cli *cli)
 
 int verb_node_list(struct cli *cli)
 {
-    static const char *const columns[] = {"name",         "state",
-                                          "instances",    "cpu_millis",
-                                          "cpu_reserved_millis", "memory_bytes",
-                                          "memory_reserved_bytes", NULL};
+    static const char *const columns[] = {"name",
+                                          "state",
+                                          "instances",
+                                          "cpu_millis",
+                                          "cpu_reserved_millis",
+                                          "memory_bytes",
+                                          "memory_reserved_bytes",
+                                          NULL};
     return cli_query(cli, "nodes", "", columns);
 }
 
@@ -126,14 +134,16 @@ int verb_node_remove(struct cli *cli)
     (void)snprintf(what, sizeof what, "agent/%s", first_arg(cli));
     struct pair reason = {.key = "reason", .value = "node removed"};
     int code = cli_admin(cli, "ca.revoke", what, &reason, 1, "revoked");
-    return code == CLI_DONE ? cli_admin(cli, "node.remove", first_arg(cli), NULL, 0, "removed") : code;
+    return code == CLI_DONE ? cli_admin(cli, "node.remove", first_arg(cli), NULL, 0, "removed")
+                            : code;
 }
 
 /* ---- The cluster ---- */
 
 int verb_cluster_status(struct cli *cli)
 {
-    static const char *const columns[] = {"name", "address", "role", "leader", "connected", "term", "commit_index", NULL};
+    static const char *const columns[] = {"name",      "address", "role",         "leader",
+                                          "connected", "term",    "commit_index", NULL};
     return cli_query(cli, "cluster", "", columns);
 }
 
@@ -172,10 +182,13 @@ int verb_context_list(struct cli *cli)
     struct pair fields[CONFIG_CONTEXTS_MAX][3];
     for (uint32_t i = 0; i < cli->contexts->contexts_count; i++) {
         const struct context *k = &cli->contexts->contexts[i];
-        bool current = cli->contexts->current != NULL && strcmp(cli->contexts->current, k->name) == 0;
+        bool current =
+            cli->contexts->current != NULL && strcmp(cli->contexts->current, k->name) == 0;
         fields[i][0] = (struct pair){.key = "name", .value = k->name};
-        fields[i][1] = (struct pair){.key = "scheduler", .value = k->schedulers_count > 0 ? k->schedulers[0] : ""};
-        fields[i][2] = (struct pair){.key = "current", .value = current ? "true" : "false", .value_kind = 2};
+        fields[i][1] = (struct pair){.key = "scheduler",
+                                     .value = k->schedulers_count > 0 ? k->schedulers[0] : ""};
+        fields[i][2] =
+            (struct pair){.key = "current", .value = current ? "true" : "false", .value_kind = 2};
         rows[i] = (struct record){.fields = fields[i], .fields_count = 3};
     }
     static const char *const columns[] = {"name", "scheduler", "current", NULL};

@@ -30,7 +30,8 @@ struct buffer {
     size_t capacity;
 };
 
-/* Frees what is inside; the buffer is empty and usable afterwards. Safe on zeroed memory and twice. */
+/* Frees what is inside; the buffer is empty and usable afterwards. Safe on zeroed memory and
+ * twice. */
 void buffer_close(struct buffer *b);
 
 /* Makes room for `more` further bytes. NOMEM; unchanged then. */
@@ -46,8 +47,9 @@ NODISCARD struct status buffer_printf(struct buffer *b, const char *format, ...)
 /* Drops the first n bytes, moving the rest down. n is at most size. */
 void buffer_consume(struct buffer *b, size_t n);
 
-/* A bounded reader: it cannot run past the end. After the first failure `failed` stays set and all reads return zeros,
- * so that a decoder may read a whole structure and test once. Numbers are little-endian. */
+/* A bounded reader: it cannot run past the end. After the first failure `failed` stays set and all
+ * reads return zeros, so that a decoder may read a whole structure and test once. Numbers are
+ * little-endian. */
 struct reader {
     struct bytes rest;
     bool failed;

@@ -1,5 +1,5 @@
-/* Checks for our own mistakes, always on. Never for input: what a peer, a disk, the kernel or an operator can cause is
- * a status. A failed check prints one line and aborts.
+/* Checks for our own mistakes, always on. Never for input: what a peer, a disk, the kernel or an
+ * operator can cause is a status. A failed check prints one line and aborts.
  *
  * Thread: any. */
 #ifndef COMMON_CHECK_H
@@ -16,7 +16,8 @@ __attribute__((noreturn)) void check_failed(const char *file, int line, const ch
 
 #define CHECK_IMPLIES(premise, conclusion) CHECK(!(premise) || (conclusion))
 
-/* For checks that walk whole structures: on in debug, sanitizer and simulation builds (SKEP_CHECK_SLOW). */
+/* For checks that walk whole structures: on in debug, sanitizer and simulation builds
+ * (SKEP_CHECK_SLOW). */
 #ifdef SKEP_CHECK_SLOW
 #define CHECK_SLOW(condition) CHECK(condition)
 #else

@@ -1,4 +1,5 @@
-/* Scope cleanup for straight-line code: AUTO_CLOSE int fd = -1; AUTO_FREE char *text = NULL; AUTO_FILE FILE *f = NULL;
+/* Scope cleanup for straight-line code: AUTO_CLOSE int fd = -1; AUTO_FREE char *text = NULL;
+ * AUTO_FILE FILE *f = NULL;
  *
  * Thread: any. */
 #ifndef COMMON_CLEANUP_H

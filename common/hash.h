@@ -1,5 +1,6 @@
-/* uthash with our allocator. Iteration is in order of insertion, so it is the same on every replica. Out of memory ends the process:
- * a table that cannot grow inside the replicated apply must stop its replica, and every table has a limit that comes first. */
+/* uthash with our allocator. Iteration is in order of insertion, so it is the same on every
+ * replica. Out of memory ends the process: a table that cannot grow inside the replicated apply
+ * must stop its replica, and every table has a limit that comes first. */
 #ifndef COMMON_HASH_H
 #define COMMON_HASH_H
 

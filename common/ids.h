@@ -1,6 +1,7 @@
-/* Typed, sortable ids. An id is 128 bits: 48 bits of Unix milliseconds, then 80 bits that differ; its text is 26 characters
- * of Crockford's base 32 (as ULID: github.com/ulid/spec), behind a prefix that tells the kind: "i-01J...". Texts sort as the ids do.
- * Nodes and schedulers are named by their operator, functions by their author; those are texts with a length limit.
+/* Typed, sortable ids. An id is 128 bits: 48 bits of Unix milliseconds, then 80 bits that differ;
+ * its text is 26 characters of Crockford's base 32 (as ULID: github.com/ulid/spec), behind a prefix
+ * that tells the kind: "i-01J...". Texts sort as the ids do. Nodes and schedulers are named by
+ * their operator, functions by their author; those are texts with a length limit.
  *
  * Thread: any; there is no shared state. */
 #ifndef COMMON_IDS_H
@@ -22,9 +23,14 @@ struct instance_id {
     struct id128 v;
 };
 
-enum { ID_TEXT_BYTES = 26, ID_PREFIX_BYTES = 2, ID_STRING_BYTES = ID_PREFIX_BYTES + ID_TEXT_BYTES + 1 };
+enum {
+    ID_TEXT_BYTES = 26,
+    ID_PREFIX_BYTES = 2,
+    ID_STRING_BYTES = ID_PREFIX_BYTES + ID_TEXT_BYTES + 1
+};
 
-/* Names of functions, nodes, schedulers, users, secrets: [a-z0-9] first, then [a-z0-9._-], at most NAME_BYTES_MAX. */
+/* Names of functions, nodes, schedulers, users, secrets: [a-z0-9] first, then [a-z0-9._-], at most
+ * NAME_BYTES_MAX. */
 enum { NAME_BYTES_MAX = 63 };
 struct name {
     char text[NAME_BYTES_MAX + 1];
@@ -43,14 +49,17 @@ bool id_is_zero(struct id128 id);
 
 /* Writes PREFIX-TEXT and a NUL. */
 void id_format(struct id128 id, char prefix, char out[ID_STRING_BYTES]);
-/* Reads the whole of text. INVALID with a message that names the text; *out is written only on success. */
-NODISCARD struct status id_parse(const char *text, char prefix, struct id128 *out, struct errmsg *msg);
+/* Reads the whole of text. INVALID with a message that names the text; *out is written only on
+ * success. */
+NODISCARD struct status id_parse(const char *text, char prefix, struct id128 *out,
+                                 struct errmsg *msg);
 
 enum { INVOCATION_PREFIX = 'v', INSTANCE_PREFIX = 'i' };
 
-/* INVALID for characters outside the set, LIMIT for texts over NAME_BYTES_MAX; the message names `what`. The text may hold
- * any bytes: it is quoted with escapes in the message. */
-NODISCARD struct status name_parse(const char *what, const char *text, size_t size, struct name *out, struct errmsg *msg);
+/* INVALID for characters outside the set, LIMIT for texts over NAME_BYTES_MAX; the message names
+ * `what`. The text may hold any bytes: it is quoted with escapes in the message. */
+NODISCARD struct status name_parse(const char *what, const char *text, size_t size,
+                                   struct name *out, struct errmsg *msg);
 
 void digest_format(const struct digest *d, char out[DIGEST_STRING_BYTES]);
 NODISCARD struct status digest_parse(const char *text, struct digest *out, struct errmsg *msg);

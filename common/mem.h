@@ -1,14 +1,16 @@
-/* The allocator all our code uses, with fault injection for tests: mem_fault(n, k) makes the n-th allocation from now on
- * and the k - 1 after it fail.
+/* The allocator all our code uses, with fault injection for tests: mem_fault(n, k) makes the n-th
+ * allocation from now on and the k - 1 after it fail.
  *
- * Thread: any. The fault counters are per thread, so that parallel tests and daemon threads do not disturb each other. */
+ * Thread: any. The fault counters are per thread, so that parallel tests and daemon threads do not
+ * disturb each other. */
 #ifndef COMMON_MEM_H
 #define COMMON_MEM_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-/* As malloc, calloc and realloc; NULL when out of memory or when a fault is due. Sizes of 0 are taken as 1. */
+/* As malloc, calloc and realloc; NULL when out of memory or when a fault is due. Sizes of 0 are
+ * taken as 1. */
 void *mem_alloc(size_t bytes);
 void *mem_zalloc(size_t count, size_t bytes);
 void *mem_realloc(void *old, size_t bytes);
@@ -16,8 +18,9 @@ char *mem_strdup(const char *text);
 void *mem_dup(const void *from, size_t bytes);
 void mem_free(void *p);
 
-/* As the functions above, but ends the process with a clear line when out of memory: for daemon start-up and the command
- * line, and for the replicated apply, where a replica that cannot follow must stop. */
+/* As the functions above, but ends the process with a clear line when out of memory: for daemon
+ * start-up and the command line, and for the replicated apply, where a replica that cannot follow
+ * must stop. */
 void *mem_must(void *p);
 
 /* The next `delay` allocations of this thread succeed, the `count` after them fail. */

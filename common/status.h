@@ -1,4 +1,5 @@
-/* The one error type. Foreign codes (errno, libuv, nng, OpenSSL, raft) are translated into it where they enter.
+/* The one error type. Foreign codes (errno, libuv, nng, OpenSSL, raft) are translated into it where
+ * they enter.
  *
  * Thread: any; there is no shared state. */
 #ifndef COMMON_STATUS_H
@@ -9,7 +10,8 @@
 
 #define NODISCARD __attribute__((warn_unused_result))
 
-/* One row a code: name, stable wire number, text. Numbers travel in messages and are never reused. */
+/* One row a code: name, stable wire number, text. Numbers travel in messages and are never
+ * reused. */
 #define STATUS_CODES(X)                                                                            \
     X(OK, 0, "ok")                                                                                 \
     X(INVALID, 1, "invalid input")                                                                 \
@@ -35,14 +37,15 @@ enum status_code {
 #define STATUS_ENUM_ROW(name, number, text) STATUS_##name = number,
     STATUS_CODES(STATUS_ENUM_ROW)
 #undef STATUS_ENUM_ROW
-    STATUS_CODE_MAX_
+        STATUS_CODE_MAX_
 };
 
 struct status {
     enum status_code code;
 };
 
-/* Room for one line of context. Lives on the caller's stack; an empty text means no context was given. */
+/* Room for one line of context. Lives on the caller's stack; an empty text means no context was
+ * given. */
 enum { ERRMSG_BYTES_MAX = 512 };
 struct errmsg {
     char text[ERRMSG_BYTES_MAX];
@@ -72,15 +75,18 @@ const char *status_text(enum status_code code);
 /* A code from its wire number; numbers this build does not know become INTERNAL. */
 enum status_code status_from_wire(unsigned number);
 
-/* Writes the formatted line to msg (which may be NULL) and returns code, so that a failure is one statement. */
+/* Writes the formatted line to msg (which may be NULL) and returns code, so that a failure is one
+ * statement. */
 struct status status_fail(struct errmsg *msg, enum status_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Puts "prefix: " in front of what msg holds, cutting the tail when it does not fit; returns s unchanged. */
+/* Puts "prefix: " in front of what msg holds, cutting the tail when it does not fit; returns s
+ * unchanged. */
 struct status status_prefix(struct errmsg *msg, struct status s, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* The code that fits an errno value: ENOENT is NOT_FOUND, ENOMEM is NOMEM, everything unlisted is IO. */
+/* The code that fits an errno value: ENOENT is NOT_FOUND, ENOMEM is NOMEM, everything unlisted is
+ * IO. */
 enum status_code status_from_errno(int error);
 
 /* Returns from the calling function when the expression is not OK. */

@@ -15,7 +15,8 @@ PARTS(ROW_ALIAS)
 MESSAGES(ROW_ALIAS_BODY)
 COMMANDS(ROW_ALIAS_BODY)
 
-/* ---- Plain to generated. Texts and bytes are borrowed, lists of pointers live in the arena. ---- */
+/* ---- Plain to generated. Texts and bytes are borrowed, lists of pointers live in the arena.
+ * ---- */
 
 static char *text_or_empty(const char *text)
 {
@@ -73,15 +74,16 @@ COMMANDS(ROW_ENCODER_BODY)
 
 /* ---- Generated to plain. ---- */
 
-static struct status exact(const ProtobufCBinaryData *from, void *to, size_t size, const char *type, const char *field,
-                           struct errmsg *msg)
+static struct status exact(const ProtobufCBinaryData *from, void *to, size_t size, const char *type,
+                           const char *field, struct errmsg *msg)
 {
     if (from->len == 0) {
         memset(to, 0, size);
         return status_ok();
     }
     if (from->len != size) {
-        return status_fail(msg, STATUS_INVALID, "%s.%s: %zu bytes, %zu expected", type, field, from->len, size);
+        return status_fail(msg, STATUS_INVALID, "%s.%s: %zu bytes, %zu expected", type, field,
+                           from->len, size);
     }
     memcpy(to, from->data, size);
     return status_ok();
@@ -93,14 +95,15 @@ static struct status exact(const ProtobufCBinaryData *from, void *to, size_t siz
 #define ROW_DECODE_STR(type, name) m->name = p->name == NULL ? "" : p->name;
 #define ROW_DECODE_BYTES(type, name) m->name = bytes_of(p->name.data, p->name.len);
 #define ROW_DECODE_ID(type, name) TRY(exact(&p->name, &m->name, sizeof m->name, what, #name, msg));
-#define ROW_DECODE_DIGEST(type, name) TRY(exact(&p->name, &m->name, sizeof m->name, what, #name, msg));
+#define ROW_DECODE_DIGEST(type, name)                                                              \
+    TRY(exact(&p->name, &m->name, sizeof m->name, what, #name, msg));
 #define ROW_DECODE_F(kind, name) ROW_DECODE_##kind(, name)
 #define ROW_DECODE_L(type, name)                                                                   \
     m->name = NULL;                                                                                \
     m->name##_count = p->n_##name;                                                                 \
     if (p->n_##name > CODEC_LIST_MAX) {                                                            \
-        return status_fail(msg, STATUS_LIMIT, "%s." #name ": %zu items, at most %d are allowed", what, p->n_##name, \
-                           CODEC_LIST_MAX);                                                        \
+        return status_fail(msg, STATUS_LIMIT, "%s." #name ": %zu items, at most %d are allowed",   \
+                           what, p->n_##name, CODEC_LIST_MAX);                                     \
     }                                                                                              \
     if (p->n_##name > 0) {                                                                         \
         m->name = arena_zalloc(a, p->n_##name, sizeof m->name[0]);                                 \
@@ -121,7 +124,8 @@ static struct status exact(const ProtobufCBinaryData *from, void *to, size_t siz
     }                                                                                              \
     TRY(decode_##type(a, p->name, m->name, msg));
 #define ROW_DECODER(type, camel)                                                                   \
-    static struct status decode_##type(struct arena *a, const pb_##type *p, struct type *m, struct errmsg *msg) \
+    static struct status decode_##type(struct arena *a, const pb_##type *p, struct type *m,        \
+                                       struct errmsg *msg)                                         \
     {                                                                                              \
         static const char what[] = #type;                                                          \
         (void)a;                                                                                   \
@@ -162,7 +166,8 @@ static ProtobufCAllocator allocator_of(struct unpacking *u)
     return (ProtobufCAllocator){.alloc = arena_allocate, .free = arena_keep, .allocator_data = u};
 }
 
-static struct status unpack_failed(const struct unpacking *u, const char *what, size_t size, struct errmsg *msg)
+static struct status unpack_failed(const struct unpacking *u, const char *what, size_t size,
+                                   struct errmsg *msg)
 {
     return u->full ? status_fail(msg, STATUS_LIMIT, "%s of %zu bytes: too large", what, size)
                    : status_fail(msg, STATUS_INVALID, "%s of %zu bytes: malformed", what, size);
@@ -212,7 +217,8 @@ struct status message_encode(const struct message *m, struct buffer *out)
     return s;
 }
 
-struct status message_decode(struct bytes in, struct arena *a, struct message *out, struct errmsg *msg)
+struct status message_decode(struct bytes in, struct arena *a, struct message *out,
+                             struct errmsg *msg)
 {
     struct unpacking unpacking = {.arena = a};
     ProtobufCAllocator allocator = allocator_of(&unpacking);
@@ -221,8 +227,9 @@ struct status message_decode(struct bytes in, struct arena *a, struct message *o
         return unpack_failed(&unpacking, "message", in.size, msg);
     }
     if (e->version < PROTOCOL_VERSION_MIN || e->version > PROTOCOL_VERSION) {
-        return status_fail(msg, STATUS_UNSUPPORTED, "message of protocol version %u: this build speaks %d to %d",
-                           e->version, PROTOCOL_VERSION_MIN, PROTOCOL_VERSION);
+        return status_fail(msg, STATUS_UNSUPPORTED,
+                           "message of protocol version %u: this build speaks %d to %d", e->version,
+                           PROTOCOL_VERSION_MIN, PROTOCOL_VERSION);
     }
     struct message m;
     memset(&m, 0, sizeof m);
@@ -274,7 +281,8 @@ struct status command_encode(const struct command *c, struct buffer *out)
     return s;
 }
 
-struct status command_decode(struct bytes in, struct arena *a, struct command *out, struct errmsg *msg)
+struct status command_decode(struct bytes in, struct arena *a, struct command *out,
+                             struct errmsg *msg)
 {
     struct unpacking unpacking = {.arena = a};
     ProtobufCAllocator allocator = allocator_of(&unpacking);
@@ -307,11 +315,13 @@ struct status command_decode(struct bytes in, struct arena *a, struct command *o
     {                                                                                              \
         struct arena a = {.bytes_max = SIZE_MAX / 2};                                              \
         pb_##type p;                                                                               \
-        struct status s = encode_##type(&a, from, &p) ? pack(&p.base, out) : status_of(STATUS_NOMEM); \
+        struct status s =                                                                          \
+            encode_##type(&a, from, &p) ? pack(&p.base, out) : status_of(STATUS_NOMEM);            \
         arena_close(&a);                                                                           \
         return s;                                                                                  \
     }                                                                                              \
-    struct status type##_decode(struct bytes in, struct arena *a, struct type *out, struct errmsg *msg) \
+    struct status type##_decode(struct bytes in, struct arena *a, struct type *out,                \
+                                struct errmsg *msg)                                                \
     {                                                                                              \
         struct unpacking unpacking = {.arena = a};                                                 \
         ProtobufCAllocator allocator = allocator_of(&unpacking);                                   \

@@ -54,7 +54,8 @@ ROW_COPIER(text)
 ROW_COPIER(pair)
 ROW_COPIER(function_spec)
 
-struct status function_spec_copy(struct arena *a, const struct function_spec *from, struct function_spec *out)
+struct status function_spec_copy(struct arena *a, const struct function_spec *from,
+                                 struct function_spec *out)
 {
     struct function_spec copy = {0};
     if (!copy_function_spec(a, from, &copy)) {

@@ -1,8 +1,10 @@
-/* The plain structs that Skep's programs speak in: what the cores see. Made from the rows of rows.h, where each field is listed.
+/* The plain structs that Skep's programs speak in: what the cores see. Made from the rows of
+ * rows.h, where each field is listed.
  *
- * A row F(STR, function) of message `call` is `const char *function` in `struct call`; L(pair, labels) is `struct pair *labels` with
- * `size_t labels_count`; M(function_spec, spec) is `struct function_spec *spec`. Texts and bytes are borrowed: from the arena after decoding, from
- * whoever filled the struct before encoding.
+ * A row F(STR, function) of message `call` is `const char *function` in `struct call`; L(pair,
+ * labels) is `struct pair *labels` with `size_t labels_count`; M(function_spec, spec) is `struct
+ * function_spec *spec`. Texts and bytes are borrowed: from the arena after decoding, from whoever
+ * filled the struct before encoding.
  *
  * Thread: any; no shared state. */
 #ifndef PROTO_MESSAGE_H

@@ -1,8 +1,10 @@
-/* Every message and command, a row a field: the plain structs (message.h) and the codec (codec.c) are made from these rows, which say the
- * same as skep.proto; the codec does not compile when they differ in a name or a type.
+/* Every message and command, a row a field: the plain structs (message.h) and the codec (codec.c)
+ * are made from these rows, which say the same as skep.proto; the codec does not compile when they
+ * differ in a name or a type.
  *
  * F(KIND, name) is a field, L(type, name) a list of nested ones, M(type, name) one nested one.
- * Kinds: U32, U64, BOOL, STR (never NULL after decoding), BYTES, ID (16 bytes), DIGEST (32 bytes). */
+ * Kinds: U32, U64, BOOL, STR (never NULL after decoding), BYTES, ID (16 bytes), DIGEST (32
+ * bytes). */
 #ifndef PROTO_ROWS_H
 #define PROTO_ROWS_H
 
@@ -10,7 +12,8 @@
 /* value_kind says how JSON output shows the value: 0 text, 1 number, 2 true or false. */
 #define FIELDS_pair(F, L, M) F(STR, key) F(STR, value) F(U32, value_kind)
 #define FIELDS_record(F, L, M) L(pair, fields)
-/* One revision of a function, as deployed. chunks: SHA-256 digests of the package's chunks, one behind the other. */
+/* One revision of a function, as deployed. chunks: SHA-256 digests of the package's chunks, one
+ * behind the other. */
 #define FIELDS_function_spec(F, L, M)                                                              \
     F(STR, name)                                                                                   \
     F(STR, runtime)                                                                                \
@@ -49,9 +52,11 @@
 
 /* ---- Any peer ---- */
 #define FIELDS_hello(F, L, M) F(U32, version_min) F(U32, version_max) F(STR, build) F(STR, address)
-/* The answer to whatever has no answer of its own. leader: where to ask instead, when code is NOT_LEADER. */
+/* The answer to whatever has no answer of its own. leader: where to ask instead, when code is
+ * NOT_LEADER. */
 #define FIELDS_reply(F, L, M)                                                                      \
-    F(U32, code) F(STR, message) F(STR, leader) F(U64, index) F(BYTES, detail) F(U32, retry_after_ms)
+    F(U32, code)                                                                                   \
+    F(STR, message) F(STR, leader) F(U64, index) F(BYTES, detail) F(U32, retry_after_ms)
 
 /* ---- Users ---- */
 #define FIELDS_call(F, L, M) F(STR, function) F(BYTES, payload) F(U32, timeout_ms)
@@ -72,12 +77,14 @@
 #define FIELDS_chunk_put(F, L, M) F(DIGEST, digest) F(BYTES, data)
 #define FIELDS_chunk_get(F, L, M) F(DIGEST, digest)
 #define FIELDS_chunk_data(F, L, M) F(U32, code) F(DIGEST, digest) F(BYTES, data)
-/* check_index 0: deploy whatever is there; else only when the function was last changed by that index. */
+/* check_index 0: deploy whatever is there; else only when the function was last changed by that
+ * index. */
 #define FIELDS_deploy(F, L, M) M(function_spec, spec) F(U64, check_index)
 #define FIELDS_query(F, L, M) F(STR, what) F(STR, name)
 #define FIELDS_records(F, L, M) F(U32, code) F(STR, message) F(STR, leader) L(record, rows)
 #define FIELDS_admin(F, L, M) F(STR, action) F(STR, name) L(pair, args)
-/* From a user: selector is a function's name or an instance's id. From a leader to an agent: instance. */
+/* From a user: selector is a function's name or an instance's id. From a leader to an agent:
+ * instance. */
 #define FIELDS_logs(F, L, M)                                                                       \
     F(STR, selector) F(ID, instance) F(BOOL, follow) F(U64, tail_bytes) F(BOOL, stop)
 #define FIELDS_log_data(F, L, M)                                                                   \
@@ -146,7 +153,8 @@
 #define FIELDS_raft(F, L, M) F(BYTES, data)
 
 /* ---- Replicated commands ---- */
-#define FIELDS_command_deploy(F, L, M) M(function_spec, spec) F(DIGEST, revision) F(U64, check_index)
+#define FIELDS_command_deploy(F, L, M)                                                             \
+    M(function_spec, spec) F(DIGEST, revision) F(U64, check_index)
 #define FIELDS_command_function_delete(F, L, M) F(STR, name)
 #define FIELDS_command_function_rollback(F, L, M) F(STR, name) F(DIGEST, revision)
 #define FIELDS_command_node_admit(F, L, M) F(STR, name)
@@ -160,7 +168,8 @@
 #define FIELDS_command_scheduler_remove(F, L, M) F(STR, name)
 
 /* ---- The state machine's snapshot ---- */
-#define FIELDS_state_revision(F, L, M) F(DIGEST, revision) M(function_spec, spec) F(U64, index) F(U64, time_ms)
+#define FIELDS_state_revision(F, L, M)                                                             \
+    F(DIGEST, revision) M(function_spec, spec) F(U64, index) F(U64, time_ms)
 #define FIELDS_state_function(F, L, M)                                                             \
     F(STR, name) F(DIGEST, current) F(U64, index) L(state_revision, revisions)
 #define FIELDS_state_node(F, L, M) F(STR, name) F(U32, mode) F(U64, index)
@@ -177,7 +186,8 @@
     L(pair, settings)                                                                              \
     L(pair, schedulers)
 
-/* Nested types first, in an order in which each is complete before it is used. Names in snake and camel case. */
+/* Nested types first, in an order in which each is complete before it is used. Names in snake and
+ * camel case. */
 #define PARTS(P)                                                                                   \
     P(pair, Pair)                                                                                  \
     P(record, Record)                                                                              \
@@ -228,17 +238,17 @@
 
 /* Replicated commands: names in snake, camel and upper case. */
 #define COMMANDS(X)                                                                                \
-    X(command_deploy, CommandDeploy, COMMAND_DEPLOY)                                                       \
-    X(command_function_delete, CommandFunctionDelete, COMMAND_FUNCTION_DELETE)                             \
-    X(command_function_rollback, CommandFunctionRollback, COMMAND_FUNCTION_ROLLBACK)                       \
-    X(command_node_admit, CommandNodeAdmit, COMMAND_NODE_ADMIT)                                            \
-    X(command_node_set, CommandNodeSet, COMMAND_NODE_SET)                                                  \
-    X(command_node_remove, CommandNodeRemove, COMMAND_NODE_REMOVE)                                         \
-    X(command_token_create, CommandTokenCreate, COMMAND_TOKEN_CREATE)                                      \
-    X(command_token_use, CommandTokenUse, COMMAND_TOKEN_USE)                                               \
-    X(command_revoke, CommandRevoke, COMMAND_REVOKE)                                                       \
-    X(command_setting, CommandSetting, COMMAND_SETTING)                                                    \
-    X(command_scheduler_put, CommandSchedulerPut, COMMAND_SCHEDULER_PUT)                                   \
+    X(command_deploy, CommandDeploy, COMMAND_DEPLOY)                                               \
+    X(command_function_delete, CommandFunctionDelete, COMMAND_FUNCTION_DELETE)                     \
+    X(command_function_rollback, CommandFunctionRollback, COMMAND_FUNCTION_ROLLBACK)               \
+    X(command_node_admit, CommandNodeAdmit, COMMAND_NODE_ADMIT)                                    \
+    X(command_node_set, CommandNodeSet, COMMAND_NODE_SET)                                          \
+    X(command_node_remove, CommandNodeRemove, COMMAND_NODE_REMOVE)                                 \
+    X(command_token_create, CommandTokenCreate, COMMAND_TOKEN_CREATE)                              \
+    X(command_token_use, CommandTokenUse, COMMAND_TOKEN_USE)                                       \
+    X(command_revoke, CommandRevoke, COMMAND_REVOKE)                                               \
+    X(command_setting, CommandSetting, COMMAND_SETTING)                                            \
+    X(command_scheduler_put, CommandSchedulerPut, COMMAND_SCHEDULER_PUT)                           \
     X(command_scheduler_remove, CommandSchedulerRemove, COMMAND_SCHEDULER_REMOVE)
 
 #endif

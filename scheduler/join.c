@@ -9,22 +9,25 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static struct status put_config(const struct join_options *o, const char *data, const struct join_result *r,
-                                struct buffer *text)
+static struct status put_config(const struct join_options *o, const char *data,
+                                const struct join_result *r, struct buffer *text)
 {
-    TRY(buffer_printf(text, "cluster: %s\nid: %s\nlisten: \"%s\"\nadvertise: \"%s\"\ndata: %s\n", r->identity.cluster.text,
-                      o->name, o->address, o->address, data));
-    TRY(buffer_printf(text, "ca: %s/pki/ca.pem\ncert: %s/pki/cert.pem\nkey: %s/pki/key.pem\nca_key: %s/pki/ca.key\npeers:\n",
+    TRY(buffer_printf(text, "cluster: %s\nid: %s\nlisten: \"%s\"\nadvertise: \"%s\"\ndata: %s\n",
+                      r->identity.cluster.text, o->name, o->address, o->address, data));
+    TRY(buffer_printf(text,
+                      "ca: %s/pki/ca.pem\ncert: %s/pki/cert.pem\nkey: %s/pki/key.pem\nca_key: "
+                      "%s/pki/ca.key\npeers:\n",
                       data, data, data, data));
     /* Its own name is not among them: it does not found a cluster but waits to be added. */
     for (size_t i = 0; i < r->schedulers_count; i++) {
-        TRY(buffer_printf(text, "  - {id: %s, address: \"%s\"}\n", r->scheduler_names[i], r->schedulers[i]));
+        TRY(buffer_printf(text, "  - {id: %s, address: \"%s\"}\n", r->scheduler_names[i],
+                          r->schedulers[i]));
     }
     return buffer_append(text, "", 1);
 }
 
-static struct status write_all(const struct join_options *o, const char *data, const struct join_result *r,
-                               struct errmsg *msg)
+static struct status write_all(const struct join_options *o, const char *data,
+                               const struct join_result *r, struct errmsg *msg)
 {
     char folder[CONFIG_PATH_BYTES_MAX + 8];
     (void)snprintf(folder, sizeof folder, "%s/pki", data);
@@ -50,7 +53,8 @@ static struct status join_with(const struct join_options *o, const char *data, s
     TRY(s);
     s = write_all(o, data, &result, msg);
     if (status_is_ok(s)) {
-        (void)printf("joined %s as scheduler %s; configuration in %s\nstart it, then: skep cluster add %s --address %s\n",
+        (void)printf("joined %s as scheduler %s; configuration in %s\nstart it, then: skep cluster "
+                     "add %s --address %s\n",
                      result.identity.cluster.text, o->name, o->config_out, o->name, o->address);
     }
     join_result_close(&result);

@@ -1,5 +1,6 @@
-/* skep-scheduler join: certificates and a configuration for one more scheduler, by a token. It starts nothing: the new scheduler waits, once
- * started, until `skep cluster add` makes it a member.
+/* skep-scheduler join: certificates and a configuration for one more scheduler, by a token. It
+ * starts nothing: the new scheduler waits, once started, until `skep cluster add` makes it a
+ * member.
  *
  * Thread: any, blocking. */
 #ifndef SCHEDULER_JOIN_H
@@ -10,8 +11,8 @@
 struct join_options {
     const char *token_file; /* - is standard input */
     const char *name;
-    const char *address;    /* HOST:PORT: where it will listen and be reached */
-    const char *data;       /* its folder, made when it is not there */
+    const char *address; /* HOST:PORT: where it will listen and be reached */
+    const char *data;    /* its folder, made when it is not there */
     const char *config_out;
 };
 

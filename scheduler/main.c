@@ -1,5 +1,6 @@
-/* skep-scheduler: reads its configuration, opens the server and runs the loop until SIGTERM or SIGINT. Its exit code is 0 after an orderly stop, 1
- * after a failure to start or a fatal error, 2 for wrong usage. */
+/* skep-scheduler: reads its configuration, opens the server and runs the loop until SIGTERM or
+ * SIGINT. Its exit code is 0 after an orderly stop, 1 after a failure to start or a fatal error, 2
+ * for wrong usage. */
 #include "common/config.h"
 #include "common/log.h"
 #include "scheduler/api/server.h"
@@ -54,16 +55,19 @@ static int run(const struct scheduler_config *config)
         LOG_ERROR("cannot start", LOG_STR("why", "no event loop"));
         return EXIT_FAILURE;
     }
-    const struct server_events events = {.data = &d, .on_stopped = on_stopped, .on_fatal = on_fatal};
+    const struct server_events events = {
+        .data = &d, .on_stopped = on_stopped, .on_fatal = on_fatal};
     struct status opened = server_open(&d.server, &loop, config, &events, &msg);
     if (!status_is_ok(opened)) {
-        LOG_ERROR("cannot start", LOG_STR("code", status_name(opened.code)), LOG_STR("why", msg.text));
+        LOG_ERROR("cannot start", LOG_STR("code", status_name(opened.code)),
+                  LOG_STR("why", msg.text));
         return EXIT_FAILURE;
     }
     static const int numbers[SIGNALS] = {SIGTERM, SIGINT};
     for (int i = 0; i < SIGNALS; i++) {
         d.signals[i].data = &d;
-        if (uv_signal_init(&loop, &d.signals[i]) != 0 || uv_signal_start(&d.signals[i], on_signal, numbers[i]) != 0) {
+        if (uv_signal_init(&loop, &d.signals[i]) != 0 ||
+            uv_signal_start(&d.signals[i], on_signal, numbers[i]) != 0) {
             LOG_ERROR("cannot start", LOG_STR("why", "no signal handler"));
             return EXIT_FAILURE;
         }
@@ -87,14 +91,16 @@ static int usage(const char *what)
     (void)fprintf(stderr,
                   "skep-scheduler: %s\n"
                   "usage: skep-scheduler --config FILE\n"
-                  "       skep-scheduler join --token-file FILE --name NAME --address HOST:PORT --data DIR --config-out FILE\n",
+                  "       skep-scheduler join --token-file FILE --name NAME --address HOST:PORT "
+                  "--data DIR --config-out FILE\n",
                   what);
     return EXIT_USAGE;
 }
 
 static int main_join(const struct options *o)
 {
-    if (o->token_file == NULL || o->name == NULL || o->address == NULL || o->data == NULL || o->config_out == NULL) {
+    if (o->token_file == NULL || o->name == NULL || o->address == NULL || o->data == NULL ||
+        o->config_out == NULL) {
         return usage("join needs --token-file, --name, --address, --data and --config-out");
     }
     const struct join_options join = {.token_file = o->token_file,
@@ -152,11 +158,14 @@ int main(int argc, const char **argv)
     struct options o = {.config = NULL};
     const struct poptOption table[] = {
         {"config", 'c', POPT_ARG_STRING, &o.config, 0, "configuration of the scheduler", "FILE"},
-        {"token-file", 0, POPT_ARG_STRING, &o.token_file, 0, "join: the token; - reads it from standard input", "FILE"},
+        {"token-file", 0, POPT_ARG_STRING, &o.token_file, 0,
+         "join: the token; - reads it from standard input", "FILE"},
         {"name", 0, POPT_ARG_STRING, &o.name, 0, "join: the scheduler's name", "NAME"},
-        {"address", 0, POPT_ARG_STRING, &o.address, 0, "join: where it listens and is reached", "HOST:PORT"},
+        {"address", 0, POPT_ARG_STRING, &o.address, 0, "join: where it listens and is reached",
+         "HOST:PORT"},
         {"data", 0, POPT_ARG_STRING, &o.data, 0, "join: the data folder", "DIR"},
-        {"config-out", 0, POPT_ARG_STRING, &o.config_out, 0, "join: where the configuration is written", "FILE"},
+        {"config-out", 0, POPT_ARG_STRING, &o.config_out, 0,
+         "join: where the configuration is written", "FILE"},
         {"version", 'V', POPT_ARG_NONE, &o.version, 0, "print the version", NULL},
         POPT_AUTOHELP POPT_TABLEEND};
     poptContext context = poptGetContext("skep-scheduler", argc, argv, table, 0);

@@ -77,8 +77,9 @@ bool revocations_hit(struct revocations *r, const struct identity *peer)
     (void)snprintf(who, sizeof who, "%s/%s", role_name(peer->role), peer->name.text);
     const char *by_name = who, *by_serial = peer->serial;
     CHECK(pthread_rwlock_rdlock(&r->lock) == 0);
-    bool hit = r->count > 0 && (bsearch(&by_name, r->what, r->count, sizeof *r->what, compare) != NULL ||
-                                bsearch(&by_serial, r->what, r->count, sizeof *r->what, compare) != NULL);
+    bool hit =
+        r->count > 0 && (bsearch(&by_name, r->what, r->count, sizeof *r->what, compare) != NULL ||
+                         bsearch(&by_serial, r->what, r->count, sizeof *r->what, compare) != NULL);
     CHECK(pthread_rwlock_unlock(&r->lock) == 0);
     return hit;
 }

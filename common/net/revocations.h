@@ -1,5 +1,5 @@
-/* The set of what is revoked: certificate serials and "role/name". Written by a daemon's loop, read by nng's threads inside the
- * handshake.
+/* The set of what is revoked: certificate serials and "role/name". Written by a daemon's loop, read
+ * by nng's threads inside the handshake.
  *
  * Thread: any; a lock guards it. */
 #ifndef COMMON_NET_REVOCATIONS_H
@@ -14,7 +14,8 @@ struct revocations;
 struct revocations *revocations_new(void);
 void revocations_free(struct revocations *r);
 /* Replaces the whole set. NOMEM; unchanged then. */
-NODISCARD struct status revocations_set(struct revocations *r, const char *const *what, size_t count);
+NODISCARD struct status revocations_set(struct revocations *r, const char *const *what,
+                                        size_t count);
 bool revocations_hit(struct revocations *r, const struct identity *peer);
 
 #endif

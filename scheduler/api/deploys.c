@@ -1,6 +1,8 @@
-/* Code on its way into the cluster. The client asks which chunks the leader lacks and sends those; then it sends deploy. The leader makes
- * sure that a majority of the schedulers has every chunk (it asks each with chunk_query and sends what is missing) and only then proposes the
- * revision: a committed revision's code survives what the commit survives. Schedulers that were away pull the chunks later (chunks_pull). */
+/* Code on its way into the cluster. The client asks which chunks the leader lacks and sends those;
+ * then it sends deploy. The leader makes sure that a majority of the schedulers has every chunk (it
+ * asks each with chunk_query and sends what is missing) and only then proposes the revision: a
+ * committed revision's code survives what the commit survives. Schedulers that were away pull the
+ * chunks later (chunks_pull). */
 #include "common/log.h"
 #include "common/mem.h"
 #include "scheduler/api/server_internal.h"
@@ -31,14 +33,16 @@ static void answer_query(struct server *s, struct session *from, const struct me
 {
     struct bytes digests = m->chunk_query.digests;
     if (digests.size % DIGEST_BYTES != 0 || digests.size / DIGEST_BYTES > SPEC_CHUNKS_MAX) {
-        session_reply(s, from, m->request, STATUS_INVALID, "chunk_query.digests: not a list of digests, or too long");
+        session_reply(s, from, m->request, STATUS_INVALID,
+                      "chunk_query.digests: not a list of digests, or too long");
         return;
     }
     struct buffer missing = {0};
     if (status_is_ok(missing_of(s, digests, &missing))) {
-        const struct message answer = {.type = MESSAGE_CHUNK_MISSING,
-                                       .request = m->request,
-                                       .chunk_missing = {.digests = bytes_of(missing.data, missing.size)}};
+        const struct message answer = {
+            .type = MESSAGE_CHUNK_MISSING,
+            .request = m->request,
+            .chunk_missing = {.digests = bytes_of(missing.data, missing.size)}};
         session_send(s, from, &answer);
     } else {
         session_reply(s, from, m->request, STATUS_NOMEM, "out of memory");
@@ -61,11 +65,12 @@ static void answer_get(struct server *s, struct session *from, const struct mess
     if (got.code == STATUS_CORRUPT) {
         LOG_ERROR("a stored chunk was corrupt and is fetched again", LOG_STR("why", msg.text));
     }
-    const struct message answer = {.type = MESSAGE_CHUNK_DATA,
-                                   .request = m->request,
-                                   .chunk_data = {.code = got.code,
-                                                  .digest = m->chunk_get.digest,
-                                                  .data = bytes_of(data.data, status_is_ok(got) ? data.size : 0)}};
+    const struct message answer = {
+        .type = MESSAGE_CHUNK_DATA,
+        .request = m->request,
+        .chunk_data = {.code = got.code,
+                       .digest = m->chunk_get.digest,
+                       .data = bytes_of(data.data, status_is_ok(got) ? data.size : 0)}};
     session_send(s, from, &answer);
     buffer_close(&data);
 }
@@ -91,7 +96,8 @@ static void job_free(struct server *s, struct deploy_job *job)
     mem_free(job);
 }
 
-static void job_fail(struct server *s, struct deploy_job *job, enum status_code code, const char *text)
+static void job_fail(struct server *s, struct deploy_job *job, enum status_code code,
+                     const char *text)
 {
     session_reply_detail(s, job->client, job->request, status_of(code), text, 0, bytes_of(NULL, 0));
     job_free(s, job);
@@ -102,7 +108,8 @@ static void take_missing(struct server *s, struct session *from, const struct me
 {
     struct deploy_job *job;
     HASH_FIND(hh, s->deploys, &m->request, sizeof m->request, job);
-    if (job == NULL || from->outbound == NULL || m->chunk_missing.digests.size % DIGEST_BYTES != 0) {
+    if (job == NULL || from->outbound == NULL ||
+        m->chunk_missing.digests.size % DIGEST_BYTES != 0) {
         return;
     }
     struct bytes digests = m->chunk_missing.digests;
@@ -115,9 +122,9 @@ static void take_missing(struct server *s, struct session *from, const struct me
         if (!status_is_ok(chunk_store_get(s->chunks, digest_at(digests, i), &data, NULL))) {
             continue;
         }
-        const struct message put = {
-            .type = MESSAGE_CHUNK_PUT,
-            .chunk_put = {.digest = *digest_at(digests, i), .data = bytes_of(data.data, data.size)}};
+        const struct message put = {.type = MESSAGE_CHUNK_PUT,
+                                    .chunk_put = {.digest = *digest_at(digests, i),
+                                                  .data = bytes_of(data.data, data.size)}};
         session_send(s, from, &put);
     }
     buffer_close(&data);
@@ -149,8 +156,9 @@ static void ask_others(struct server *s, const struct deploy_job *job)
     for (size_t i = 0; i < OUTBOUND_MAX; i++) {
         struct session *to = s->outbound[i].used ? s->outbound[i].sessions[1] : NULL;
         if (to != NULL && to->hello && !job->have[i]) {
-            const struct message ask = {
-                .type = MESSAGE_CHUNK_QUERY, .request = job->id, .chunk_query = {.digests = job->spec.chunks}};
+            const struct message ask = {.type = MESSAGE_CHUNK_QUERY,
+                                        .request = job->id,
+                                        .chunk_query = {.digests = job->spec.chunks}};
             session_send(s, to, &ask);
         }
     }
@@ -185,8 +193,8 @@ static void job_submit(struct server *s, struct deploy_job *job)
     core_submit(s->core, server_now(s), &cmd, on_deployed, job);
 }
 
-static struct status job_new(struct server *s, struct session *from, const struct message *m, struct deploy_job **out,
-                             struct errmsg *msg)
+static struct status job_new(struct server *s, struct session *from, const struct message *m,
+                             struct deploy_job **out, struct errmsg *msg)
 {
     if (HASH_COUNT(s->deploys) >= DEPLOYS_MAX) {
         return status_fail(msg, STATUS_LIMIT, "%d deploys are under way; try again", DEPLOYS_MAX);
@@ -240,7 +248,8 @@ void deploys_receive(struct server *s, struct session *from, const struct messag
     bool complete = status_is_ok(status) && missing.size == 0;
     buffer_close(&missing);
     if (!complete) {
-        session_reply(s, from, m->request, STATUS_CONFLICT, "not all chunks of the code have been uploaded");
+        session_reply(s, from, m->request, STATUS_CONFLICT,
+                      "not all chunks of the code have been uploaded");
         return;
     }
     struct deploy_job *job = NULL;
@@ -259,8 +268,7 @@ void deploys_receive(struct server *s, struct session *from, const struct messag
 void deploys_tick(struct server *s, uint64_t now_us)
 {
     struct deploy_job *job, *next;
-    HASH_ITER(hh, s->deploys, job, next)
-    {
+    HASH_ITER(hh, s->deploys, job, next) {
         if (job->submitted) {
             continue;
         }
@@ -269,7 +277,8 @@ void deploys_tick(struct server *s, uint64_t now_us)
         } else if (job_holders(s, job) >= members_majority(s)) {
             job_submit(s, job);
         } else if (now_us > job->deadline_us) {
-            job_fail(s, job, STATUS_UNAVAILABLE, "a majority of the schedulers could not be given the code in time");
+            job_fail(s, job, STATUS_UNAVAILABLE,
+                     "a majority of the schedulers could not be given the code in time");
         } else {
             ask_others(s, job);
         }
@@ -299,8 +308,7 @@ void chunks_pull(struct server *s)
     size_t asked = 0;
     for (struct catalog_function *f = c->functions; f != NULL; f = f->hh.next) {
         struct catalog_revision *r;
-        DL_FOREACH(f->revisions, r)
-        {
+        DL_FOREACH(f->revisions, r) {
             for (size_t i = 0; i < r->spec.chunks.size / DIGEST_BYTES; i++) {
                 const struct digest *d = digest_at(r->spec.chunks, i);
                 if (chunk_store_has(s->chunks, d)) {
@@ -310,8 +318,9 @@ void chunks_pull(struct server *s)
                 if (to == NULL || asked++ >= PULL_CHUNKS_MAX) {
                     return;
                 }
-                const struct message get = {
-                    .type = MESSAGE_CHUNK_GET, .request = ++s->request_last, .chunk_get = {.digest = *d}};
+                const struct message get = {.type = MESSAGE_CHUNK_GET,
+                                            .request = ++s->request_last,
+                                            .chunk_get = {.digest = *d}};
                 session_send(s, to, &get);
             }
         }

@@ -1,5 +1,5 @@
-/* Certificates: joining with a token, renewal over a live connection, our own renewal, and new tokens. Only a scheduler that holds the
- * CA's key signs. */
+/* Certificates: joining with a token, renewal over a live connection, our own renewal, and new
+ * tokens. Only a scheduler that holds the CA's key signs. */
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/pki/pki.h"
@@ -12,7 +12,8 @@
 
 enum { TOKEN_VALID_S_DEFAULT = 900, TOKEN_VALID_S_MAX = 24 * 3600 };
 
-static const char no_ca_key[] = "this scheduler holds no CA key (ca_key in its configuration): it cannot sign";
+static const char no_ca_key[] =
+    "this scheduler holds no CA key (ca_key in its configuration): it cannot sign";
 
 struct join_job {
     struct server *server;
@@ -21,7 +22,8 @@ struct join_job {
     char *csr;
 };
 
-static void join_answer(struct server *s, uint64_t client, uint64_t request, const struct join_reply *reply)
+static void join_answer(struct server *s, uint64_t client, uint64_t request,
+                        const struct join_reply *reply)
 {
     struct session *to = session_find(s, client);
     if (to == NULL) {
@@ -34,7 +36,8 @@ static void join_answer(struct server *s, uint64_t client, uint64_t request, con
     session_send(s, to, &m);
 }
 
-static void join_fail(struct server *s, uint64_t client, uint64_t request, enum status_code code, const char *text)
+static void join_fail(struct server *s, uint64_t client, uint64_t request, enum status_code code,
+                      const char *text)
 {
     const struct join_reply reply = {.code = code, .message = text};
     join_answer(s, client, request, &reply);
@@ -51,7 +54,8 @@ static size_t scheduler_pairs(struct server *s, struct pair out[CATALOG_SCHEDULE
     return count;
 }
 
-/* ---- Joining: the token is spent first, by a committed command; only then is anything signed. ---- */
+/* ---- Joining: the token is spent first, by a committed command; only then is anything signed.
+ * ---- */
 
 static void on_token_used(void *data, struct status status, const char *message, uint64_t index)
 {
@@ -63,18 +67,19 @@ static void on_token_used(void *data, struct status status, const char *message,
     if (!status_is_ok(status)) {
         join_fail(s, job->client, job->request, status.code, message);
     } else {
-        status = pki_sign(s->ca_pem, s->ca_key_pem, job->csr, &job->id, (int64_t)time(NULL), CERTIFICATE_VALID_S, &cert,
-                          &msg);
+        status = pki_sign(s->ca_pem, s->ca_key_pem, job->csr, &job->id, (int64_t)time(NULL),
+                          CERTIFICATE_VALID_S, &cert, &msg);
         struct pair schedulers[CATALOG_SCHEDULERS_MAX];
         const struct join_reply reply = {.code = status.code,
                                          .message = msg.text,
                                          .cert = cert,
                                          .ca = s->ca_pem,
-                                         .ca_key = job->id.role == ROLE_SCHEDULER ? s->ca_key_pem : "",
+                                         .ca_key =
+                                             job->id.role == ROLE_SCHEDULER ? s->ca_key_pem : "",
                                          .schedulers = schedulers,
                                          .schedulers_count = scheduler_pairs(s, schedulers)};
-        LOG_INFO("joined", LOG_STR("role", role_name(job->id.role)), LOG_STR("name", job->id.name.text),
-                 LOG_STR("outcome", status_name(status.code)));
+        LOG_INFO("joined", LOG_STR("role", role_name(job->id.role)),
+                 LOG_STR("name", job->id.name.text), LOG_STR("outcome", status_name(status.code)));
         join_answer(s, job->client, job->request, &reply);
     }
     mem_free(cert);
@@ -82,7 +87,8 @@ static void on_token_used(void *data, struct status status, const char *message,
     mem_free(job);
 }
 
-static struct status join_identity(struct server *s, const struct join *j, struct identity *out, struct errmsg *msg)
+static struct status join_identity(struct server *s, const struct join *j, struct identity *out,
+                                   struct errmsg *msg)
 {
     *out = (struct identity){.cluster = s->own.cluster};
     TRY(role_parse(j->role, &out->role, msg));
@@ -98,7 +104,8 @@ void joins_receive(struct server *s, struct session *from, const struct message 
         return; /* Only our own renewal asks for one, and it is signed here. */
     }
     if (!core_is_leader(s->core)) {
-        join_fail(s, from->handle, m->request, STATUS_NOT_LEADER, "this scheduler is not the leader");
+        join_fail(s, from->handle, m->request, STATUS_NOT_LEADER,
+                  "this scheduler is not the leader");
         return;
     }
     if (s->ca_key_pem == NULL) {
@@ -112,10 +119,12 @@ void joins_receive(struct server *s, struct session *from, const struct message 
     char *csr = job == NULL ? NULL : mem_strdup(m->join.csr);
     if (csr == NULL) {
         mem_free(job);
-        join_fail(s, from->handle, m->request, status_is_ok(status) ? STATUS_NOMEM : status.code, msg.text);
+        join_fail(s, from->handle, m->request, status_is_ok(status) ? STATUS_NOMEM : status.code,
+                  msg.text);
         return;
     }
-    *job = (struct join_job){.server = s, .client = from->handle, .request = m->request, .id = id, .csr = csr};
+    *job = (struct join_job){
+        .server = s, .client = from->handle, .request = m->request, .id = id, .csr = csr};
     const struct command cmd = {.type = COMMAND_TOKEN_USE,
                                 .by = m->join.name,
                                 .command_token_use = {.id = link_peer(from->link)->serial,
@@ -134,12 +143,14 @@ void renew_receive(struct server *s, struct session *from, const struct message 
     }
     struct errmsg msg = {.text = ""};
     char *cert = NULL;
-    struct status status = pki_sign(s->ca_pem, s->ca_key_pem, m->renew.csr, link_peer(from->link), (int64_t)time(NULL),
-                                    CERTIFICATE_VALID_S, &cert, &msg);
-    const struct join_reply reply = {.code = status.code, .message = msg.text, .cert = cert, .ca = s->ca_pem};
+    struct status status = pki_sign(s->ca_pem, s->ca_key_pem, m->renew.csr, link_peer(from->link),
+                                    (int64_t)time(NULL), CERTIFICATE_VALID_S, &cert, &msg);
+    const struct join_reply reply = {
+        .code = status.code, .message = msg.text, .cert = cert, .ca = s->ca_pem};
     join_answer(s, from->handle, m->request, &reply);
     LOG_INFO("certificate renewed", LOG_STR("role", role_name(link_peer(from->link)->role)),
-             LOG_STR("name", link_peer(from->link)->name.text), LOG_STR("outcome", status_name(status.code)));
+             LOG_STR("name", link_peer(from->link)->name.text),
+             LOG_STR("outcome", status_name(status.code)));
     mem_free(cert);
 }
 
@@ -147,13 +158,14 @@ static struct status renew_make(struct server *s, char **cert, char **key, struc
 {
     char *csr = NULL;
     TRY(pki_request_create(&csr, key, msg));
-    struct status status =
-        pki_sign(s->ca_pem, s->ca_key_pem, csr, &s->own, (int64_t)time(NULL), CERTIFICATE_VALID_S, cert, msg);
+    struct status status = pki_sign(s->ca_pem, s->ca_key_pem, csr, &s->own, (int64_t)time(NULL),
+                                    CERTIFICATE_VALID_S, cert, msg);
     mem_free(csr);
     return status;
 }
 
-static struct status renew_use(struct server *s, const char *cert, const char *key, struct errmsg *msg)
+static struct status renew_use(struct server *s, const char *cert, const char *key,
+                               struct errmsg *msg)
 {
     const struct tls_identity own = {.ca_pem = s->ca_pem, .cert_pem = cert, .key_pem = key};
     TRY(link_hub_renew(s->hub, &own, msg));
@@ -215,8 +227,8 @@ static const char *arg(const struct message *m, const char *key)
     return "";
 }
 
-static struct status token_make(struct server *s, int64_t valid_s, char **text, char id[SERIAL_STRING_BYTES],
-                                struct errmsg *msg)
+static struct status token_make(struct server *s, int64_t valid_s, char **text,
+                                char id[SERIAL_STRING_BYTES], struct errmsg *msg)
 {
     struct pair schedulers[CATALOG_SCHEDULERS_MAX];
     const char *addresses[CATALOG_SCHEDULERS_MAX];
@@ -224,16 +236,18 @@ static struct status token_make(struct server *s, int64_t valid_s, char **text, 
     for (size_t i = 0; i < count; i++) {
         addresses[i] = schedulers[i].value;
     }
-    return pki_token_create(s->ca_pem, s->ca_key_pem, &s->own.cluster, addresses, count, (int64_t)time(NULL), valid_s,
-                            text, id, msg);
+    return pki_token_create(s->ca_pem, s->ca_key_pem, &s->own.cluster, addresses, count,
+                            (int64_t)time(NULL), valid_s, text, id, msg);
 }
 
-static struct status token_check(struct server *s, const struct message *m, int64_t *valid_s, struct errmsg *msg)
+static struct status token_check(struct server *s, const struct message *m, int64_t *valid_s,
+                                 struct errmsg *msg)
 {
     if (s->ca_key_pem == NULL) {
         return status_fail(msg, STATUS_UNSUPPORTED, "%s", no_ca_key);
     }
-    const struct join as = {.role = arg(m, "role"), .name = m->admin.name[0] == '\0' ? "any" : m->admin.name};
+    const struct join as = {.role = arg(m, "role"),
+                            .name = m->admin.name[0] == '\0' ? "any" : m->admin.name};
     struct identity id;
     TRY(join_identity(s, &as, &id, msg));
     char *end = NULL;
@@ -251,27 +265,31 @@ void token_create(struct server *s, struct session *from, const struct message *
     int64_t valid_s = 0;
     char *text = NULL;
     char id[SERIAL_STRING_BYTES];
-    struct status status = core_is_leader(s->core)
-                               ? token_check(s, m, &valid_s, &msg)
-                               : status_fail(&msg, STATUS_NOT_LEADER, "this scheduler is not the leader");
+    struct status status =
+        core_is_leader(s->core)
+            ? token_check(s, m, &valid_s, &msg)
+            : status_fail(&msg, STATUS_NOT_LEADER, "this scheduler is not the leader");
     if (status_is_ok(status)) {
         status = token_make(s, valid_s, &text, id, &msg);
     }
     struct token_job *job = status_is_ok(status) ? mem_zalloc(1, sizeof *job) : NULL;
     if (job == NULL) {
-        session_reply(s, from, m->request, status_is_ok(status) ? STATUS_NOMEM : status.code, msg.text);
+        session_reply(s, from, m->request, status_is_ok(status) ? STATUS_NOMEM : status.code,
+                      msg.text);
         pki_key_free(text);
         return;
     }
-    *job = (struct token_job){.server = s, .client = from->handle, .request = m->request, .text = text};
+    *job = (struct token_job){
+        .server = s, .client = from->handle, .request = m->request, .text = text};
     char by[2 * NAME_BYTES_MAX];
     session_who(from, by);
     struct core_time now = server_now(s);
-    const struct command cmd = {.type = COMMAND_TOKEN_CREATE,
-                                .by = by,
-                                .command_token_create = {.id = id,
-                                                         .role = arg(m, "role"),
-                                                         .name = m->admin.name,
-                                                         .expires_ms = now.unix_ms + (uint64_t)valid_s * 1000}};
+    const struct command cmd = {
+        .type = COMMAND_TOKEN_CREATE,
+        .by = by,
+        .command_token_create = {.id = id,
+                                 .role = arg(m, "role"),
+                                 .name = m->admin.name,
+                                 .expires_ms = now.unix_ms + (uint64_t)valid_s * 1000}};
     core_submit(s->core, now, &cmd, on_token_created, job);
 }

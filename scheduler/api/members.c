@@ -26,7 +26,8 @@ static void outbound_drop(struct server *s, struct outbound *o)
     *o = (struct outbound){.used = false};
 }
 
-static void outbound_dial(struct server *s, uint64_t member_id, const char *name, const char *address)
+static void outbound_dial(struct server *s, uint64_t member_id, const char *name,
+                          const char *address)
 {
     struct outbound *o = NULL;
     for (size_t i = 0; i < OUTBOUND_MAX && o == NULL; i++) {
@@ -42,7 +43,8 @@ static void outbound_dial(struct server *s, uint64_t member_id, const char *name
     (void)snprintf(expect.name.text, sizeof expect.name.text, "%s", name);
     for (int bulk = 0; bulk < 2; bulk++) {
         struct errmsg msg = {.text = ""};
-        struct status dialled = link_hub_dial(s->hub, address, &expect, tag_of(member_id, bulk == 1), &msg);
+        struct status dialled =
+            link_hub_dial(s->hub, address, &expect, tag_of(member_id, bulk == 1), &msg);
         if (!status_is_ok(dialled)) {
             LOG_ERROR("cannot dial", LOG_STR("scheduler", address), LOG_STR("why", msg.text));
         }
@@ -111,7 +113,8 @@ static size_t wanted_members(struct server *s, struct replica_member out[REPLICA
     }
     for (size_t i = 0; i < s->config->peers_count && count < REPLICA_MEMBERS_MAX; i++) {
         out[count].id = member_id_of(s->config->peers[i].id.text);
-        (void)snprintf(out[count].address, sizeof out[count].address, "%s", s->config->peers[i].address);
+        (void)snprintf(out[count].address, sizeof out[count].address, "%s",
+                       s->config->peers[i].address);
         out[count++].role = REPLICA_VOTER;
     }
     return count;
@@ -125,14 +128,16 @@ static void refresh_outbound(struct server *s)
         struct outbound *o = &s->outbound[i];
         bool wanted = false;
         for (size_t k = 0; k < count; k++) {
-            wanted = wanted || (o->member_id == members[k].id && strcmp(o->address, members[k].address) == 0);
+            wanted = wanted ||
+                     (o->member_id == members[k].id && strcmp(o->address, members[k].address) == 0);
         }
         if (o->used && !wanted) {
             outbound_drop(s, o);
         }
     }
     for (size_t k = 0; k < count; k++) {
-        if (members[k].id != member_id_of(s->config->id.text) && outbound_find(s, members[k].id) == NULL) {
+        if (members[k].id != member_id_of(s->config->id.text) &&
+            outbound_find(s, members[k].id) == NULL) {
             outbound_dial(s, members[k].id, name_of_member(s, members[k].id), members[k].address);
         }
     }
@@ -188,8 +193,8 @@ static void record(struct server *s, const char *name, const char *address)
     core_submit(s->core, server_now(s), &cmd, on_recorded, NULL);
 }
 
-/* Every leader sees to it that the catalog knows all members, itself last: once the leader is in the list, the list is whole, and only then do
- * agents hear it (nodes.c). */
+/* Every leader sees to it that the catalog knows all members, itself last: once the leader is in
+ * the list, the list is whole, and only then do agents hear it (nodes.c). */
 static void record_members(struct server *s)
 {
     struct replica_member members[REPLICA_MEMBERS_MAX];
@@ -207,7 +212,8 @@ void members_role(struct server *s)
 {
     struct replica_status st = replica_status(s->replica);
     const char *name = st.leader ? s->config->id.text : name_of_member(s, st.leader_id);
-    LOG_INFO("role", LOG_BOOL("leader", st.leader), LOG_UINT("term", st.term), LOG_STR("leader_name", name));
+    LOG_INFO("role", LOG_BOOL("leader", st.leader), LOG_UINT("term", st.term),
+             LOG_STR("leader_name", name));
     core_role(s->core, server_now(s), st.leader, st.term, name, members_leader_address(s));
     if (st.leader) {
         record_members(s);
@@ -230,7 +236,8 @@ struct change_job {
 
 static void change_done(struct change_job *job, struct status status, const char *message)
 {
-    session_reply_detail(job->server, job->client, job->request, status, message, 0, bytes_of(NULL, 0));
+    session_reply_detail(job->server, job->client, job->request, status, message, 0,
+                         bytes_of(NULL, 0));
     mem_free(job);
 }
 
@@ -297,7 +304,8 @@ static struct status check_change(struct server *s, const struct message *m, str
         return address_check(arg(m, "address"), 1, msg);
     }
     if (m->admin.name[0] != '\0' && known == NULL) {
-        return status_fail(msg, STATUS_NOT_FOUND, "no scheduler is named %.80s; see skep cluster status", m->admin.name);
+        return status_fail(msg, STATUS_NOT_FOUND,
+                           "no scheduler is named %.80s; see skep cluster status", m->admin.name);
     }
     return status_ok();
 }
@@ -308,7 +316,8 @@ bool members_admin(struct server *s, struct session *from, const struct message 
         token_create(s, from, m);
         return true;
     }
-    bool add = strcmp(m->admin.action, "cluster.add") == 0, remove = strcmp(m->admin.action, "cluster.remove") == 0;
+    bool add = strcmp(m->admin.action, "cluster.add") == 0,
+         remove = strcmp(m->admin.action, "cluster.remove") == 0;
     if (!add && !remove && strcmp(m->admin.action, "cluster.transfer") != 0) {
         return false;
     }
@@ -316,20 +325,24 @@ bool members_admin(struct server *s, struct session *from, const struct message 
     struct status status = check_change(s, m, &msg);
     struct change_job *job = status_is_ok(status) ? mem_zalloc(1, sizeof *job) : NULL;
     if (job == NULL) {
-        session_reply(s, from, m->request, status_is_ok(status) ? STATUS_NOMEM : status.code, msg.text);
+        session_reply(s, from, m->request, status_is_ok(status) ? STATUS_NOMEM : status.code,
+                      msg.text);
         return true;
     }
-    *job = (struct change_job){.server = s, .client = from->handle, .request = m->request, .forget = remove};
+    *job = (struct change_job){
+        .server = s, .client = from->handle, .request = m->request, .forget = remove};
     (void)snprintf(job->name, sizeof job->name, "%s", m->admin.name);
     if (add) {
-        const struct command cmd = {.type = COMMAND_SCHEDULER_PUT,
-                                    .by = "operator",
-                                    .command_scheduler_put = {.name = job->name, .address = arg(m, "address")}};
+        const struct command cmd = {
+            .type = COMMAND_SCHEDULER_PUT,
+            .by = "operator",
+            .command_scheduler_put = {.name = job->name, .address = arg(m, "address")}};
         core_submit(s->core, server_now(s), &cmd, on_put_then_add, job);
     } else if (remove) {
         replica_remove(s->replica, member_id_of(job->name), on_changed, job);
     } else {
-        replica_transfer(s->replica, job->name[0] == '\0' ? 0 : member_id_of(job->name), on_changed, job);
+        replica_transfer(s->replica, job->name[0] == '\0' ? 0 : member_id_of(job->name), on_changed,
+                         job);
     }
     return true;
 }
@@ -337,7 +350,8 @@ bool members_admin(struct server *s, struct session *from, const struct message 
 /* Any scheduler answers this one, with or without a leader. */
 void members_status(struct server *s, struct session *from, const struct message *m)
 {
-    static const char *const roles[] = {[REPLICA_STANDBY] = "standby", [REPLICA_VOTER] = "voter", [REPLICA_SPARE] = "spare"};
+    static const char *const roles[] = {
+        [REPLICA_STANDBY] = "standby", [REPLICA_VOTER] = "voter", [REPLICA_SPARE] = "spare"};
     struct replica_member members[REPLICA_MEMBERS_MAX];
     struct replica_status st = replica_status(s->replica);
     size_t count = replica_members(s->replica, members);
@@ -351,7 +365,8 @@ void members_status(struct server *s, struct session *from, const struct message
         struct outbound *o = outbound_find(s, members[i].id);
         bool self = members[i].id == member_id_of(s->config->id.text);
         bool connected = self || (o != NULL && o->sessions[0] != NULL);
-        bool leader = members[i].id == (st.leader ? member_id_of(s->config->id.text) : st.leader_id);
+        bool leader =
+            members[i].id == (st.leader ? member_id_of(s->config->id.text) : st.leader_id);
         const struct pair row[8] = {{"name", name_of_member(s, members[i].id), 0},
                                     {"address", members[i].address, 0},
                                     {"role", roles[members[i].role], 0},
@@ -363,7 +378,8 @@ void members_status(struct server *s, struct session *from, const struct message
         memcpy(fields[i], row, sizeof row);
         rows[i] = (struct record){.fields = fields[i], .fields_count = 8};
     }
-    const struct message answer = {
-        .type = MESSAGE_RECORDS, .request = m->request, .records = {.rows = rows, .rows_count = count}};
+    const struct message answer = {.type = MESSAGE_RECORDS,
+                                   .request = m->request,
+                                   .records = {.rows = rows, .rows_count = count}};
     session_send(s, from, &answer);
 }

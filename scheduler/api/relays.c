@@ -1,12 +1,14 @@
-/* Answers that come from somebody else: logs from agents, metrics from agents and other schedulers. A request becomes one or more
- * relays; each answer finds its relay by number and goes on to the client under the client's own number. */
+/* Answers that come from somebody else: logs from agents, metrics from agents and other schedulers.
+ * A request becomes one or more relays; each answer finds its relay by number and goes on to the
+ * client under the client's own number. */
 #include "common/mem.h"
 #include "scheduler/api/server_internal.h"
 
 #include <stdio.h>
 #include <string.h>
 
-static struct relay *relay_new(struct server *s, struct session *client, uint64_t request, uint64_t target, bool logs)
+static struct relay *relay_new(struct server *s, struct session *client, uint64_t request,
+                               uint64_t target, bool logs)
 {
     if (HASH_COUNT(s->relays) >= RELAYS_MAX) {
         return NULL;
@@ -15,8 +17,11 @@ static struct relay *relay_new(struct server *s, struct session *client, uint64_
     if (r == NULL) {
         return NULL;
     }
-    *r = (struct relay){
-        .id = ++s->request_last, .client = client->handle, .request = request, .target = target, .logs = logs};
+    *r = (struct relay){.id = ++s->request_last,
+                        .client = client->handle,
+                        .request = request,
+                        .target = target,
+                        .logs = logs};
     HASH_ADD(hh, s->relays, id, sizeof r->id, r);
     return r;
 }
@@ -27,8 +32,8 @@ static void relay_free(struct server *s, struct relay *r)
     mem_free(r);
 }
 
-static void log_failure(struct server *s, struct session *to, uint64_t request, enum status_code code,
-                        const char *text)
+static void log_failure(struct server *s, struct session *to, uint64_t request,
+                        enum status_code code, const char *text)
 {
     const struct message m = {
         .type = MESSAGE_LOG_DATA,
@@ -40,8 +45,8 @@ static void log_failure(struct server *s, struct session *to, uint64_t request, 
     session_send(s, to, &m);
 }
 
-static void metrics_failure(struct server *s, struct session *to, uint64_t request, enum status_code code,
-                            const char *text)
+static void metrics_failure(struct server *s, struct session *to, uint64_t request,
+                            enum status_code code, const char *text)
 {
     const struct message m = {
         .type = MESSAGE_METRICS_TEXT,
@@ -54,7 +59,8 @@ static void metrics_failure(struct server *s, struct session *to, uint64_t reque
 
 /* ---- Logs ---- */
 
-static bool follow_instance(struct server *s, struct session *from, const struct message *m, struct id128 instance)
+static bool follow_instance(struct server *s, struct session *from, const struct message *m,
+                            struct id128 instance)
 {
     const char *node = "";
     uint64_t target = core_instance_peer(s->core, instance, &node);
@@ -82,7 +88,8 @@ void logs_receive(struct server *s, struct session *from, const struct message *
     if (!status_is_ok(id_parse(m->logs.selector, INSTANCE_PREFIX, &ids[0], NULL))) {
         if (catalog_function_find(core_catalog(s->core), m->logs.selector) == NULL) {
             char text[ERRMSG_BYTES_MAX];
-            (void)snprintf(text, sizeof text, "no function or instance is named %.80s", m->logs.selector);
+            (void)snprintf(text, sizeof text, "no function or instance is named %.80s",
+                           m->logs.selector);
             log_failure(s, from, m->request, STATUS_NOT_FOUND, text);
             return;
         }
@@ -117,7 +124,8 @@ static struct session *metrics_target(struct server *s, const char *name)
 {
     for (size_t i = 0; i < OUTBOUND_MAX; i++) {
         struct outbound *o = &s->outbound[i];
-        if (o->used && strcmp(o->name, name) == 0 && o->sessions[0] != NULL && o->sessions[0]->hello) {
+        if (o->used && strcmp(o->name, name) == 0 && o->sessions[0] != NULL &&
+            o->sessions[0]->hello) {
             return o->sessions[0];
         }
     }
@@ -193,17 +201,18 @@ static void stop_following(struct server *s, const struct relay *r)
 void relays_session_closed(struct server *s, uint64_t handle)
 {
     struct relay *r, *next;
-    HASH_ITER(hh, s->relays, r, next)
-    {
+    HASH_ITER(hh, s->relays, r, next) {
         if (r->client == handle) {
             stop_following(s, r);
             relay_free(s, r);
         } else if (r->target == handle) {
             struct session *client = session_find(s, r->client);
             if (client != NULL && r->logs) {
-                log_failure(s, client, r->request, STATUS_UNAVAILABLE, "the connection to the node was lost");
+                log_failure(s, client, r->request, STATUS_UNAVAILABLE,
+                            "the connection to the node was lost");
             } else if (client != NULL) {
-                metrics_failure(s, client, r->request, STATUS_UNAVAILABLE, "the connection to it was lost");
+                metrics_failure(s, client, r->request, STATUS_UNAVAILABLE,
+                                "the connection to it was lost");
             }
             relay_free(s, r);
         }

@@ -1,4 +1,5 @@
-/* Where each message goes: to the core, or to the part of the front end that does what needs keys, files or other machines. */
+/* Where each message goes: to the core, or to the part of the front end that does what needs keys,
+ * files or other machines. */
 #include "scheduler/api/server_internal.h"
 
 #include <string.h>
@@ -39,7 +40,8 @@ static void on_raft(struct server *s, struct session *from, const struct message
             address = s->config->peers[i].address;
         }
     }
-    if (!status_is_ok(replica_receive(s->replica, member_id_of(who->name.text), address, m->raft.data))) {
+    if (!status_is_ok(
+            replica_receive(s->replica, member_id_of(who->name.text), address, m->raft.data))) {
         s->refused_malformed++;
     }
 }
@@ -80,7 +82,8 @@ void requests_receive(struct server *s, struct session *from, const struct messa
     };
     receive fn = receivers[m->type];
     if (fn == NULL) {
-        session_reply(s, from, m->request, STATUS_UNSUPPORTED, "the scheduler does not take this message");
+        session_reply(s, from, m->request, STATUS_UNSUPPORTED,
+                      "the scheduler does not take this message");
         return;
     }
     fn(s, from, m);

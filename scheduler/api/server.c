@@ -1,6 +1,8 @@
-/* Sessions, in order: a link opens (its identity is proven) -> we send hello -> the peer's hello comes: versions agree -> the core learns
- * of the peer -> messages, each checked against what its role may send -> the link closes -> everybody forgets the session.
- * Failures: no common version, or a message before hello, or one the role may not send: an answer that says so, then the link is closed. */
+/* Sessions, in order: a link opens (its identity is proven) -> we send hello -> the peer's hello
+ * comes: versions agree -> the core learns of the peer -> messages, each checked against what its
+ * role may send -> the link closes -> everybody forgets the session. Failures: no common version,
+ * or a message before hello, or one the role may not send: an answer that says so, then the link is
+ * closed. */
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/pki/pki.h"
@@ -52,7 +54,8 @@ void session_send(struct server *s, struct session *to, const struct message *m)
         encoded = link_send(to->link, &part, 1);
     }
     if (!status_is_ok(encoded) && encoded.code != STATUS_UNAVAILABLE) {
-        link_close(to->link, false, encoded.code == STATUS_LIMIT ? "the peer reads too slowly" : "out of memory");
+        link_close(to->link, false,
+                   encoded.code == STATUS_LIMIT ? "the peer reads too slowly" : "out of memory");
     }
 }
 
@@ -74,7 +77,8 @@ void session_reply_detail(struct server *s, uint64_t handle, uint64_t request, s
     session_send(s, to, &m);
 }
 
-void session_reply(struct server *s, struct session *to, uint64_t request, enum status_code code, const char *text)
+void session_reply(struct server *s, struct session *to, uint64_t request, enum status_code code,
+                   const char *text)
 {
     session_reply_detail(s, to->handle, request, status_of(code), text, 0, bytes_of(NULL, 0));
 }
@@ -140,7 +144,8 @@ static void close_if_revoked(void *arg, struct link *l)
     struct server *s = arg;
     if (revocations_hit(s->revocations, link_peer(l))) {
         LOG_INFO("revoked connection closed", LOG_STR("peer", link_address(l)),
-                 LOG_STR("name", link_peer(l)->name.text), LOG_STR("role", role_name(link_peer(l)->role)));
+                 LOG_STR("name", link_peer(l)->name.text),
+                 LOG_STR("role", role_name(link_peer(l)->role)));
         link_close(l, false, "the certificate was revoked");
     }
 }
@@ -155,7 +160,8 @@ static void on_apply(void *data, uint64_t index, uint64_t term, struct bytes byt
     struct status decoded = command_decode(bytes, &a, &cmd, &msg);
     if (!status_is_ok(decoded)) {
         /* Applying what others apply and this build cannot read would make it diverge. */
-        LOG_ERROR("cannot read a committed command", LOG_UINT("index", index), LOG_STR("why", msg.text));
+        LOG_ERROR("cannot read a committed command", LOG_UINT("index", index),
+                  LOG_STR("why", msg.text));
         s->on_fatal(s->data, "a committed command cannot be read by this build");
         arena_close(&a);
         return;
@@ -220,7 +226,8 @@ static void on_replica_fatal(void *data, const char *why)
     s->on_fatal(s->data, why);
 }
 
-static void on_replica_send(void *data, uint64_t member_id, const char *address, bool bulk, struct bytes message)
+static void on_replica_send(void *data, uint64_t member_id, const char *address, bool bulk,
+                            struct bytes message)
 {
     (void)address;
     struct server *s = data;
@@ -271,8 +278,10 @@ static void close_older(struct server *s, const struct session *newest)
     const struct identity *who = link_peer(newest->link);
     for (struct session *p = s->sessions; p != NULL; p = p->hh.next) {
         const struct identity *other = link_peer(p->link);
-        if (p != newest && p->hello && other->role == ROLE_AGENT && strcmp(other->name.text, who->name.text) == 0) {
-            LOG_WARN("agent connected anew", LOG_STR("name", who->name.text), LOG_STR("old", link_address(p->link)),
+        if (p != newest && p->hello && other->role == ROLE_AGENT &&
+            strcmp(other->name.text, who->name.text) == 0) {
+            LOG_WARN("agent connected anew", LOG_STR("name", who->name.text),
+                     LOG_STR("old", link_address(p->link)),
                      LOG_STR("new", link_address(newest->link)));
             link_close(p->link, true, "made way for a newer connection of this node");
         }
@@ -283,9 +292,11 @@ static void take_hello(struct server *s, struct session *p, const struct message
 {
     if (m->hello.version_max < PROTOCOL_VERSION_MIN || m->hello.version_min > PROTOCOL_VERSION) {
         char text[ERRMSG_BYTES_MAX];
-        (void)snprintf(text, sizeof text, "protocol versions %u to %u are not spoken here, %d to %d are; upgrade Skep %.40s",
-                       m->hello.version_min, m->hello.version_max, PROTOCOL_VERSION_MIN, PROTOCOL_VERSION,
-                       m->hello.build);
+        (void)snprintf(
+            text, sizeof text,
+            "protocol versions %u to %u are not spoken here, %d to %d are; upgrade Skep %.40s",
+            m->hello.version_min, m->hello.version_max, PROTOCOL_VERSION_MIN, PROTOCOL_VERSION,
+            m->hello.build);
         session_reply(s, p, m->request == 0 ? 1 : m->request, STATUS_UNSUPPORTED, text);
         link_close(p->link, true, "no common protocol version");
         s->refused_hello++;
@@ -296,8 +307,8 @@ static void take_hello(struct server *s, struct session *p, const struct message
     }
     p->hello = true;
     const struct identity *who = link_peer(p->link);
-    LOG_INFO("connected", LOG_STR("peer", link_address(p->link)), LOG_STR("role", role_name(who->role)),
-             LOG_STR("name", who->name.text));
+    LOG_INFO("connected", LOG_STR("peer", link_address(p->link)),
+             LOG_STR("role", role_name(who->role)), LOG_STR("name", who->name.text));
     if (link_dialled(p->link)) {
         members_connected(s, p);
     } else if (who->role == ROLE_USER || who->role == ROLE_AGENT) {
@@ -309,13 +320,14 @@ static void take_hello(struct server *s, struct session *p, const struct message
 }
 
 /* Logged once a session, whatever it goes on to send. */
-static void refuse(struct server *s, struct session *p, uint64_t request, enum status_code code, const char *text)
+static void refuse(struct server *s, struct session *p, uint64_t request, enum status_code code,
+                   const char *text)
 {
     if (!p->refused_logged) {
         p->refused_logged = true;
         LOG_WARN("message refused", LOG_STR("peer", link_address(p->link)),
-                 LOG_STR("role", role_name(link_peer(p->link)->role)), LOG_STR("name", link_peer(p->link)->name.text),
-                 LOG_STR("why", text));
+                 LOG_STR("role", role_name(link_peer(p->link)->role)),
+                 LOG_STR("name", link_peer(p->link)->name.text), LOG_STR("why", text));
     }
     session_reply(s, p, request == 0 ? 1 : request, code, text);
     link_close(p->link, true, text);
@@ -340,7 +352,8 @@ static void on_message(void *data, struct link *l, struct bytes payload)
     enum role role = link_peer(l)->role;
     if (!roles_may_send(role, m.type)) {
         char text[ERRMSG_BYTES_MAX];
-        (void)snprintf(text, sizeof text, "role %s may not send %s", role_name(role), message_type_name(m.type));
+        (void)snprintf(text, sizeof text, "role %s may not send %s", role_name(role),
+                       message_type_name(m.type));
         s->refused_role++;
         refuse(s, p, m.request, STATUS_DENIED, text);
         return;
@@ -362,7 +375,8 @@ static void on_close(void *data, struct link *l, struct status why, const char *
     if (p == NULL) {
         return;
     }
-    LOG_INFO("disconnected", LOG_STR("peer", link_address(l)), LOG_STR("role", role_name(link_peer(l)->role)),
+    LOG_INFO("disconnected", LOG_STR("peer", link_address(l)),
+             LOG_STR("role", role_name(link_peer(l)->role)),
              LOG_STR("name", link_peer(l)->name.text), LOG_STR("code", status_name(why.code)),
              LOG_STR("why", reason));
     if (p->outbound != NULL) {
@@ -402,9 +416,11 @@ static struct status open_identity(struct server *s, struct errmsg *msg)
     TRY(pki_identity_of(s->cert_pem, &s->own, &s->cert_not_before_s, msg));
     if (s->own.role != ROLE_SCHEDULER || strcmp(s->own.name.text, s->config->id.text) != 0 ||
         strcmp(s->own.cluster.text, s->config->cluster.text) != 0) {
-        return status_fail(msg, STATUS_INVALID, "certificate %s is for %s %s of cluster %s, not for scheduler %s of cluster %s",
-                           files->cert, role_name(s->own.role), s->own.name.text, s->own.cluster.text,
-                           s->config->id.text, s->config->cluster.text);
+        return status_fail(
+            msg, STATUS_INVALID,
+            "certificate %s is for %s %s of cluster %s, not for scheduler %s of cluster %s",
+            files->cert, role_name(s->own.role), s->own.name.text, s->own.cluster.text,
+            s->config->id.text, s->config->cluster.text);
     }
     return status_ok();
 }
@@ -441,7 +457,8 @@ static struct status open_parts(struct server *s, struct errmsg *msg)
 {
     TRY(open_identity(s, msg));
     TRY(make_folder(s->config->data, msg));
-    const struct core_env env = {.data = s, .send = core_send, .propose = core_propose, .random = core_random};
+    const struct core_env env = {
+        .data = s, .send = core_send, .propose = core_propose, .random = core_random};
     const struct core_config core_config = {0};
     s->core = core_new(&env, &core_config);
     s->revocations = revocations_new();
@@ -452,7 +469,8 @@ static struct status open_parts(struct server *s, struct errmsg *msg)
     (void)snprintf(folder, sizeof folder, "%s/chunks", s->config->data);
     TRY(chunk_store_open(&s->chunks, folder, s->config->chunk_bytes_max, msg));
     TRY(stats_open(s, msg));
-    const struct tls_identity own = {.ca_pem = s->ca_pem, .cert_pem = s->cert_pem, .key_pem = s->key_pem};
+    const struct tls_identity own = {
+        .ca_pem = s->ca_pem, .cert_pem = s->cert_pem, .key_pem = s->key_pem};
     const struct link_limits limits = {.connections_max = s->config->connections_max,
                                        .send_queue_bytes = s->config->send_queue_bytes,
                                        .mailbox_bytes = s->config->mailbox_bytes};
@@ -482,7 +500,8 @@ static struct status open_replica(struct server *s, struct errmsg *msg)
         for (size_t i = 0; i < s->config->peers_count && i < REPLICA_MEMBERS_MAX; i++) {
             members[i].id = member_id_of(s->config->peers[i].id.text);
             members[i].role = REPLICA_VOTER;
-            (void)snprintf(members[i].address, sizeof members[i].address, "%s", s->config->peers[i].address);
+            (void)snprintf(members[i].address, sizeof members[i].address, "%s",
+                           s->config->peers[i].address);
         }
         TRY(replica_bootstrap(&config, members, s->config->peers_count, msg));
         LOG_INFO("founded a new cluster", LOG_UINT("members", s->config->peers_count));
@@ -514,8 +533,9 @@ static void server_free(struct server *s)
     mem_free(s);
 }
 
-struct status server_open(struct server **out, uv_loop_t *loop, const struct scheduler_config *config,
-                          const struct server_events *events, struct errmsg *msg)
+struct status server_open(struct server **out, uv_loop_t *loop,
+                          const struct scheduler_config *config, const struct server_events *events,
+                          struct errmsg *msg)
 {
     struct server *s = mem_zalloc(1, sizeof *s);
     if (s == NULL) {
@@ -528,7 +548,8 @@ struct status server_open(struct server **out, uv_loop_t *loop, const struct sch
     s->data = events->data;
     struct status status = open_parts(s, msg);
     if (status_is_ok(status)) {
-        /* From here on a failure ends the process: what runs on the loop is not taken apart again. */
+        /* From here on a failure ends the process: what runs on the loop is not taken apart
+         * again. */
         status = link_hub_listen(s->hub, config->listen, &s->port, msg);
     }
     if (status_is_ok(status)) {
@@ -583,8 +604,7 @@ static void on_hub_closed(void *data)
 {
     struct server *s = data;
     struct session *p, *next;
-    HASH_ITER(hh, s->sessions, p, next)
-    {
+    HASH_ITER(hh, s->sessions, p, next) {
         HASH_DEL(s->sessions, p);
         mem_free(p);
     }
@@ -601,7 +621,8 @@ static void close_now(struct server *s)
 
 static void on_handed_over(void *data, struct status status, const char *message)
 {
-    LOG_INFO("leadership handed over", LOG_STR("outcome", status_name(status.code)), LOG_STR("why", message));
+    LOG_INFO("leadership handed over", LOG_STR("outcome", status_name(status.code)),
+             LOG_STR("why", message));
     close_now(data);
 }
 

@@ -1,4 +1,5 @@
-/* The scheduler's front end: sessions over links, authorisation by role, the bridge between links, the core and the replica.
+/* The scheduler's front end: sessions over links, authorisation by role, the bridge between links,
+ * the core and the replica.
  *
  *     server_open -> (runs on the loop) -> server_stop -> on_stopped
  *
@@ -17,11 +18,13 @@ struct uv_loop_s;
 struct server_events {
     void *data;
     void (*on_stopped)(void *data); /* after server_stop; the server is gone */
-    void (*on_fatal)(void *data, const char *why); /* a disk error or a lost state: the process must end */
+    /* a disk error or a lost state: the process must end */
+    void (*on_fatal)(void *data, const char *why);
 };
 
 /* config is borrowed for the server's life. On failure nothing is left open. */
-NODISCARD struct status server_open(struct server **out, struct uv_loop_s *loop, const struct scheduler_config *config,
+NODISCARD struct status server_open(struct server **out, struct uv_loop_s *loop,
+                                    const struct scheduler_config *config,
                                     const struct server_events *events, struct errmsg *msg);
 /* Hands leadership over if it has it, closes connections and the replica, then calls on_stopped. */
 void server_stop(struct server *s);

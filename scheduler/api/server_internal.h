@@ -1,4 +1,5 @@
-/* What the files of the scheduler's front end share. Nothing outside scheduler/api includes this. */
+/* What the files of the scheduler's front end share. Nothing outside scheduler/api includes
+ * this. */
 #ifndef SCHEDULER_API_SERVER_INTERNAL_H
 #define SCHEDULER_API_SERVER_INTERNAL_H
 
@@ -26,7 +27,7 @@ enum {
     CERTIFICATE_VALID_S = 7 * 24 * 3600,
     RENEW_CHECK_MS = 60 * 1000,
     MAINTENANCE_MS = 250,
-    RANDOM_POOL = 256, /* numbers drawn at once */
+    RANDOM_POOL = 256,    /* numbers drawn at once */
     PULL_CHUNKS_MAX = 16, /* asked for at once from another scheduler */
 };
 
@@ -40,7 +41,8 @@ struct session {
     UT_hash_handle hh;
 };
 
-/* Another scheduler that we dial: one connection for small messages and one for snapshots and chunks. */
+/* Another scheduler that we dial: one connection for small messages and one for snapshots and
+ * chunks. */
 struct outbound {
     uint64_t member_id;
     char name[NAME_BYTES_MAX + 1]; /* empty: not known yet */
@@ -114,7 +116,8 @@ struct core_time server_now(const struct server *s);
 struct session *session_find(const struct server *s, uint64_t handle);
 /* Encodes and queues; a failure closes the session, which could not follow any more. */
 void session_send(struct server *s, struct session *to, const struct message *m);
-void session_reply(struct server *s, struct session *to, uint64_t request, enum status_code code, const char *text);
+void session_reply(struct server *s, struct session *to, uint64_t request, enum status_code code,
+                   const char *text);
 void session_reply_detail(struct server *s, uint64_t handle, uint64_t request, struct status status,
                           const char *text, uint64_t index, struct bytes detail);
 /* "role/name" of the peer. */

@@ -17,7 +17,8 @@ struct stat_row {
 #define REPLICA(field) SOURCE_REPLICA, offsetof(struct replica_status, field)
 #define SERVER(field) SOURCE_SERVER, offsetof(struct server, field)
 #define CALLS {"skep_calls_total", "Calls by how they ended.", 1, NULL, 0}, "outcome"
-#define LINKS_REFUSED {"skep_link_refused_total", "Connections refused, by reason.", 1, NULL, 0}, "reason"
+#define LINKS_REFUSED                                                                              \
+    {"skep_link_refused_total", "Connections refused, by reason.", 1, NULL, 0}, "reason"
 #define COUNTER(name, help) {name, help, 1, NULL, 0}, NULL, NULL
 
 static const struct stat_row rows[] = {
@@ -28,12 +29,17 @@ static const struct stat_row rows[] = {
     {CALLS, "limit", CORE(calls_limit), false},
     {CALLS, "crashed", CORE(calls_crashed), false},
     {CALLS, "unknown", CORE(calls_unknown), false},
-    {COUNTER("skep_calls_requeued_total", "Calls that an agent refused before running."), CORE(calls_requeued), false},
+    {COUNTER("skep_calls_requeued_total", "Calls that an agent refused before running."),
+     CORE(calls_requeued), false},
     {COUNTER("skep_instance_starts_total", "Instances asked for."), CORE(cold_starts), false},
-    {COUNTER("skep_instance_start_failures_total", "Instances that did not become ready."), CORE(starts_failed), false},
-    {COUNTER("skep_instance_stops_total", "Instances stopped by scaling."), CORE(instances_stopped), false},
-    {COUNTER("skep_results_late_total", "Results that nobody waited for."), CORE(results_late), false},
-    {COUNTER("skep_reports_stale_total", "Reports about instances that are not known."), CORE(reports_stale), false},
+    {COUNTER("skep_instance_start_failures_total", "Instances that did not become ready."),
+     CORE(starts_failed), false},
+    {COUNTER("skep_instance_stops_total", "Instances stopped by scaling."), CORE(instances_stopped),
+     false},
+    {COUNTER("skep_results_late_total", "Results that nobody waited for."), CORE(results_late),
+     false},
+    {COUNTER("skep_reports_stale_total", "Reports about instances that are not known."),
+     CORE(reports_stale), false},
     {COUNTER("skep_calls_queued", "Calls that wait for an instance."), CORE(queued), true},
     {COUNTER("skep_calls_running", "Calls on instances."), CORE(running), true},
     {COUNTER("skep_instances", "Instances."), CORE(instances), true},
@@ -51,24 +57,37 @@ static const struct stat_row rows[] = {
     {COUNTER("skep_link_accepted_total", "Connections accepted."), LINK(accepted), false},
     {COUNTER("skep_link_closed_total", "Connections closed."), LINK(closed), false},
     {COUNTER("skep_link_sent_bytes_total", "Bytes sent over links."), LINK(bytes_sent), false},
-    {COUNTER("skep_link_received_bytes_total", "Bytes received over links."), LINK(bytes_received), false},
+    {COUNTER("skep_link_received_bytes_total", "Bytes received over links."), LINK(bytes_received),
+     false},
     {COUNTER("skep_link_connections", "Open connections."), LINK(connections), true},
-    {COUNTER("skep_link_send_queue_bytes", "Bytes that wait to be sent."), LINK(send_queue_bytes), true},
-    {{"skep_messages_refused_total", "Messages refused, by reason.", 1, NULL, 0}, "reason", "role",
-     SERVER(refused_role), false},
-    {{"skep_messages_refused_total", "Messages refused, by reason.", 1, NULL, 0}, "reason", "hello",
-     SERVER(refused_hello), false},
-    {{"skep_messages_refused_total", "Messages refused, by reason.", 1, NULL, 0}, "reason", "malformed",
-     SERVER(refused_malformed), false},
+    {COUNTER("skep_link_send_queue_bytes", "Bytes that wait to be sent."), LINK(send_queue_bytes),
+     true},
+    {{"skep_messages_refused_total", "Messages refused, by reason.", 1, NULL, 0},
+     "reason",
+     "role",
+     SERVER(refused_role),
+     false},
+    {{"skep_messages_refused_total", "Messages refused, by reason.", 1, NULL, 0},
+     "reason",
+     "hello",
+     SERVER(refused_hello),
+     false},
+    {{"skep_messages_refused_total", "Messages refused, by reason.", 1, NULL, 0},
+     "reason",
+     "malformed",
+     SERVER(refused_malformed),
+     false},
     {COUNTER("skep_raft_term", "The current term."), REPLICA(term), true},
     {COUNTER("skep_raft_commit_index", "The last committed entry."), REPLICA(commit_index), true},
     {COUNTER("skep_raft_applied_index", "The last applied entry."), REPLICA(applied_index), true},
     {COUNTER("skep_raft_last_index", "The last entry of the log."), REPLICA(last_index), true},
-    {COUNTER("skep_raft_snapshot_index", "The last entry in a snapshot."), REPLICA(snapshot_index), true},
+    {COUNTER("skep_raft_snapshot_index", "The last entry in a snapshot."), REPLICA(snapshot_index),
+     true},
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
 
-/* The families' definitions must live as long as the process; a row names its server for the callback. */
+/* The families' definitions must live as long as the process; a row names its server for the
+ * callback. */
 struct stat_handle {
     const struct server *server;
     const struct stat_row *row;

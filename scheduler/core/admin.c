@@ -19,11 +19,11 @@ static const char *arg_find(const struct admin *a, const char *key)
     return "";
 }
 
-typedef struct status (*admin_make)(const struct core *c, const struct admin *a, struct command *out,
-                                    struct errmsg *msg);
+typedef struct status (*admin_make)(const struct core *c, const struct admin *a,
+                                    struct command *out, struct errmsg *msg);
 
-static struct status make_function_delete(const struct core *c, const struct admin *a, struct command *out,
-                                          struct errmsg *msg)
+static struct status make_function_delete(const struct core *c, const struct admin *a,
+                                          struct command *out, struct errmsg *msg)
 {
     (void)c;
     (void)msg;
@@ -33,8 +33,8 @@ static struct status make_function_delete(const struct core *c, const struct adm
 }
 
 /* revision: a digest or a unique prefix of one; empty: the one before the current one. */
-static struct status make_function_rollback(const struct core *c, const struct admin *a, struct command *out,
-                                            struct errmsg *msg)
+static struct status make_function_rollback(const struct core *c, const struct admin *a,
+                                            struct command *out, struct errmsg *msg)
 {
     const struct catalog_function *f = catalog_function_find(&c->catalog, a->name);
     if (f == NULL) {
@@ -43,8 +43,7 @@ static struct status make_function_rollback(const struct core *c, const struct a
     const char *wanted = arg_find(a, "revision");
     const struct catalog_revision *found = NULL;
     struct catalog_revision *r;
-    DL_FOREACH(f->revisions, r)
-    {
+    DL_FOREACH(f->revisions, r) {
         if (wanted[0] == '\0') {
             if (digest_compare(&r->id, &f->current) == 0) {
                 break; /* found is the one before it */
@@ -56,17 +55,20 @@ static struct status make_function_rollback(const struct core *c, const struct a
         digest_format(&r->id, text);
         if (strncmp(text, wanted, strlen(wanted)) == 0) {
             if (found != NULL) {
-                return status_fail(msg, STATUS_INVALID, "revision %.20s is ambiguous; give more digits", wanted);
+                return status_fail(msg, STATUS_INVALID,
+                                   "revision %.20s is ambiguous; give more digits", wanted);
             }
             found = r;
         }
     }
     if (found == NULL) {
-        return status_fail(msg, STATUS_NOT_FOUND, "function %s has no %s; see skep function history %s", f->name,
+        return status_fail(msg, STATUS_NOT_FOUND,
+                           "function %s has no %s; see skep function history %s", f->name,
                            wanted[0] == '\0' ? "earlier revision" : "such revision", f->name);
     }
     out->type = COMMAND_FUNCTION_ROLLBACK;
-    out->command_function_rollback = (struct command_function_rollback){.name = a->name, .revision = found->id};
+    out->command_function_rollback =
+        (struct command_function_rollback){.name = a->name, .revision = found->id};
     return status_ok();
 }
 
@@ -77,32 +79,32 @@ static struct status make_node_mode(const struct admin *a, uint32_t mode, struct
     return status_ok();
 }
 
-static struct status make_node_cordon(const struct core *c, const struct admin *a, struct command *out,
-                                      struct errmsg *msg)
+static struct status make_node_cordon(const struct core *c, const struct admin *a,
+                                      struct command *out, struct errmsg *msg)
 {
     (void)c;
     (void)msg;
     return make_node_mode(a, NODE_MODE_CORDONED, out);
 }
 
-static struct status make_node_uncordon(const struct core *c, const struct admin *a, struct command *out,
-                                        struct errmsg *msg)
+static struct status make_node_uncordon(const struct core *c, const struct admin *a,
+                                        struct command *out, struct errmsg *msg)
 {
     (void)c;
     (void)msg;
     return make_node_mode(a, NODE_MODE_NORMAL, out);
 }
 
-static struct status make_node_drain(const struct core *c, const struct admin *a, struct command *out,
-                                     struct errmsg *msg)
+static struct status make_node_drain(const struct core *c, const struct admin *a,
+                                     struct command *out, struct errmsg *msg)
 {
     (void)c;
     (void)msg;
     return make_node_mode(a, NODE_MODE_DRAINING, out);
 }
 
-static struct status make_node_remove(const struct core *c, const struct admin *a, struct command *out,
-                                      struct errmsg *msg)
+static struct status make_node_remove(const struct core *c, const struct admin *a,
+                                      struct command *out, struct errmsg *msg)
 {
     (void)c;
     (void)msg;
@@ -112,11 +114,13 @@ static struct status make_node_remove(const struct core *c, const struct admin *
 }
 
 /* name: a certificate's serial (hex), or role/name. */
-static struct status make_revoke(const struct core *c, const struct admin *a, struct command *out, struct errmsg *msg)
+static struct status make_revoke(const struct core *c, const struct admin *a, struct command *out,
+                                 struct errmsg *msg)
 {
     (void)c;
     if (a->name[0] == '\0') {
-        return status_fail(msg, STATUS_INVALID, "name what to revoke: a certificate's serial, or role/name");
+        return status_fail(msg, STATUS_INVALID,
+                           "name what to revoke: a certificate's serial, or role/name");
     }
     out->type = COMMAND_REVOKE;
     out->command_revoke = (struct command_revoke){.what = a->name, .reason = arg_find(a, "reason")};
@@ -127,9 +131,12 @@ static const struct {
     const char *action;
     admin_make make;
 } actions[] = {
-    {"function.delete", make_function_delete}, {"function.rollback", make_function_rollback},
-    {"node.cordon", make_node_cordon},         {"node.uncordon", make_node_uncordon},
-    {"node.drain", make_node_drain},           {"node.remove", make_node_remove},
+    {"function.delete", make_function_delete},
+    {"function.rollback", make_function_rollback},
+    {"node.cordon", make_node_cordon},
+    {"node.uncordon", make_node_uncordon},
+    {"node.drain", make_node_drain},
+    {"node.remove", make_node_remove},
     {"ca.revoke", make_revoke},
 };
 

@@ -1,5 +1,5 @@
-/* How many instances a function should gain or lose now. Pure functions over a view of the function, so that other policies can take this
- * one's place behind the same interface.
+/* How many instances a function should gain or lose now. Pure functions over a view of the
+ * function, so that other policies can take this one's place behind the same interface.
  *
  * Thread: any; no shared state. */
 #ifndef SCHEDULER_CORE_AUTOSCALE_H
@@ -19,8 +19,8 @@ struct autoscale_view {
     bool backoff; /* starts failed lately and the next may not be tried yet */
 };
 
-/* Instances to start now. The queue is not empty: enough that every queued call has a slot, less those on their way; at least up to
- * scale_min, never above scale_max. */
+/* Instances to start now. The queue is not empty: enough that every queued call has a slot, less
+ * those on their way; at least up to scale_min, never above scale_max. */
 uint32_t autoscale_start(const struct autoscale_view *v);
 
 /* May an instance that has been idle for idle_ms stop now? */

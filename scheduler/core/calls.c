@@ -1,4 +1,5 @@
-/* Calls: from a client's message to a slot of an instance and back. Everything here is in memory and waits for no disk. */
+/* Calls: from a client's message to a slot of an instance and back. Everything here is in memory
+ * and waits for no disk. */
 #include "scheduler/core/core_internal.h"
 
 #include <stdio.h>
@@ -7,7 +8,8 @@
 enum {
     ATTEMPTS_MAX = 5,
     RETRY_AFTER_MS = 200,
-    /* The agent's own answer to a timeout says more; the scheduler waits this much longer for it. */
+    /* The agent's own answer to a timeout says more; the scheduler waits this much longer for
+     * it. */
     TIMEOUT_GRACE_US = 500000,
 };
 
@@ -18,7 +20,8 @@ static struct work *work_find(const struct core *c, struct id128 id)
     return w;
 }
 
-static void refuse(struct core *c, uint64_t peer, const struct message *m, enum status_code code, const char *text)
+static void refuse(struct core *c, uint64_t peer, const struct message *m, enum status_code code,
+                   const char *text)
 {
     if (code == STATUS_LIMIT) {
         c->stats.calls_limit++;
@@ -26,7 +29,9 @@ static void refuse(struct core *c, uint64_t peer, const struct message *m, enum 
     const struct message answer = {
         .type = MESSAGE_CALL_REPLY,
         .request = m->request,
-        .call_reply = {.code = code, .message = text, .retry_after_ms = code == STATUS_LIMIT ? RETRY_AFTER_MS : 0}};
+        .call_reply = {.code = code,
+                       .message = text,
+                       .retry_after_ms = code == STATUS_LIMIT ? RETRY_AFTER_MS : 0}};
     c->env.send(c->env.data, peer, &answer);
 }
 
@@ -81,10 +86,12 @@ static void count_end(struct core *c, enum status_code code)
 }
 
 /* Answers the client and forgets the work, which has left its list. */
-static void work_end(struct core *c, struct core_time now, struct work *w, const struct call_reply *reply)
+static void work_end(struct core *c, struct core_time now, struct work *w,
+                     const struct call_reply *reply)
 {
     count_end(c, (enum status_code)reply->code);
-    struct message answer = {.type = MESSAGE_CALL_REPLY, .request = w->request, .call_reply = *reply};
+    struct message answer = {
+        .type = MESSAGE_CALL_REPLY, .request = w->request, .call_reply = *reply};
     answer.call_reply.invocation = w->id;
     answer.call_reply.cold = w->cold;
     uint64_t until = w->sent_us != 0 ? w->sent_us : now.mono_us;
@@ -136,8 +143,8 @@ void calls_dispatch(struct core *c, struct core_time now, struct runtime *f)
     }
 }
 
-static struct work *work_new(struct core *c, struct core_time now, uint64_t peer, const struct message *m,
-                             struct runtime *f)
+static struct work *work_new(struct core *c, struct core_time now, uint64_t peer,
+                             const struct message *m, struct runtime *f)
 {
     struct work *w = mem_zalloc(1, sizeof *w);
     uint8_t *payload = mem_dup(m->call.payload.data, m->call.payload.size);
@@ -153,7 +160,8 @@ static struct work *work_new(struct core *c, struct core_time now, uint64_t peer
     w->payload = payload;
     w->payload_size = m->call.payload.size;
     w->arrived_us = now.mono_us;
-    uint64_t timeout_ms = m->call.timeout_ms != 0 ? m->call.timeout_ms : f->current->spec.timeout_ms;
+    uint64_t timeout_ms =
+        m->call.timeout_ms != 0 ? m->call.timeout_ms : f->current->spec.timeout_ms;
     if (timeout_ms > CORE_TIMEOUT_MS_MAX) {
         timeout_ms = CORE_TIMEOUT_MS_MAX;
     }
@@ -179,7 +187,8 @@ void calls_receive(struct core *c, struct core_time now, uint64_t peer, const st
     struct runtime *f = runtime_find(c, m->call.function);
     if (f == NULL || f->current == NULL) {
         char text[REASON_BYTES_MAX];
-        (void)snprintf(text, sizeof text, "no function is named %.80s; see skep function list", m->call.function);
+        (void)snprintf(text, sizeof text, "no function is named %.80s; see skep function list",
+                       m->call.function);
         refuse(c, peer, m, STATUS_NOT_FOUND, text);
         return;
     }
@@ -195,7 +204,8 @@ void calls_receive(struct core *c, struct core_time now, uint64_t peer, const st
     bool at_once = f->queue == NULL && f->free != NULL;
     if (!at_once && f->queued >= f->current->spec.queue_max) {
         char text[REASON_BYTES_MAX];
-        (void)snprintf(text, sizeof text, "%u calls of %s wait, as many as scaling.queue allows; try again", f->queued,
+        (void)snprintf(text, sizeof text,
+                       "%u calls of %s wait, as many as scaling.queue allows; try again", f->queued,
                        f->name);
         refuse(c, peer, m, STATUS_LIMIT, text);
         return;
@@ -216,8 +226,8 @@ void calls_receive(struct core *c, struct core_time now, uint64_t peer, const st
 
 /* ---- Results ---- */
 
-/* An attempt that nobody waits for has ended: its slot is free again, if it was counted here. It was
- * not when it had ended before its agent registered, and only its result came later. */
+/* An attempt that nobody waits for has ended: its slot is free again, if it was counted here. It
+ * was not when it had ended before its agent registered, and only its result came later. */
 static void late_result(struct core *c, struct core_time now, const struct result *r)
 {
     c->stats.results_late++;
@@ -247,7 +257,8 @@ static void requeue(struct core *c, struct core_time now, struct work *w, const 
         return;
     }
     if (now.mono_us >= w->due_us) {
-        work_fail(c, now, w, STATUS_TIMEOUT, "the deadline passed before an instance took the call");
+        work_fail(c, now, w, STATUS_TIMEOUT,
+                  "the deadline passed before an instance took the call");
         return;
     }
     w->sent_us = 0;
@@ -295,7 +306,8 @@ static void abandon(struct core *c, struct work *w, const char *reason)
     const struct message m = {
         .type = MESSAGE_CANCEL,
         .term = c->term,
-        .cancel = {.invocation = w->id, .attempt = w->attempt, .instance = i->id, .reason = reason}};
+        .cancel = {
+            .invocation = w->id, .attempt = w->attempt, .instance = i->id, .reason = reason}};
     leave_instance(w);
     instance_foreign_add(i, w->id, w->attempt);
     c->env.send(c->env.data, i->node->peer, &m);
@@ -305,7 +317,8 @@ static void expire_queued(struct core *c, struct core_time now, struct work *w)
 {
     struct runtime *f = w->function;
     char text[REASON_BYTES_MAX];
-    (void)snprintf(text, sizeof text, "the deadline passed while the call waited for an instance; see skep why %s",
+    (void)snprintf(text, sizeof text,
+                   "the deadline passed while the call waited for an instance; see skep why %s",
                    f->name);
     leave_queue(w);
     work_fail(c, now, w, STATUS_TIMEOUT, text);
@@ -334,21 +347,22 @@ void calls_fail_one(struct core *c, struct core_time now, struct work *w, enum s
                     const char *message)
 {
     const struct instance *i = w->instance;
-    const struct call_reply reply = {.code = code, .message = message, .instance = i->id, .node = i->node->name};
+    const struct call_reply reply = {
+        .code = code, .message = message, .instance = i->id, .node = i->node->name};
     leave_instance(w);
     work_end(c, now, w, &reply);
 }
 
-void calls_fail_instance(struct core *c, struct core_time now, struct instance *i, enum status_code code,
-                         const char *message)
+void calls_fail_instance(struct core *c, struct core_time now, struct instance *i,
+                         enum status_code code, const char *message)
 {
     while (i->calls != NULL) {
         calls_fail_one(c, now, i->calls, code, message);
     }
 }
 
-void calls_fail_queue(struct core *c, struct core_time now, struct runtime *f, enum status_code code,
-                      const char *message)
+void calls_fail_queue(struct core *c, struct core_time now, struct runtime *f,
+                      enum status_code code, const char *message)
 {
     while (f->queue != NULL) {
         struct work *w = f->queue;
@@ -362,8 +376,7 @@ void calls_forget_peer(struct core *c, struct core_time now, uint64_t peer)
 {
     (void)now;
     struct work *w, *next;
-    HASH_ITER(hh, c->calls, w, next)
-    {
+    HASH_ITER(hh, c->calls, w, next) {
         if (w->peer != peer) {
             continue;
         }
@@ -376,18 +389,19 @@ void calls_forget_peer(struct core *c, struct core_time now, uint64_t peer)
     }
 }
 
-/* Leadership is lost. What was queued certainly did not run: the client asks the new leader. What ran may have been done. */
+/* Leadership is lost. What was queued certainly did not run: the client asks the new leader. What
+ * ran may have been done. */
 void calls_fail_all(struct core *c, struct core_time now)
 {
     struct work *w, *next;
-    HASH_ITER(hh, c->calls, w, next)
-    {
+    HASH_ITER(hh, c->calls, w, next) {
         if (w->state == WORK_QUEUED) {
             leave_queue(w);
             work_fail(c, now, w, STATUS_NOT_LEADER, "this scheduler is no longer the leader");
         } else {
             leave_instance(w);
-            work_fail(c, now, w, STATUS_UNKNOWN, "leadership was lost while the call ran; it may have been done");
+            work_fail(c, now, w, STATUS_UNKNOWN,
+                      "leadership was lost while the call ran; it may have been done");
         }
     }
     CHECK(c->payload_bytes == 0);

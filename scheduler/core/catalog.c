@@ -13,11 +13,11 @@ struct catalog_function *catalog_function_find(const struct catalog *c, const ch
     return f;
 }
 
-struct catalog_revision *catalog_revision_find(const struct catalog_function *f, const struct digest *id)
+struct catalog_revision *catalog_revision_find(const struct catalog_function *f,
+                                               const struct digest *id)
 {
     struct catalog_revision *r;
-    DL_FOREACH(f->revisions, r)
-    {
+    DL_FOREACH(f->revisions, r) {
         if (digest_compare(&r->id, id) == 0) {
             return r;
         }
@@ -53,7 +53,8 @@ const char *catalog_setting_find(const struct catalog *c, const char *key, const
     return s == NULL ? otherwise : s->value;
 }
 
-bool catalog_is_revoked(const struct catalog *c, const char *serial, const char *role, const char *name)
+bool catalog_is_revoked(const struct catalog *c, const char *serial, const char *role,
+                        const char *name)
 {
     struct catalog_revoked *r = NULL;
     if (c->revoked == NULL) {
@@ -91,8 +92,7 @@ static void function_remove(struct catalog *c, struct catalog_function *f)
 #define REMOVE_ALL(table, type)                                                                    \
     do {                                                                                           \
         struct type *item, *next;                                                                  \
-        HASH_ITER(hh, table, item, next)                                                           \
-        {                                                                                          \
+        HASH_ITER(hh, table, item, next) {                                                         \
             HASH_DEL(table, item);                                                                 \
             mem_free(item);                                                                        \
         }                                                                                          \
@@ -113,8 +113,8 @@ void catalog_close(struct catalog *c)
 
 /* ---- Functions ---- */
 
-static void revision_put(struct catalog_function *f, const struct digest *id, const struct function_spec *spec,
-                         uint64_t index, uint64_t time_ms)
+static void revision_put(struct catalog_function *f, const struct digest *id,
+                         const struct function_spec *spec, uint64_t index, uint64_t time_ms)
 {
     struct catalog_revision *r = catalog_revision_find(f, id);
     if (r != NULL) {
@@ -143,12 +143,14 @@ static struct status apply_deploy(struct catalog *c, const struct command *cmd, 
     struct catalog_function *f = catalog_function_find(c, d->spec->name);
     uint64_t index_now = f == NULL ? 0 : f->index;
     if (d->check_index != 0 && d->check_index != index_now) {
-        return status_fail(msg, STATUS_CONFLICT, "function %s was changed at index %" PRIu64 ", not at %" PRIu64,
+        return status_fail(msg, STATUS_CONFLICT,
+                           "function %s was changed at index %" PRIu64 ", not at %" PRIu64,
                            d->spec->name, index_now, d->check_index);
     }
     if (f == NULL) {
         if (HASH_COUNT(c->functions) >= CATALOG_FUNCTIONS_MAX) {
-            return status_fail(msg, STATUS_LIMIT, "the cluster has %d functions, the most it may have",
+            return status_fail(msg, STATUS_LIMIT,
+                               "the cluster has %d functions, the most it may have",
                                CATALOG_FUNCTIONS_MAX);
         }
         struct name name;
@@ -163,14 +165,16 @@ static struct status apply_deploy(struct catalog *c, const struct command *cmd, 
     return status_ok();
 }
 
-static struct status function_or_fail(const struct catalog *c, const char *name, struct catalog_function **out,
-                                      struct errmsg *msg)
+static struct status function_or_fail(const struct catalog *c, const char *name,
+                                      struct catalog_function **out, struct errmsg *msg)
 {
     *out = catalog_function_find(c, name);
-    return *out != NULL ? status_ok() : status_fail(msg, STATUS_NOT_FOUND, "no function is named %.80s", name);
+    return *out != NULL ? status_ok()
+                        : status_fail(msg, STATUS_NOT_FOUND, "no function is named %.80s", name);
 }
 
-static struct status apply_function_delete(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+static struct status apply_function_delete(struct catalog *c, const struct command *cmd,
+                                           struct errmsg *msg)
 {
     struct catalog_function *f;
     TRY(function_or_fail(c, cmd->command_function_delete.name, &f, msg));
@@ -178,14 +182,16 @@ static struct status apply_function_delete(struct catalog *c, const struct comma
     return status_ok();
 }
 
-static struct status apply_function_rollback(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+static struct status apply_function_rollback(struct catalog *c, const struct command *cmd,
+                                             struct errmsg *msg)
 {
     const struct command_function_rollback *r = &cmd->command_function_rollback;
     struct catalog_function *f;
     TRY(function_or_fail(c, r->name, &f, msg));
     struct catalog_revision *to = catalog_revision_find(f, &r->revision);
     if (to == NULL) {
-        return status_fail(msg, STATUS_NOT_FOUND, "function %s has no such revision; see skep function history %s",
+        return status_fail(msg, STATUS_NOT_FOUND,
+                           "function %s has no such revision; see skep function history %s",
                            f->name, f->name);
     }
     f->current = to->id;
@@ -195,14 +201,16 @@ static struct status apply_function_rollback(struct catalog *c, const struct com
 
 /* ---- Nodes ---- */
 
-static struct status apply_node_admit(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+static struct status apply_node_admit(struct catalog *c, const struct command *cmd,
+                                      struct errmsg *msg)
 {
     const char *text = cmd->command_node_admit.name;
     if (catalog_node_find(c, text) != NULL) {
         return status_ok();
     }
     if (HASH_COUNT(c->nodes) >= CATALOG_NODES_MAX) {
-        return status_fail(msg, STATUS_LIMIT, "the cluster has %d nodes, the most it may have", CATALOG_NODES_MAX);
+        return status_fail(msg, STATUS_LIMIT, "the cluster has %d nodes, the most it may have",
+                           CATALOG_NODES_MAX);
     }
     struct name name;
     TRY(name_parse("node name", text, strlen(text), &name, msg));
@@ -213,7 +221,8 @@ static struct status apply_node_admit(struct catalog *c, const struct command *c
     return status_ok();
 }
 
-static struct status apply_node_set(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+static struct status apply_node_set(struct catalog *c, const struct command *cmd,
+                                    struct errmsg *msg)
 {
     const struct command_node_set *set = &cmd->command_node_set;
     struct catalog_node *n = catalog_node_find(c, set->name);
@@ -228,11 +237,13 @@ static struct status apply_node_set(struct catalog *c, const struct command *cmd
     return status_ok();
 }
 
-static struct status apply_node_remove(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+static struct status apply_node_remove(struct catalog *c, const struct command *cmd,
+                                       struct errmsg *msg)
 {
     struct catalog_node *n = catalog_node_find(c, cmd->command_node_remove.name);
     if (n == NULL) {
-        return status_fail(msg, STATUS_NOT_FOUND, "no node is named %.80s", cmd->command_node_remove.name);
+        return status_fail(msg, STATUS_NOT_FOUND, "no node is named %.80s",
+                           cmd->command_node_remove.name);
     }
     HASH_DEL(c->nodes, n);
     mem_free(n);
@@ -242,11 +253,13 @@ static struct status apply_node_remove(struct catalog *c, const struct command *
 /* ---- Tokens and revocations ---- */
 
 /* Copies a text that must fit. */
-static struct status take_text(const char *what, const char *text, char *out, size_t out_size, struct errmsg *msg)
+static struct status take_text(const char *what, const char *text, char *out, size_t out_size,
+                               struct errmsg *msg)
 {
     size_t size = strlen(text);
     if (size >= out_size) {
-        return status_fail(msg, STATUS_LIMIT, "%s: %zu bytes, at most %zu are allowed", what, size, out_size - 1);
+        return status_fail(msg, STATUS_LIMIT, "%s: %zu bytes, at most %zu are allowed", what, size,
+                           out_size - 1);
     }
     memcpy(out, text, size + 1);
     return status_ok();
@@ -255,8 +268,7 @@ static struct status take_text(const char *what, const char *text, char *out, si
 static void tokens_expire(struct catalog *c)
 {
     struct catalog_token *t, *next;
-    HASH_ITER(hh, c->tokens, t, next)
-    {
+    HASH_ITER(hh, c->tokens, t, next) {
         if (t->expires_ms < c->time_ms) {
             HASH_DEL(c->tokens, t);
             mem_free(t);
@@ -264,12 +276,14 @@ static void tokens_expire(struct catalog *c)
     }
 }
 
-static struct status apply_token_create(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+static struct status apply_token_create(struct catalog *c, const struct command *cmd,
+                                        struct errmsg *msg)
 {
     const struct command_token_create *create = &cmd->command_token_create;
     tokens_expire(c);
     if (HASH_COUNT(c->tokens) >= CATALOG_TOKENS_MAX) {
-        return status_fail(msg, STATUS_LIMIT, "%d join tokens are open, the most there may be", CATALOG_TOKENS_MAX);
+        return status_fail(msg, STATUS_LIMIT, "%d join tokens are open, the most there may be",
+                           CATALOG_TOKENS_MAX);
     }
     if (catalog_token_find(c, create->id) != NULL) {
         return status_fail(msg, STATUS_EXISTS, "token %.40s exists", create->id);
@@ -283,15 +297,18 @@ static struct status apply_token_create(struct catalog *c, const struct command 
     return status_ok();
 }
 
-static struct status apply_token_use(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+static struct status apply_token_use(struct catalog *c, const struct command *cmd,
+                                     struct errmsg *msg)
 {
     const struct command_token_use *use = &cmd->command_token_use;
     struct catalog_token *t = catalog_token_find(c, use->id);
     if (t == NULL || t->expires_ms < c->time_ms) {
-        return status_fail(msg, STATUS_DENIED, "join token %.40s is not known or has expired", use->id);
+        return status_fail(msg, STATUS_DENIED, "join token %.40s is not known or has expired",
+                           use->id);
     }
     if (t->used_by[0] != '\0') {
-        return status_fail(msg, STATUS_DENIED, "join token %.40s was used by %s", use->id, t->used_by);
+        return status_fail(msg, STATUS_DENIED, "join token %.40s was used by %s", use->id,
+                           t->used_by);
     }
     if (strcmp(t->role, use->role) != 0) {
         return status_fail(msg, STATUS_DENIED, "join token %.40s is for role %s", use->id, t->role);
@@ -311,7 +328,8 @@ static struct status apply_revoke(struct catalog *c, const struct command *cmd, 
         return status_ok();
     }
     if (HASH_COUNT(c->revoked) >= CATALOG_REVOKED_MAX) {
-        return status_fail(msg, STATUS_LIMIT, "%d revocations are held, the most there may be", CATALOG_REVOKED_MAX);
+        return status_fail(msg, STATUS_LIMIT, "%d revocations are held, the most there may be",
+                           CATALOG_REVOKED_MAX);
     }
     struct catalog_revoked r = {.time_ms = c->time_ms};
     TRY(take_text("what to revoke", revoke->what, r.what, sizeof r.what, msg));
@@ -323,8 +341,8 @@ static struct status apply_revoke(struct catalog *c, const struct command *cmd, 
 
 /* ---- Settings and schedulers: texts by key ---- */
 
-static struct status texts_put(struct catalog_setting **table, unsigned max, const char *what, const char *key,
-                               const char *value, struct errmsg *msg)
+static struct status texts_put(struct catalog_setting **table, unsigned max, const char *what,
+                               const char *key, const char *value, struct errmsg *msg)
 {
     struct catalog_setting s = {.key = ""};
     TRY(take_text(what, key, s.key, sizeof s.key, msg));
@@ -349,28 +367,33 @@ static struct status apply_setting(struct catalog *c, const struct command *cmd,
                      cmd->command_setting.value, msg);
 }
 
-static struct status apply_scheduler_put(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+static struct status apply_scheduler_put(struct catalog *c, const struct command *cmd,
+                                         struct errmsg *msg)
 {
     const struct command_scheduler_put *put = &cmd->command_scheduler_put;
-    return texts_put(&c->schedulers, CATALOG_SCHEDULERS_MAX, "scheduler", put->name, put->address, msg);
+    return texts_put(&c->schedulers, CATALOG_SCHEDULERS_MAX, "scheduler", put->name, put->address,
+                     msg);
 }
 
-static struct status apply_scheduler_remove(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+static struct status apply_scheduler_remove(struct catalog *c, const struct command *cmd,
+                                            struct errmsg *msg)
 {
     struct catalog_setting *s;
     HASH_FIND_STR(c->schedulers, cmd->command_scheduler_remove.name, s);
     if (s == NULL) {
-        return status_fail(msg, STATUS_NOT_FOUND, "no scheduler is named %.80s", cmd->command_scheduler_remove.name);
+        return status_fail(msg, STATUS_NOT_FOUND, "no scheduler is named %.80s",
+                           cmd->command_scheduler_remove.name);
     }
     HASH_DEL(c->schedulers, s);
     mem_free(s);
     return status_ok();
 }
 
-struct status catalog_apply(struct catalog *c, uint64_t index, const struct command *cmd, struct errmsg *msg)
+struct status catalog_apply(struct catalog *c, uint64_t index, const struct command *cmd,
+                            struct errmsg *msg)
 {
-    static struct status (*const appliers[COMMAND_TYPE_COUNT_])(struct catalog *, const struct command *,
-                                                                struct errmsg *) = {
+    static struct status (*const appliers[COMMAND_TYPE_COUNT_])(
+        struct catalog *, const struct command *, struct errmsg *) = {
         [COMMAND_DEPLOY] = apply_deploy,
         [COMMAND_FUNCTION_DELETE] = apply_function_delete,
         [COMMAND_FUNCTION_ROLLBACK] = apply_function_rollback,
@@ -403,7 +426,8 @@ struct status catalog_apply(struct catalog *c, uint64_t index, const struct comm
         return status_of(STATUS_NOMEM);                                                            \
     }
 
-static struct status export_function(const struct catalog_function *f, struct arena *a, struct state_function *out)
+static struct status export_function(const struct catalog_function *f, struct arena *a,
+                                     struct state_function *out)
 {
     out->name = f->name;
     out->current = f->current;
@@ -415,16 +439,15 @@ static struct status export_function(const struct catalog_function *f, struct ar
     if (out->revisions == NULL) {
         return status_of(STATUS_NOMEM);
     }
-    DL_FOREACH(f->revisions, r)
-    {
-        out->revisions[out->revisions_count++] =
-            (struct state_revision){.revision = r->id, .spec = &r->spec, .index = r->index, .time_ms = r->time_ms};
+    DL_FOREACH(f->revisions, r) {
+        out->revisions[out->revisions_count++] = (struct state_revision){
+            .revision = r->id, .spec = &r->spec, .index = r->index, .time_ms = r->time_ms};
     }
     return status_ok();
 }
 
-static struct status export_texts(const struct catalog_setting *table, struct arena *a, struct pair **out,
-                                  size_t *count)
+static struct status export_texts(const struct catalog_setting *table, struct arena *a,
+                                  struct pair **out, size_t *count)
 {
     *count = 0;
     *out = arena_zalloc(a, HASH_COUNT(table), sizeof **out);
@@ -453,19 +476,24 @@ struct status catalog_export(const struct catalog *c, struct arena *a, struct st
     i = 0;
     EXPORT_BEGIN(tokens, tokens)
     for (struct catalog_token *t = c->tokens; t != NULL; t = t->hh.next) {
-        out->tokens[i++] = (struct state_token){
-            .id = t->id, .role = t->role, .name = t->name, .expires_ms = t->expires_ms, .used_by = t->used_by};
+        out->tokens[i++] = (struct state_token){.id = t->id,
+                                                .role = t->role,
+                                                .name = t->name,
+                                                .expires_ms = t->expires_ms,
+                                                .used_by = t->used_by};
     }
     i = 0;
     EXPORT_BEGIN(revoked, revoked)
     for (struct catalog_revoked *r = c->revoked; r != NULL; r = r->hh.next) {
-        out->revoked[i++] = (struct state_revoked){.what = r->what, .reason = r->reason, .time_ms = r->time_ms};
+        out->revoked[i++] =
+            (struct state_revoked){.what = r->what, .reason = r->reason, .time_ms = r->time_ms};
     }
     TRY(export_texts(c->settings, a, &out->settings, &out->settings_count));
     return export_texts(c->schedulers, a, &out->schedulers, &out->schedulers_count);
 }
 
-static struct status import_function(struct catalog *c, const struct state_function *from, struct errmsg *msg)
+static struct status import_function(struct catalog *c, const struct state_function *from,
+                                     struct errmsg *msg)
 {
     struct name name;
     TRY(name_parse("function name", from->name, strlen(from->name), &name, msg));
@@ -480,10 +508,12 @@ static struct status import_function(struct catalog *c, const struct state_funct
     }
     return catalog_revision_find(f, &f->current) != NULL
                ? status_ok()
-               : status_fail(msg, STATUS_CORRUPT, "function %s lacks its current revision", f->name);
+               : status_fail(msg, STATUS_CORRUPT, "function %s lacks its current revision",
+                             f->name);
 }
 
-static struct status import_node(struct catalog *c, const struct state_node *from, struct errmsg *msg)
+static struct status import_node(struct catalog *c, const struct state_node *from,
+                                 struct errmsg *msg)
 {
     struct name name;
     TRY(name_parse("node name", from->name, strlen(from->name), &name, msg));
@@ -495,7 +525,8 @@ static struct status import_node(struct catalog *c, const struct state_node *fro
     return status_ok();
 }
 
-static struct status import_token(struct catalog *c, const struct state_token *from, struct errmsg *msg)
+static struct status import_token(struct catalog *c, const struct state_token *from,
+                                  struct errmsg *msg)
 {
     struct catalog_token t = {.expires_ms = from->expires_ms};
     TRY(take_text("token id", from->id, t.id, sizeof t.id, msg));
@@ -507,7 +538,8 @@ static struct status import_token(struct catalog *c, const struct state_token *f
     return status_ok();
 }
 
-static struct status import_revoked(struct catalog *c, const struct state_revoked *from, struct errmsg *msg)
+static struct status import_revoked(struct catalog *c, const struct state_revoked *from,
+                                    struct errmsg *msg)
 {
     struct catalog_revoked r = {.time_ms = from->time_ms};
     TRY(take_text("revoked", from->what, r.what, sizeof r.what, msg));
@@ -532,7 +564,8 @@ static struct status import_all(struct catalog *c, const struct state *s, struct
         TRY(import_revoked(c, &s->revoked[i], msg));
     }
     for (size_t i = 0; i < s->settings_count; i++) {
-        TRY(texts_put(&c->settings, CATALOG_SETTINGS_MAX, "setting", s->settings[i].key, s->settings[i].value, msg));
+        TRY(texts_put(&c->settings, CATALOG_SETTINGS_MAX, "setting", s->settings[i].key,
+                      s->settings[i].value, msg));
     }
     for (size_t i = 0; i < s->schedulers_count; i++) {
         const struct pair *p = &s->schedulers[i];
@@ -619,8 +652,7 @@ uint64_t catalog_digest(const struct catalog *c)
         h = fnv(h, &f->current, sizeof f->current);
         h = fnv(h, &f->index, sizeof f->index);
         struct catalog_revision *r;
-        DL_FOREACH(f->revisions, r)
-        {
+        DL_FOREACH(f->revisions, r) {
             h = fnv(h, &r->id, sizeof r->id);
             h = fnv(h, &r->index, sizeof r->index);
             h = fnv(h, &r->time_ms, sizeof r->time_ms);

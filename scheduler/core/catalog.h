@@ -1,5 +1,6 @@
-/* The replicated state: functions and their revisions, nodes, tokens, revocations, settings, schedulers. Applying a command
- * is deterministic: the same commands in the same order give the same catalog on every replica, and catalog_digest proves it.
+/* The replicated state: functions and their revisions, nodes, tokens, revocations, settings,
+ * schedulers. Applying a command is deterministic: the same commands in the same order give the
+ * same catalog on every replica, and catalog_digest proves it.
  *
  * Out of memory while applying ends the process: a replica that cannot follow must stop.
  * Thread: the core's. */
@@ -34,7 +35,7 @@ struct catalog_revision {
 struct catalog_function {
     char name[NAME_BYTES_MAX + 1];
     struct digest current;
-    uint64_t index; /* of the last change */
+    uint64_t index;                     /* of the last change */
     struct catalog_revision *revisions; /* oldest first */
     UT_hash_handle hh;
 };
@@ -63,7 +64,7 @@ struct catalog_revoked {
 };
 
 struct catalog_setting {
-    char key[CATALOG_TEXT_BYTES_MAX]; /* a setting's key, or a scheduler's name */
+    char key[CATALOG_TEXT_BYTES_MAX];   /* a setting's key, or a scheduler's name */
     char value[CATALOG_TEXT_BYTES_MAX]; /* its value, or its address */
     UT_hash_handle hh;
 };
@@ -82,25 +83,31 @@ struct catalog {
 /* All zeros is a valid empty catalog. */
 void catalog_close(struct catalog *c);
 
-/* Applies one committed command. The result is what its proposer is told; a command that is refused changes nothing but index and time. */
-struct status catalog_apply(struct catalog *c, uint64_t index, const struct command *cmd, struct errmsg *msg);
+/* Applies one committed command. The result is what its proposer is told; a command that is refused
+ * changes nothing but index and time. */
+struct status catalog_apply(struct catalog *c, uint64_t index, const struct command *cmd,
+                            struct errmsg *msg);
 
 struct catalog_function *catalog_function_find(const struct catalog *c, const char *name);
-struct catalog_revision *catalog_revision_find(const struct catalog_function *f, const struct digest *id);
+struct catalog_revision *catalog_revision_find(const struct catalog_function *f,
+                                               const struct digest *id);
 /* The revision that calls go to; never NULL. */
 struct catalog_revision *catalog_current(const struct catalog_function *f);
 struct catalog_node *catalog_node_find(const struct catalog *c, const char *name);
 struct catalog_token *catalog_token_find(const struct catalog *c, const char *id);
 const char *catalog_setting_find(const struct catalog *c, const char *key, const char *otherwise);
 /* Is the certificate with this serial, or this role and name, revoked? */
-bool catalog_is_revoked(const struct catalog *c, const char *serial, const char *role, const char *name);
+bool catalog_is_revoked(const struct catalog *c, const char *serial, const char *role,
+                        const char *name);
 
 /* The whole state as plain structs that borrow from c and live in the arena. NOMEM. */
 NODISCARD struct status catalog_export(const struct catalog *c, struct arena *a, struct state *out);
 /* Replaces the whole state. CORRUPT for texts over their limits; c is empty then. */
-NODISCARD struct status catalog_import(struct catalog *c, const struct state *s, struct errmsg *msg);
+NODISCARD struct status catalog_import(struct catalog *c, const struct state *s,
+                                       struct errmsg *msg);
 
-/* FNV-1a over everything, to compare replicas after every command (www.isthe.com/chongo/tech/comp/fnv). */
+/* FNV-1a over everything, to compare replicas after every command
+ * (www.isthe.com/chongo/tech/comp/fnv). */
 uint64_t catalog_digest(const struct catalog *c);
 
 #endif

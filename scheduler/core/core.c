@@ -33,18 +33,17 @@ void core_free(struct core *c)
         return;
     }
     struct proposal *o, *next;
-    HASH_ITER(hh, c->proposals, o, next)
-    {
+    HASH_ITER(hh, c->proposals, o, next) {
         HASH_DEL(c->proposals, o);
-        o->done(o->data, status_of(STATUS_UNKNOWN), "the scheduler stopped; the change may or may not have happened", 0);
+        o->done(o->data, status_of(STATUS_UNKNOWN),
+                "the scheduler stopped; the change may or may not have happened", 0);
         mem_free(o);
     }
     calls_fail_all(c, (struct core_time){0});
     instances_clear(c);
     nodes_clear(c);
     struct peer *p, *next_peer;
-    HASH_ITER(hh, c->peers, p, next_peer)
-    {
+    HASH_ITER(hh, c->peers, p, next_peer) {
         HASH_DEL(c->peers, p);
         mem_free(p);
     }
@@ -61,13 +60,16 @@ struct peer *peer_find(const struct core *c, uint64_t handle)
     return p;
 }
 
-void send_reply(struct core *c, uint64_t peer, uint64_t request, enum status_code code, const char *message)
+void send_reply(struct core *c, uint64_t peer, uint64_t request, enum status_code code,
+                const char *message)
 {
     if (request == 0) {
         return;
     }
     const struct message m = {
-        .type = MESSAGE_REPLY, .request = request, .reply = {.code = code, .message = message, .index = c->catalog.index}};
+        .type = MESSAGE_REPLY,
+        .request = request,
+        .reply = {.code = code, .message = message, .index = c->catalog.index}};
     c->env.send(c->env.data, peer, &m);
 }
 
@@ -80,11 +82,13 @@ void send_not_leader(struct core *c, uint64_t peer, const struct message *m)
     switch (m->type) {
     case MESSAGE_CALL:
         answer.type = MESSAGE_CALL_REPLY;
-        answer.call_reply = (struct call_reply){.code = STATUS_NOT_LEADER, .message = text, .leader = leader};
+        answer.call_reply =
+            (struct call_reply){.code = STATUS_NOT_LEADER, .message = text, .leader = leader};
         break;
     case MESSAGE_QUERY:
         answer.type = MESSAGE_RECORDS;
-        answer.records = (struct records){.code = STATUS_NOT_LEADER, .message = text, .leader = leader};
+        answer.records =
+            (struct records){.code = STATUS_NOT_LEADER, .message = text, .leader = leader};
         break;
     default:
         answer.type = MESSAGE_REPLY;
@@ -161,7 +165,8 @@ void core_receive(struct core *c, struct core_time now, uint64_t peer, const str
         const struct peer *p = peer_find(c, peer);
         struct node *n = p == NULL ? NULL : node_find(c, p->who.name.text);
         if (c->leader && n != NULL && n->peer == peer && n->registered) {
-            instances_event(c, now, n, m->instance_event.report, status_from_wire(m->instance_event.code));
+            instances_event(c, now, n, m->instance_event.report,
+                            status_from_wire(m->instance_event.code));
         }
         break;
     }
@@ -173,7 +178,8 @@ void core_receive(struct core *c, struct core_time now, uint64_t peer, const str
         break;
     default:
         c->stats.messages_refused++;
-        send_reply(c, peer, m->request, STATUS_UNSUPPORTED, "the scheduler does not take this message");
+        send_reply(c, peer, m->request, STATUS_UNSUPPORTED,
+                   "the scheduler does not take this message");
         break;
     }
 }
@@ -182,16 +188,18 @@ void core_receive(struct core *c, struct core_time now, uint64_t peer, const str
 
 static bool changes_functions(enum command_type type)
 {
-    return type == COMMAND_DEPLOY || type == COMMAND_FUNCTION_DELETE || type == COMMAND_FUNCTION_ROLLBACK;
+    return type == COMMAND_DEPLOY || type == COMMAND_FUNCTION_DELETE ||
+           type == COMMAND_FUNCTION_ROLLBACK;
 }
 
 static bool changes_what_agents_know(enum command_type type)
 {
-    return type == COMMAND_REVOKE || type == COMMAND_SCHEDULER_PUT || type == COMMAND_SCHEDULER_REMOVE;
+    return type == COMMAND_REVOKE || type == COMMAND_SCHEDULER_PUT ||
+           type == COMMAND_SCHEDULER_REMOVE;
 }
 
-struct status core_apply(struct core *c, struct core_time now, uint64_t index, const struct command *cmd,
-                         struct errmsg *msg)
+struct status core_apply(struct core *c, struct core_time now, uint64_t index,
+                         const struct command *cmd, struct errmsg *msg)
 {
     struct errmsg local = {.text = ""};
     struct status s = catalog_apply(&c->catalog, index, cmd, &local);
@@ -214,7 +222,8 @@ struct status core_apply(struct core *c, struct core_time now, uint64_t index, c
     return s;
 }
 
-void core_submit(struct core *c, struct core_time now, const struct command *cmd, core_done done, void *data)
+void core_submit(struct core *c, struct core_time now, const struct command *cmd, core_done done,
+                 void *data)
 {
     if (!c->leader) {
         done(data, status_of(STATUS_NOT_LEADER), "this scheduler is not the leader", 0);
@@ -238,7 +247,8 @@ void core_submit(struct core *c, struct core_time now, const struct command *cmd
     }
 }
 
-void core_proposed(struct core *c, struct core_time now, uint64_t ticket, struct status s, uint64_t index)
+void core_proposed(struct core *c, struct core_time now, uint64_t ticket, struct status s,
+                   uint64_t index)
 {
     (void)now;
     struct proposal *p;
@@ -250,14 +260,16 @@ void core_proposed(struct core *c, struct core_time now, uint64_t ticket, struct
     HASH_DEL(c->proposals, p);
     mem_free(p);
     if (!status_is_ok(s)) {
-        const char *text = s.code == STATUS_UNKNOWN ? "leadership was lost; the change may or may not have happened"
-                                                    : status_text(s.code);
+        const char *text = s.code == STATUS_UNKNOWN
+                               ? "leadership was lost; the change may or may not have happened"
+                               : status_text(s.code);
         done.done(done.data, s, text, 0);
         return;
     }
     const struct outcome *o = &c->outcomes[index % OUTCOMES_MAX];
     if (o->index != index) {
-        done.done(done.data, status_of(STATUS_UNKNOWN), "the outcome of the change was not kept", index);
+        done.done(done.data, status_of(STATUS_UNKNOWN), "the outcome of the change was not kept",
+                  index);
         return;
     }
     done.done(done.data, status_of(o->code), o->message, index);
@@ -265,8 +277,8 @@ void core_proposed(struct core *c, struct core_time now, uint64_t ticket, struct
 
 /* ---- Role and time ---- */
 
-void core_role(struct core *c, struct core_time now, bool leader, uint64_t term, const char *leader_name,
-               const char *leader_address)
+void core_role(struct core *c, struct core_time now, bool leader, uint64_t term,
+               const char *leader_name, const char *leader_address)
 {
     (void)snprintf(c->leader_name, sizeof c->leader_name, "%s", leader_name);
     (void)snprintf(c->leader_address, sizeof c->leader_address, "%s", leader_address);
@@ -312,11 +324,11 @@ struct status core_export(const struct core *c, struct arena *a, struct state *o
     return catalog_export(&c->catalog, a, out);
 }
 
-struct status core_import(struct core *c, struct core_time now, const struct state *s, struct errmsg *msg)
+struct status core_import(struct core *c, struct core_time now, const struct state *s,
+                          struct errmsg *msg)
 {
     struct runtime *f, *next;
-    HASH_ITER(hh, c->runtimes, f, next)
-    {
+    HASH_ITER(hh, c->runtimes, f, next) {
         f->current = NULL;
     }
     struct status imported = catalog_import(&c->catalog, s, msg);
@@ -371,7 +383,8 @@ uint64_t core_instance_peer(const struct core *c, struct id128 instance, const c
     return i->node->peer;
 }
 
-size_t core_function_instances(const struct core *c, const char *function, struct id128 *out, size_t max)
+size_t core_function_instances(const struct core *c, const char *function, struct id128 *out,
+                               size_t max)
 {
     const struct runtime *f = runtime_find(c, function);
     if (f == NULL || f->instances == NULL) {
@@ -396,21 +409,18 @@ static void check_runtime(const struct runtime *f)
 {
     uint32_t queued = 0, starting = 0, ready = 0;
     struct work *q;
-    DL_FOREACH(f->queue, q)
-    {
+    DL_FOREACH(f->queue, q) {
         CHECK(q->state == WORK_QUEUED);
         CHECK(q->instance == NULL);
         queued++;
     }
     struct instance *i;
-    DL_FOREACH(f->instances, i)
-    {
+    DL_FOREACH(f->instances, i) {
         CHECK(i->function == f);
         CHECK(i->inflight + i->foreign <= i->concurrency);
         uint32_t running = 0;
         struct work *r;
-        DL_FOREACH(i->calls, r)
-        {
+        DL_FOREACH(i->calls, r) {
             CHECK(r->instance == i);
             CHECK(r->state == WORK_RUNNING);
             running++;
@@ -418,8 +428,7 @@ static void check_runtime(const struct runtime *f)
         CHECK(running == i->inflight);
         uint32_t foreign = 0;
         struct foreign *n;
-        DL_FOREACH(i->foreigners, n)
-        {
+        DL_FOREACH(i->foreigners, n) {
             foreign++;
         }
         CHECK(foreign == i->foreign);

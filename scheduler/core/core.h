@@ -1,16 +1,19 @@
-/* The scheduler's core: pure and deterministic, without I/O. Events go in (a peer came or went, a message, a committed command, a
- * change of role, a tick), with the time as data; what must happen comes out through struct core_env. The daemon and the simulator run
- * this same code.
+/* The scheduler's core: pure and deterministic, without I/O. Events go in (a peer came or went, a
+ * message, a committed command, a change of role, a tick), with the time as data; what must happen
+ * comes out through struct core_env. The daemon and the simulator run this same code.
  *
- * Two kinds of state: the replicated catalog, changed only by core_apply, the same on every replica; and the soft state of the
- * leader (nodes, instances, calls), rebuilt by a new leader from what agents report.
+ * Two kinds of state: the replicated catalog, changed only by core_apply, the same on every
+ * replica; and the soft state of the leader (nodes, instances, calls), rebuilt by a new leader from
+ * what agents report.
  *
  * A call's life, happy path first:
  *     call -> queued -> (instance with a free slot) invoke -> result -> call_reply
- * then the failures: queue full -> LIMIT; deadline while queued or running -> TIMEOUT (running ones get a cancel); instance ended ->
- * CRASHED; node lost or leadership lost while running -> UNKNOWN; agent refuses before running -> queued again.
+ * then the failures: queue full -> LIMIT; deadline while queued or running -> TIMEOUT (running ones
+ * get a cancel); instance ended -> CRASHED; node lost or leadership lost while running -> UNKNOWN;
+ * agent refuses before running -> queued again.
  *
- * Thread: one, the owner's. Env functions are called from inside the event functions; they must not call back into the core. */
+ * Thread: one, the owner's. Env functions are called from inside the event functions; they must not
+ * call back into the core. */
 #ifndef SCHEDULER_CORE_CORE_H
 #define SCHEDULER_CORE_CORE_H
 
@@ -31,7 +34,8 @@ struct core_time {
 
 struct core_env {
     void *data;
-    /* Sends to a peer that core_peer_open named. m is borrowed for the call. A peer that is gone is not an error. */
+    /* Sends to a peer that core_peer_open named. m is borrowed for the call. A peer that is gone is
+     * not an error. */
     void (*send)(void *data, uint64_t peer, const struct message *m);
     /* Proposes a command; core_proposed answers the ticket, unless this call fails. */
     struct status (*propose)(void *data, uint64_t ticket, const struct command *c);
@@ -39,25 +43,28 @@ struct core_env {
 };
 
 struct core_config {
-    uint32_t lease_ms;   /* a node that is silent this long is lost; 0: 3000 */
-    uint32_t settle_ms;  /* how long a new leader waits for agents' reports before it starts instances; 0: 1000 */
-    uint32_t calls_max;  /* held at once; 0: CORE_CALLS_MAX */
+    uint32_t lease_ms; /* a node that is silent this long is lost; 0: 3000 */
+    /* how long a new leader waits for agents' reports before it starts instances; 0: 1000 */
+    uint32_t settle_ms;
+    uint32_t calls_max; /* held at once; 0: CORE_CALLS_MAX */
 };
 
 enum {
     CORE_CALLS_MAX = 100000,
     CORE_INSTANCES_MAX = 100000,
-    CORE_PENDING_MAX = 512,         /* own proposals in flight */
+    CORE_PENDING_MAX = 512,             /* own proposals in flight */
     CORE_PAYLOAD_BYTES_MAX = 512 << 20, /* of all calls held */
     CORE_PEERS_MAX = 16384,
     CORE_JOURNAL_MAX = 1024,
-    CORE_TICK_MS = 10,              /* how often core_tick wants to be called */
+    CORE_TICK_MS = 10, /* how often core_tick wants to be called */
     CORE_TIMEOUT_MS_MAX = 24 * 3600 * 1000,
 };
 
 struct core_stats {
-    uint64_t calls, calls_ok, calls_failed, calls_timeout, calls_limit, calls_crashed, calls_unknown, calls_requeued;
-    uint64_t cold_starts, starts_failed, instances_stopped, results_late, reports_stale, messages_refused;
+    uint64_t calls, calls_ok, calls_failed, calls_timeout, calls_limit, calls_crashed,
+        calls_unknown, calls_requeued;
+    uint64_t cold_starts, starts_failed, instances_stopped, results_late, reports_stale,
+        messages_refused;
     uint64_t queued, running, instances, instances_ready, nodes_ready;
 };
 
@@ -65,43 +72,52 @@ struct core_stats {
 struct core *core_new(const struct core_env *env, const struct core_config *config);
 void core_free(struct core *c);
 
-/* A connection whose identity is proven. peer is the owner's handle, never 0, not reused while open. */
-void core_peer_open(struct core *c, struct core_time now, uint64_t peer, const struct identity *who);
+/* A connection whose identity is proven. peer is the owner's handle, never 0, not reused while
+ * open. */
+void core_peer_open(struct core *c, struct core_time now, uint64_t peer,
+                    const struct identity *who);
 void core_peer_close(struct core *c, struct core_time now, uint64_t peer);
 /* A decoded message that the peer's role may send. */
 void core_receive(struct core *c, struct core_time now, uint64_t peer, const struct message *m);
 
 /* A committed command, on every replica in the same order. Returns what its proposer is told. */
-struct status core_apply(struct core *c, struct core_time now, uint64_t index, const struct command *cmd,
-                         struct errmsg *msg);
+struct status core_apply(struct core *c, struct core_time now, uint64_t index,
+                         const struct command *cmd, struct errmsg *msg);
 /* The end of a proposal of this core. */
-void core_proposed(struct core *c, struct core_time now, uint64_t ticket, struct status s, uint64_t index);
-/* Leadership: leader is true once all older commands are applied. leader_address is where clients are sent otherwise ("" when unknown). */
-void core_role(struct core *c, struct core_time now, bool leader, uint64_t term, const char *leader_name,
-               const char *leader_address);
+void core_proposed(struct core *c, struct core_time now, uint64_t ticket, struct status s,
+                   uint64_t index);
+/* Leadership: leader is true once all older commands are applied. leader_address is where clients
+ * are sent otherwise ("" when unknown). */
+void core_role(struct core *c, struct core_time now, bool leader, uint64_t term,
+               const char *leader_name, const char *leader_address);
 void core_tick(struct core *c, struct core_time now);
 
-/* Proposes on the edge's behalf; done is called exactly once, with the outcome of the apply. LIMIT and NOT_LEADER arrive through done as well,
- * but then before this returns. */
+/* Proposes on the edge's behalf; done is called exactly once, with the outcome of the apply. LIMIT
+ * and NOT_LEADER arrive through done as well, but then before this returns. */
 typedef void (*core_done)(void *data, struct status s, const char *message, uint64_t index);
-void core_submit(struct core *c, struct core_time now, const struct command *cmd, core_done done, void *data);
+void core_submit(struct core *c, struct core_time now, const struct command *cmd, core_done done,
+                 void *data);
 
 /* The replicated state as plain structs (borrowed from the core, in the arena), and back. */
 struct arena;
 NODISCARD struct status core_export(const struct core *c, struct arena *a, struct state *out);
-NODISCARD struct status core_import(struct core *c, struct core_time now, const struct state *s, struct errmsg *msg);
+NODISCARD struct status core_import(struct core *c, struct core_time now, const struct state *s,
+                                    struct errmsg *msg);
 const struct catalog *core_catalog(const struct core *c);
 
 bool core_is_leader(const struct core *c);
 struct core_stats core_stats(const struct core *c);
 
-/* For the edge that relays logs and metrics: the peer of a node, or of the node an instance runs on; 0 when there is none. */
+/* For the edge that relays logs and metrics: the peer of a node, or of the node an instance runs
+ * on; 0 when there is none. */
 uint64_t core_node_peer(const struct core *c, const char *node);
 uint64_t core_instance_peer(const struct core *c, struct id128 instance, const char **node);
 /* Up to max instances of the function, newest first; returns how many. */
-size_t core_function_instances(const struct core *c, const char *function, struct id128 *out, size_t max);
+size_t core_function_instances(const struct core *c, const char *function, struct id128 *out,
+                               size_t max);
 
-/* Checks all invariants of the soft state; aborts when one is broken. For simulations and debug builds. */
+/* Checks all invariants of the soft state; aborts when one is broken. For simulations and debug
+ * builds. */
 void core_check(const struct core *c);
 
 #endif

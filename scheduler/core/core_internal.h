@@ -24,7 +24,7 @@ struct peer {
 
 struct node {
     char name[NAME_BYTES_MAX + 1];
-    uint64_t peer; /* 0: not connected */
+    uint64_t peer;   /* 0: not connected */
     bool registered; /* has reported under this term */
     bool lost;
     uint64_t boot;
@@ -48,7 +48,8 @@ struct foreign {
     struct foreign *prev, *next;
 };
 
-/* What an instance is: STARTING -> READY -> STOPPING -> ENDED (then it is gone); any state -> ENDED. */
+/* What an instance is: STARTING -> READY -> STOPPING -> ENDED (then it is gone); any state ->
+ * ENDED. */
 struct instance {
     struct id128 id;
     struct runtime *function;
@@ -63,10 +64,11 @@ struct instance {
     uint64_t memory_bytes;
     uint64_t created_us, used_us, stop_sent_us, startup_us;
     struct instance_usage usage;
-    struct instance *prev, *next;           /* of the function, oldest first */
-    struct instance *free_prev, *free_next; /* of the function's instances with a free slot; most recently used first */
+    struct instance *prev, *next; /* of the function, oldest first */
+    /* of the function's instances with a free slot; most recently used first */
+    struct instance *free_prev, *free_next;
     bool in_free;
-    bool leaving; /* its node is draining */
+    bool leaving;       /* its node is draining */
     struct work *calls; /* running here */
     UT_hash_handle hh;
 };
@@ -91,7 +93,8 @@ struct work {
     UT_hash_handle hh;
 };
 
-/* The soft side of a function; it lives as long as the function or anything of it that still runs. */
+/* The soft side of a function; it lives as long as the function or anything of it that still
+ * runs. */
 struct runtime {
     char name[NAME_BYTES_MAX + 1];
     const struct catalog_revision *current; /* NULL once the function is deleted */
@@ -151,7 +154,8 @@ struct core {
 
 /* core.c */
 struct peer *peer_find(const struct core *c, uint64_t handle);
-void send_reply(struct core *c, uint64_t peer, uint64_t request, enum status_code code, const char *message);
+void send_reply(struct core *c, uint64_t peer, uint64_t request, enum status_code code,
+                const char *message);
 void send_not_leader(struct core *c, uint64_t peer, const struct message *m);
 void journal_add(struct core *c, struct core_time now, const char *subject, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
@@ -164,12 +168,12 @@ void calls_expire(struct core *c, struct core_time now);
 /* Sends queued calls of f to instances with free slots. */
 void calls_dispatch(struct core *c, struct core_time now, struct runtime *f);
 /* Answers all calls of the instance and takes them off it. */
-void calls_fail_instance(struct core *c, struct core_time now, struct instance *i, enum status_code code,
-                         const char *message);
+void calls_fail_instance(struct core *c, struct core_time now, struct instance *i,
+                         enum status_code code, const char *message);
 void calls_fail_one(struct core *c, struct core_time now, struct work *w, enum status_code code,
                     const char *message);
-void calls_fail_queue(struct core *c, struct core_time now, struct runtime *f, enum status_code code,
-                      const char *message);
+void calls_fail_queue(struct core *c, struct core_time now, struct runtime *f,
+                      enum status_code code, const char *message);
 /* The peer is gone: nobody waits for its calls any more. */
 void calls_forget_peer(struct core *c, struct core_time now, uint64_t peer);
 void calls_fail_all(struct core *c, struct core_time now);
@@ -188,10 +192,11 @@ void instance_foreign_add(struct instance *i, struct id128 invocation, uint32_t 
 bool instance_foreign_take(struct instance *i, struct id128 invocation, uint32_t attempt);
 void instance_gone(struct core *c, struct core_time now, struct instance *i, enum status_code code,
                    const char *message);
-void instances_event(struct core *c, struct core_time now, struct node *n, const struct instance_report *r,
-                     enum status_code code);
+void instances_event(struct core *c, struct core_time now, struct node *n,
+                     const struct instance_report *r, enum status_code code);
 /* A registration's list: the truth about what runs on the node. */
-void instances_reported(struct core *c, struct core_time now, struct node *n, const struct node_register *r);
+void instances_reported(struct core *c, struct core_time now, struct node *n,
+                        const struct node_register *r);
 void instances_scale(struct core *c, struct core_time now, struct runtime *f);
 void instances_tick(struct core *c, struct core_time now);
 void instances_clear(struct core *c);

@@ -42,8 +42,7 @@ static void foreign_drop(struct instance *i, struct foreign *f)
 bool instance_foreign_take(struct instance *i, struct id128 invocation, uint32_t attempt)
 {
     struct foreign *f;
-    DL_FOREACH(i->foreigners, f)
-    {
+    DL_FOREACH(i->foreigners, f) {
         if (f->attempt == attempt && id_compare(f->invocation, invocation) == 0) {
             foreign_drop(i, f);
             return true;
@@ -96,8 +95,7 @@ static void recount(struct runtime *f)
     f->starting = 0;
     f->ready = 0;
     struct instance *i;
-    DL_FOREACH(f->instances, i)
-    {
+    DL_FOREACH(f->instances, i) {
         f->starting += is_current(i) && i->state == INSTANCE_STARTING;
         f->ready += is_current(i) && i->state == INSTANCE_READY;
     }
@@ -105,8 +103,8 @@ static void recount(struct runtime *f)
 
 /* ---- Life of one instance ---- */
 
-static struct instance *instance_new(struct core *c, struct core_time now, struct runtime *f, struct node *n,
-                                     struct id128 id, const struct digest *revision)
+static struct instance *instance_new(struct core *c, struct core_time now, struct runtime *f,
+                                     struct node *n, struct id128 id, const struct digest *revision)
 {
     struct instance *i = mem_must(mem_zalloc(1, sizeof *i));
     i->id = id;
@@ -132,12 +130,14 @@ static void charge(struct instance *i, uint32_t cpu_millis, uint64_t memory_byte
 
 static void send_stop(struct core *c, uint64_t peer, struct id128 id, bool kill, const char *reason)
 {
-    const struct message m = {
-        .type = MESSAGE_STOP, .term = c->term, .stop = {.instance = id, .kill = kill, .reason = reason}};
+    const struct message m = {.type = MESSAGE_STOP,
+                              .term = c->term,
+                              .stop = {.instance = id, .kill = kill, .reason = reason}};
     c->env.send(c->env.data, peer, &m);
 }
 
-static void instance_stop(struct core *c, struct core_time now, struct instance *i, const char *reason)
+static void instance_stop(struct core *c, struct core_time now, struct instance *i,
+                          const char *reason)
 {
     if (i->state == INSTANCE_STOPPING) {
         return;
@@ -173,9 +173,10 @@ static bool refused_by_agent(enum status_code code)
     return code == STATUS_LIMIT || code == STATUS_CONFLICT || code == STATUS_UNAVAILABLE;
 }
 
-/* A start failed: wait before the next, twice as long each time; with nobody else to serve, those who wait are told why. */
-static void start_failed(struct core *c, struct core_time now, struct runtime *f, enum status_code code,
-                         const char *message)
+/* A start failed: wait before the next, twice as long each time; with nobody else to serve, those
+ * who wait are told why. */
+static void start_failed(struct core *c, struct core_time now, struct runtime *f,
+                         enum status_code code, const char *message)
 {
     if (refused_by_agent(code)) {
         f->backoff_until_us = now.mono_us + REFUSED_BACKOFF_MS * 1000;
@@ -219,8 +220,8 @@ void instance_gone(struct core *c, struct core_time now, struct instance *i, enu
     runtime_release(c, f);
 }
 
-void instances_event(struct core *c, struct core_time now, struct node *n, const struct instance_report *r,
-                     enum status_code code)
+void instances_event(struct core *c, struct core_time now, struct node *n,
+                     const struct instance_report *r, enum status_code code)
 {
     struct instance *i = instance_find(c, r->instance);
     if (i == NULL || i->node != n) {
@@ -248,12 +249,15 @@ void instances_event(struct core *c, struct core_time now, struct node *n, const
 
 /* ---- Reports of a whole node ---- */
 
-static void adopt(struct core *c, struct core_time now, struct node *n, const struct instance_report *r)
+static void adopt(struct core *c, struct core_time now, struct node *n,
+                  const struct instance_report *r)
 {
     struct runtime *f = runtime_find(c, r->function);
-    bool wanted = f != NULL && f->current != NULL && digest_compare(&f->current->id, &r->revision) == 0;
+    bool wanted =
+        f != NULL && f->current != NULL && digest_compare(&f->current->id, &r->revision) == 0;
     bool alive = r->state == INSTANCE_READY || r->state == INSTANCE_STARTING;
-    if (!wanted || !alive || r->concurrency == 0 || HASH_COUNT(c->instances) >= CORE_INSTANCES_MAX) {
+    if (!wanted || !alive || r->concurrency == 0 ||
+        HASH_COUNT(c->instances) >= CORE_INSTANCES_MAX) {
         if (r->state != INSTANCE_ENDED) {
             send_stop(c, n->peer, r->instance, false, "of no current revision");
         }
@@ -270,7 +274,8 @@ static void adopt(struct core *c, struct core_time now, struct node *n, const st
 static bool in_report(const struct node_register *r, struct id128 id)
 {
     for (size_t k = 0; k < r->instances_count; k++) {
-        if (id_compare(r->instances[k].instance, id) == 0 && r->instances[k].state != INSTANCE_ENDED) {
+        if (id_compare(r->instances[k].instance, id) == 0 &&
+            r->instances[k].state != INSTANCE_ENDED) {
             return true;
         }
     }
@@ -280,15 +285,18 @@ static bool in_report(const struct node_register *r, struct id128 id)
 static bool attempt_reported(const struct node_register *r, const struct work *w)
 {
     for (size_t k = 0; k < r->attempts_count; k++) {
-        if (id_compare(r->attempts[k].invocation, w->id) == 0 && r->attempts[k].attempt == w->attempt) {
+        if (id_compare(r->attempts[k].invocation, w->id) == 0 &&
+            r->attempts[k].attempt == w->attempt) {
             return true;
         }
     }
     return false;
 }
 
-/* Calls that ran here but that the agent no longer knows, and attempts it runs that nobody here waits for. */
-static void sync_attempts(struct core *c, struct core_time now, struct node *n, const struct node_register *r)
+/* Calls that ran here but that the agent no longer knows, and attempts it runs that nobody here
+ * waits for. */
+static void sync_attempts(struct core *c, struct core_time now, struct node *n,
+                          const struct node_register *r)
 {
     for (struct instance *i = c->instances; i != NULL; i = i->hh.next) {
         if (i->node != n) {
@@ -296,8 +304,7 @@ static void sync_attempts(struct core *c, struct core_time now, struct node *n, 
         }
         foreign_clear(i);
         struct work *w, *next;
-        DL_FOREACH_SAFE(i->calls, w, next)
-        {
+        DL_FOREACH_SAFE(i->calls, w, next) {
             if (!attempt_reported(r, w)) {
                 calls_fail_one(c, now, w, STATUS_UNKNOWN,
                                "the agent restarted while the call ran; it may have been done");
@@ -315,13 +322,14 @@ static void sync_attempts(struct core *c, struct core_time now, struct node *n, 
     }
 }
 
-void instances_reported(struct core *c, struct core_time now, struct node *n, const struct node_register *r)
+void instances_reported(struct core *c, struct core_time now, struct node *n,
+                        const struct node_register *r)
 {
     struct instance *i, *next;
-    HASH_ITER(hh, c->instances, i, next)
-    {
+    HASH_ITER(hh, c->instances, i, next) {
         if (i->node == n && !in_report(r, i->id)) {
-            instance_gone(c, now, i, i->state == INSTANCE_STARTING ? STATUS_UNAVAILABLE : STATUS_UNKNOWN,
+            instance_gone(c, now, i,
+                          i->state == INSTANCE_STARTING ? STATUS_UNAVAILABLE : STATUS_UNKNOWN,
                           "the instance was gone when its agent reported");
         }
     }
@@ -431,8 +439,8 @@ void instances_scale(struct core *c, struct core_time now, struct runtime *f)
         nodes[at].cpu_used_millis += spec->cpu_millis;
         nodes[at].memory_used_bytes += spec->memory_bytes;
         f->pending_logged = false;
-        journal_add(c, now, f->name, "start an instance on %s: %u queued, %u starting, %u ready", of[at]->name,
-                    f->queued, f->starting, f->ready);
+        journal_add(c, now, f->name, "start an instance on %s: %u queued, %u starting, %u ready",
+                    of[at]->name, f->queued, f->starting, f->ready);
     }
     mem_free(nodes);
     mem_free(of);
@@ -451,7 +459,8 @@ static void tick_instance(struct core *c, struct core_time now, struct instance 
         i->stop_sent_us = now.mono_us;
         send_stop(c, i->node->peer, i->id, true, "again");
     } else if (i->state == INSTANCE_STARTING) {
-        uint64_t limit_ms = START_GUARD_MS + (is_current(i) ? f->current->spec.startup_timeout_ms : 0);
+        uint64_t limit_ms =
+            START_GUARD_MS + (is_current(i) ? f->current->spec.startup_timeout_ms : 0);
         if (now.mono_us - i->created_us > limit_ms * 1000) {
             send_stop(c, i->node->peer, i->id, true, "did not become ready in time");
             instance_gone(c, now, i, STATUS_TIMEOUT, "it did not become ready in time");
@@ -466,7 +475,8 @@ static void tick_instance(struct core *c, struct core_time now, struct instance 
                                             .concurrency = i->concurrency,
                                             .scale_min = f->current->spec.scale_min,
                                             .scale_max = f->current->spec.scale_max};
-        if (autoscale_may_stop(&view, (now.mono_us - i->used_us) / 1000, f->current->spec.idle_ms)) {
+        if (autoscale_may_stop(&view, (now.mono_us - i->used_us) / 1000,
+                               f->current->spec.idle_ms)) {
             instance_stop(c, now, i, "idle for scaling.idle");
         }
     }
@@ -475,13 +485,11 @@ static void tick_instance(struct core *c, struct core_time now, struct instance 
 void instances_tick(struct core *c, struct core_time now)
 {
     struct instance *i, *next;
-    HASH_ITER(hh, c->instances, i, next)
-    {
+    HASH_ITER(hh, c->instances, i, next) {
         tick_instance(c, now, i);
     }
     struct runtime *f, *next_runtime;
-    HASH_ITER(hh, c->runtimes, f, next_runtime)
-    {
+    HASH_ITER(hh, c->runtimes, f, next_runtime) {
         instances_scale(c, now, f);
         calls_dispatch(c, now, f);
         runtime_release(c, f);
@@ -501,8 +509,7 @@ void runtime_release(struct core *c, struct runtime *f)
 void runtimes_sync(struct core *c, struct core_time now)
 {
     struct runtime *f, *next;
-    HASH_ITER(hh, c->runtimes, f, next)
-    {
+    HASH_ITER(hh, c->runtimes, f, next) {
         const struct catalog_function *known = catalog_function_find(&c->catalog, f->name);
         const struct catalog_revision *current = known == NULL ? NULL : catalog_current(known);
         if (f->current != current) {
@@ -520,14 +527,12 @@ void runtimes_sync(struct core *c, struct core_time now)
             HASH_ADD_STR(c->runtimes, name, f);
         }
     }
-    HASH_ITER(hh, c->runtimes, f, next)
-    {
+    HASH_ITER(hh, c->runtimes, f, next) {
         if (f->current == NULL) {
             calls_fail_queue(c, now, f, STATUS_NOT_FOUND, "the function was deleted");
         }
         struct instance *i;
-        DL_FOREACH(f->instances, i)
-        {
+        DL_FOREACH(f->instances, i) {
             instance_refile(i);
         }
         recount(f);
@@ -538,13 +543,11 @@ void runtimes_sync(struct core *c, struct core_time now)
 void instances_clear(struct core *c)
 {
     struct instance *i, *next;
-    HASH_ITER(hh, c->instances, i, next)
-    {
+    HASH_ITER(hh, c->instances, i, next) {
         instance_remove(c, i);
     }
     struct runtime *f, *next_runtime;
-    HASH_ITER(hh, c->runtimes, f, next_runtime)
-    {
+    HASH_ITER(hh, c->runtimes, f, next_runtime) {
         CHECK(f->queue == NULL);
         HASH_DEL(c->runtimes, f);
         mem_free(f);

@@ -1,6 +1,7 @@
 /* Nodes as the leader sees them: connected, registered, within their lease.
  *
- *     joining (connected) -> ready (registered) -> suspect (not connected, within its lease) -> ready | lost */
+ *     joining (connected) -> ready (registered) -> suspect (not connected, within its lease) ->
+ *     ready | lost */
 #include "scheduler/core/core_internal.h"
 
 #include <stdio.h>
@@ -31,8 +32,10 @@ static void send_lead(struct core *c, uint64_t peer, bool ask)
     struct catalog_setting *self;
     HASH_FIND_STR(c->catalog.schedulers, c->leader_name, self);
     /* A list without the leader is not whole yet: agents would let go of those that are missing. */
-    for (struct catalog_setting *s = self == NULL ? NULL : c->catalog.schedulers; s != NULL; s = s->hh.next) {
-        m.lead.schedulers[m.lead.schedulers_count++] = (struct pair){.key = s->key, .value = s->value};
+    for (struct catalog_setting *s = self == NULL ? NULL : c->catalog.schedulers; s != NULL;
+         s = s->hh.next) {
+        m.lead.schedulers[m.lead.schedulers_count++] =
+            (struct pair){.key = s->key, .value = s->value};
     }
     for (struct catalog_revoked *r = c->catalog.revoked; r != NULL; r = r->hh.next) {
         m.lead.revoked[m.lead.revoked_count++] = (struct text){.text = r->what};
@@ -77,14 +80,16 @@ void nodes_peer_close(struct core *c, struct core_time now, uint64_t peer)
 {
     for (struct node *n = c->nodes; n != NULL; n = n->hh.next) {
         if (n->peer != peer) {
-            continue; /* A newer connection of the same node has taken its place, or it is another node. */
+            /* A newer connection of the same node has taken its place, or it is another node. */
+            continue;
         }
         n->peer = 0;
         n->registered = false;
         n->seen_us = now.mono_us;
         refile_all(c, n);
         if (c->leader) {
-            journal_add(c, now, n->name, "connection closed; lost in %u ms unless it returns", c->config.lease_ms);
+            journal_add(c, now, n->name, "connection closed; lost in %u ms unless it returns",
+                        c->config.lease_ms);
         }
     }
 }
@@ -121,7 +126,8 @@ static void admit(struct core *c, struct core_time now, const struct node *n)
     if (catalog_node_find(&c->catalog, n->name) != NULL) {
         return;
     }
-    /* A certificate of role agent is the admission; this records it. The next registration tries again if it fails. */
+    /* A certificate of role agent is the admission; this records it. The next registration tries
+     * again if it fails. */
     const struct command cmd = {
         .type = COMMAND_NODE_ADMIT, .by = "scheduler", .command_node_admit = {.name = n->name}};
     core_submit(c, now, &cmd, ignore_outcome, NULL);
@@ -134,9 +140,9 @@ static void keep_labels(struct node *n, const struct node_register *r)
     n->labels = mem_must(arena_zalloc(&n->labels_arena, r->labels_count, sizeof n->labels[0]));
     for (size_t k = 0; k < r->labels_count; k++) {
         const struct pair *from = &r->labels[k];
-        n->labels[n->labels_count++] =
-            (struct pair){.key = mem_must(arena_text(&n->labels_arena, from->key, strlen(from->key))),
-                          .value = mem_must(arena_text(&n->labels_arena, from->value, strlen(from->value)))};
+        n->labels[n->labels_count++] = (struct pair){
+            .key = mem_must(arena_text(&n->labels_arena, from->key, strlen(from->key))),
+            .value = mem_must(arena_text(&n->labels_arena, from->value, strlen(from->value)))};
     }
 }
 
@@ -150,13 +156,15 @@ static struct node *node_of_peer(const struct core *c, uint64_t peer)
 void nodes_register(struct core *c, struct core_time now, uint64_t peer, const struct message *m)
 {
     struct node *n = node_of_peer(c, peer);
-    /* Agents report to all schedulers; only the leader listens. A report made before the agent knew this term, or a second one over
-     * the same connection, could lack calls that were sent meanwhile. */
+    /* Agents report to all schedulers; only the leader listens. A report made before the agent knew
+     * this term, or a second one over the same connection, could lack calls that were sent
+     * meanwhile. */
     if (!c->leader || n == NULL || m->term != c->term || n->registered) {
         return;
     }
     if (m->node_register.cpu_millis == 0 || m->node_register.memory_bytes == 0) {
-        send_reply(c, peer, m->request, STATUS_INVALID, "node_register: a node without CPU or memory");
+        send_reply(c, peer, m->request, STATUS_INVALID,
+                   "node_register: a node without CPU or memory");
         return;
     }
     bool restarted = n->boot != m->node_register.boot;
@@ -171,8 +179,8 @@ void nodes_register(struct core *c, struct core_time now, uint64_t peer, const s
     n->registered = true;
     n->lost = false;
     refile_all(c, n);
-    journal_add(c, now, n->name, "%s with %zu instances", restarted ? "registered" : "registered again",
-                m->node_register.instances_count);
+    journal_add(c, now, n->name, "%s with %zu instances",
+                restarted ? "registered" : "registered again", m->node_register.instances_count);
     send_reply(c, peer, m->request, STATUS_OK, "");
     for (struct runtime *f = c->runtimes; f != NULL; f = f->hh.next) {
         calls_dispatch(c, now, f);
@@ -187,7 +195,8 @@ void nodes_heartbeat(struct core *c, struct core_time now, uint64_t peer, const 
         return;
     }
     if (!n->registered) {
-        /* Lost for its silence, yet its connection has survived: it must say again what runs there. */
+        /* Lost for its silence, yet its connection has survived: it must say again what runs
+         * there. */
         send_lead(c, peer, true);
         return;
     }
@@ -204,20 +213,25 @@ void nodes_heartbeat(struct core *c, struct core_time now, uint64_t peer, const 
     send_reply(c, peer, m->request, STATUS_OK, "");
 }
 
-/* Its instances are gone for us: the agent takes no new work without its leader, so nothing of them runs twice under two terms. */
+/* Its instances are gone for us: the agent takes no new work without its leader, so nothing of them
+ * runs twice under two terms. */
 static void node_lost(struct core *c, struct core_time now, struct node *n, const char *why)
 {
     n->lost = true;
     n->registered = false;
     journal_add(c, now, n->name, "lost: %s", why);
     char text[REASON_BYTES_MAX];
-    (void)snprintf(text, sizeof text, "node %s was lost (%s); the call may have been done", n->name, why);
-    /* Removing one may scale its function and add others, never on this node: start over each time. */
+    (void)snprintf(text, sizeof text, "node %s was lost (%s); the call may have been done", n->name,
+                   why);
+    /* Removing one may scale its function and add others, never on this node: start over each
+     * time. */
     for (bool more = true; more;) {
         more = false;
         for (struct instance *i = c->instances; i != NULL; i = i->hh.next) {
             if (i->node == n) {
-                instance_gone(c, now, i, i->state == INSTANCE_STARTING ? STATUS_UNAVAILABLE : STATUS_UNKNOWN, text);
+                instance_gone(c, now, i,
+                              i->state == INSTANCE_STARTING ? STATUS_UNAVAILABLE : STATUS_UNKNOWN,
+                              text);
                 more = true;
                 break;
             }
@@ -236,8 +250,7 @@ static void node_free(struct core *c, struct node *n)
 void nodes_tick(struct core *c, struct core_time now)
 {
     struct node *n, *next;
-    HASH_ITER(hh, c->nodes, n, next)
-    {
+    HASH_ITER(hh, c->nodes, n, next) {
         bool silent = now.mono_us > n->seen_us + (uint64_t)c->config.lease_ms * 1000;
         if (silent && !n->lost) {
             node_lost(c, now, n, n->peer == 0 ? "not connected" : "no heartbeat");
@@ -259,8 +272,7 @@ void node_removed(struct core *c, struct core_time now, const char *name)
 void nodes_clear(struct core *c)
 {
     struct node *n, *next;
-    HASH_ITER(hh, c->nodes, n, next)
-    {
+    HASH_ITER(hh, c->nodes, n, next) {
         node_free(c, n);
     }
 }

@@ -23,7 +23,8 @@ static bool labels_match(const struct placement_node *n, const struct function_s
 }
 
 /* Counts the first reason against the node; true when there is none. */
-static bool fits(const struct placement_node *n, const struct function_spec *spec, struct placement_reasons *why)
+static bool fits(const struct placement_node *n, const struct function_spec *spec,
+                 struct placement_reasons *why)
 {
     uint32_t *reason = NULL;
     if (!n->ready) {
@@ -55,7 +56,8 @@ static uint64_t score(const struct placement_node *n, const struct function_spec
     return (cpu + memory) / 2;
 }
 
-static bool better(const struct placement_node *a, uint64_t score_a, const struct placement_node *b, uint64_t score_b)
+static bool better(const struct placement_node *a, uint64_t score_a, const struct placement_node *b,
+                   uint64_t score_b)
 {
     if (a->avoid != b->avoid) {
         return a->avoid < b->avoid;
@@ -66,8 +68,8 @@ static bool better(const struct placement_node *a, uint64_t score_a, const struc
     return strcmp(a->name, b->name) < 0;
 }
 
-int placement_choose(const struct placement_node *nodes, size_t count, const struct function_spec *spec,
-                     struct placement_reasons *why)
+int placement_choose(const struct placement_node *nodes, size_t count,
+                     const struct function_spec *spec, struct placement_reasons *why)
 {
     *why = (struct placement_reasons){0};
     int best = -1;
@@ -86,7 +88,8 @@ int placement_choose(const struct placement_node *nodes, size_t count, const str
     return best;
 }
 
-void placement_explain(const struct placement_reasons *why, size_t count, char *out, size_t out_size)
+void placement_explain(const struct placement_reasons *why, size_t count, char *out,
+                       size_t out_size)
 {
     const struct {
         uint32_t count;
@@ -100,7 +103,8 @@ void placement_explain(const struct placement_reasons *why, size_t count, char *
     const char *separator = ": ";
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         if (rows[i].count > 0 && used > 0 && (size_t)used < out_size) {
-            used += snprintf(out + used, out_size - (size_t)used, "%s%u %s", separator, rows[i].count, rows[i].text);
+            used += snprintf(out + used, out_size - (size_t)used, "%s%u %s", separator,
+                             rows[i].count, rows[i].text);
             separator = ", ";
         }
     }

@@ -1,5 +1,5 @@
-/* Which node a new instance goes to: filter, then score. Pure functions over a view of the nodes, so that other policies can take this one's
- * place behind the same interface.
+/* Which node a new instance goes to: filter, then score. Pure functions over a view of the nodes,
+ * so that other policies can take this one's place behind the same interface.
  *
  * Thread: any; no shared state. */
 #ifndef SCHEDULER_CORE_PLACEMENT_H
@@ -11,7 +11,7 @@
 /* A node as placement sees it. Labels are borrowed. */
 struct placement_node {
     const char *name;
-    bool ready; /* connected and registered, within its lease */
+    bool ready;    /* connected and registered, within its lease */
     uint32_t mode; /* enum node_mode */
     uint64_t cpu_millis, cpu_used_millis;
     uint64_t memory_bytes, memory_used_bytes;
@@ -25,12 +25,14 @@ struct placement_reasons {
     uint32_t not_ready, cordoned, labels, cpu, memory;
 };
 
-/* The index of the best node, or -1 when none fits. Score: least allocated (the mean of the free shares of CPU and memory after the
- * placement), fewer refusals first; equal scores go to the smaller name, so that the choice is deterministic. *why is filled in both cases. */
-int placement_choose(const struct placement_node *nodes, size_t count, const struct function_spec *spec,
-                     struct placement_reasons *why);
+/* The index of the best node, or -1 when none fits. Score: least allocated (the mean of the free
+ * shares of CPU and memory after the placement), fewer refusals first; equal scores go to the
+ * smaller name, so that the choice is deterministic. *why is filled in both cases. */
+int placement_choose(const struct placement_node *nodes, size_t count,
+                     const struct function_spec *spec, struct placement_reasons *why);
 
 /* "2 nodes: 1 cordoned, 1 has too little memory" */
-void placement_explain(const struct placement_reasons *why, size_t count, char *out, size_t out_size);
+void placement_explain(const struct placement_reasons *why, size_t count, char *out,
+                       size_t out_size);
 
 #endif

@@ -1,4 +1,5 @@
-/* What people ask: each question is a row of a table and is answered with records, which the command line prints as a table or JSON. */
+/* What people ask: each question is a row of a table and is answered with records, which the
+ * command line prints as a table or JSON. */
 #include "scheduler/core/core_internal.h"
 
 #include <inttypes.h>
@@ -35,7 +36,9 @@ static void put(struct table *t, const char *key, uint32_t kind, const char *val
     struct record *r = &t->rows[t->count - 1];
     CHECK(r->fields_count < FIELDS_MAX);
     r->fields[r->fields_count++] =
-        (struct pair){.key = key, .value = mem_must(arena_text(&t->arena, value, strlen(value))), .value_kind = kind};
+        (struct pair){.key = key,
+                      .value = mem_must(arena_text(&t->arena, value, strlen(value))),
+                      .value_kind = kind};
 }
 
 static void put_number(struct table *t, const char *key, uint64_t value)
@@ -70,8 +73,7 @@ static uint32_t instances_of(const struct runtime *f)
 {
     uint32_t count = 0;
     struct instance *i;
-    DL_FOREACH(f->instances, i)
-    {
+    DL_FOREACH(f->instances, i) {
         count++;
     }
     return count;
@@ -92,7 +94,8 @@ static void function_row(const struct core *c, struct table *t, const struct cat
     put_number(t, "queued", soft == NULL ? 0 : soft->queued);
 }
 
-static struct status ask_functions(const struct core *c, const struct query *q, struct table *t, struct errmsg *msg)
+static struct status ask_functions(const struct core *c, const struct query *q, struct table *t,
+                                   struct errmsg *msg)
 {
     (void)q;
     (void)msg;
@@ -102,14 +105,16 @@ static struct status ask_functions(const struct core *c, const struct query *q, 
     return status_ok();
 }
 
-static struct status find_function(const struct core *c, const char *name, const struct catalog_function **out,
-                                   struct errmsg *msg)
+static struct status find_function(const struct core *c, const char *name,
+                                   const struct catalog_function **out, struct errmsg *msg)
 {
     *out = catalog_function_find(&c->catalog, name);
-    return *out != NULL ? status_ok() : status_fail(msg, STATUS_NOT_FOUND, "no function is named %.80s", name);
+    return *out != NULL ? status_ok()
+                        : status_fail(msg, STATUS_NOT_FOUND, "no function is named %.80s", name);
 }
 
-static struct status ask_function(const struct core *c, const struct query *q, struct table *t, struct errmsg *msg)
+static struct status ask_function(const struct core *c, const struct query *q, struct table *t,
+                                  struct errmsg *msg)
 {
     const struct catalog_function *f;
     TRY(find_function(c, q->name, &f, msg));
@@ -131,13 +136,13 @@ static struct status ask_function(const struct core *c, const struct query *q, s
     return status_ok();
 }
 
-static struct status ask_history(const struct core *c, const struct query *q, struct table *t, struct errmsg *msg)
+static struct status ask_history(const struct core *c, const struct query *q, struct table *t,
+                                 struct errmsg *msg)
 {
     const struct catalog_function *f;
     TRY(find_function(c, q->name, &f, msg));
     struct catalog_revision *r;
-    DL_FOREACH(f->revisions, r)
-    {
+    DL_FOREACH(f->revisions, r) {
         row_begin(t);
         put_digest(t, "revision", &r->id);
         put_number(t, "index", r->index);
@@ -159,7 +164,9 @@ static const char *node_state(const struct core *c, const struct catalog_node *k
     if (!n->registered) {
         return "joining";
     }
-    return k->mode == NODE_MODE_CORDONED ? "cordoned" : k->mode == NODE_MODE_DRAINING ? "draining" : "ready";
+    return k->mode == NODE_MODE_CORDONED   ? "cordoned"
+           : k->mode == NODE_MODE_DRAINING ? "draining"
+                                           : "ready";
 }
 
 static void node_row(const struct core *c, struct table *t, const struct catalog_node *k)
@@ -177,7 +184,8 @@ static void node_row(const struct core *c, struct table *t, const struct catalog
     put_number(t, "memory_used_bytes", n == NULL ? 0 : n->beat.memory_used_bytes);
 }
 
-static struct status ask_nodes(const struct core *c, const struct query *q, struct table *t, struct errmsg *msg)
+static struct status ask_nodes(const struct core *c, const struct query *q, struct table *t,
+                               struct errmsg *msg)
 {
     (void)q;
     (void)msg;
@@ -187,11 +195,13 @@ static struct status ask_nodes(const struct core *c, const struct query *q, stru
     return status_ok();
 }
 
-static struct status ask_node(const struct core *c, const struct query *q, struct table *t, struct errmsg *msg)
+static struct status ask_node(const struct core *c, const struct query *q, struct table *t,
+                              struct errmsg *msg)
 {
     const struct catalog_node *k = catalog_node_find(&c->catalog, q->name);
     if (k == NULL) {
-        return status_fail(msg, STATUS_NOT_FOUND, "no node is named %.80s; see skep node list", q->name);
+        return status_fail(msg, STATUS_NOT_FOUND, "no node is named %.80s; see skep node list",
+                           q->name);
     }
     node_row(c, t, k);
     const struct node *n = node_find(c, k->name);
@@ -206,14 +216,15 @@ static struct status ask_node(const struct core *c, const struct query *q, struc
     char labels[REASON_BYTES_MAX] = "";
     size_t used = 0;
     for (size_t i = 0; i < n->labels_count && used < sizeof labels; i++) {
-        used += (size_t)snprintf(labels + used, sizeof labels - used, "%s%s=%s", i == 0 ? "" : ",", n->labels[i].key,
-                                 n->labels[i].value);
+        used += (size_t)snprintf(labels + used, sizeof labels - used, "%s%s=%s", i == 0 ? "" : ",",
+                                 n->labels[i].key, n->labels[i].value);
     }
     put(t, "labels", VALUE_TEXT, labels);
     return status_ok();
 }
 
-static struct status ask_instances(const struct core *c, const struct query *q, struct table *t, struct errmsg *msg)
+static struct status ask_instances(const struct core *c, const struct query *q, struct table *t,
+                                   struct errmsg *msg)
 {
     (void)msg;
     static const char *const states[] = {"", "starting", "ready", "stopping", "ended"};
@@ -237,7 +248,8 @@ static struct status ask_instances(const struct core *c, const struct query *q, 
     return status_ok();
 }
 
-static struct status ask_tokens(const struct core *c, const struct query *q, struct table *t, struct errmsg *msg)
+static struct status ask_tokens(const struct core *c, const struct query *q, struct table *t,
+                                struct errmsg *msg)
 {
     (void)q;
     (void)msg;
@@ -252,7 +264,8 @@ static struct status ask_tokens(const struct core *c, const struct query *q, str
     return status_ok();
 }
 
-static struct status ask_revoked(const struct core *c, const struct query *q, struct table *t, struct errmsg *msg)
+static struct status ask_revoked(const struct core *c, const struct query *q, struct table *t,
+                                 struct errmsg *msg)
 {
     (void)q;
     (void)msg;
@@ -266,13 +279,15 @@ static struct status ask_revoked(const struct core *c, const struct query *q, st
 }
 
 /* The journal, oldest first; name filters by subject. */
-static struct status ask_why(const struct core *c, const struct query *q, struct table *t, struct errmsg *msg)
+static struct status ask_why(const struct core *c, const struct query *q, struct table *t,
+                             struct errmsg *msg)
 {
     (void)msg;
     uint64_t first = c->journal_count > CORE_JOURNAL_MAX ? c->journal_count - CORE_JOURNAL_MAX : 0;
     for (uint64_t k = first; k < c->journal_count; k++) {
         const struct journal_entry *e = &c->journal[k % CORE_JOURNAL_MAX];
-        if (q->name[0] != '\0' && strcmp(e->subject, q->name) != 0 && strstr(e->text, q->name) == NULL) {
+        if (q->name[0] != '\0' && strcmp(e->subject, q->name) != 0 &&
+            strstr(e->text, q->name) == NULL) {
             continue;
         }
         row_begin(t);
@@ -285,7 +300,8 @@ static struct status ask_why(const struct core *c, const struct query *q, struct
 
 static const struct {
     const char *what;
-    struct status (*ask)(const struct core *c, const struct query *q, struct table *t, struct errmsg *msg);
+    struct status (*ask)(const struct core *c, const struct query *q, struct table *t,
+                         struct errmsg *msg);
 } questions[] = {
     {"functions", ask_functions}, {"function", ask_function}, {"history", ask_history},
     {"nodes", ask_nodes},         {"node", ask_node},         {"instances", ask_instances},

@@ -5,16 +5,19 @@
 
 enum { DAY_MS = 24 * 3600 * 1000 };
 
-static struct status check_range(const char *field, uint64_t value, uint64_t min, uint64_t max, struct errmsg *msg)
+static struct status check_range(const char *field, uint64_t value, uint64_t min, uint64_t max,
+                                 struct errmsg *msg)
 {
     if (value < min || value > max) {
-        return status_fail(msg, STATUS_INVALID, "%s: %" PRIu64 " is not between %" PRIu64 " and %" PRIu64, field, value,
+        return status_fail(msg, STATUS_INVALID,
+                           "%s: %" PRIu64 " is not between %" PRIu64 " and %" PRIu64, field, value,
                            min, max);
     }
     return status_ok();
 }
 
-static struct status check_text(const char *field, const char *text, bool required, struct errmsg *msg)
+static struct status check_text(const char *field, const char *text, bool required,
+                                struct errmsg *msg)
 {
     size_t size = strlen(text);
     if (required && size == 0) {
@@ -27,17 +30,19 @@ static struct status check_text(const char *field, const char *text, bool requir
     return status_ok();
 }
 
-static struct status check_pairs(const char *field, const struct pair *pairs, size_t count, size_t max,
-                                 struct errmsg *msg)
+static struct status check_pairs(const char *field, const struct pair *pairs, size_t count,
+                                 size_t max, struct errmsg *msg)
 {
     if (count > max) {
-        return status_fail(msg, STATUS_LIMIT, "%s: %zu entries, at most %zu are allowed", field, count, max);
+        return status_fail(msg, STATUS_LIMIT, "%s: %zu entries, at most %zu are allowed", field,
+                           count, max);
     }
     for (size_t i = 0; i < count; i++) {
         TRY(check_text(field, pairs[i].key, true, msg));
         TRY(check_text(field, pairs[i].value, false, msg));
         if (strchr(pairs[i].key, '=') != NULL) {
-            return status_fail(msg, STATUS_INVALID, "%s: key \"%.60s\" holds '='", field, pairs[i].key);
+            return status_fail(msg, STATUS_INVALID, "%s: key \"%.60s\" holds '='", field,
+                               pairs[i].key);
         }
     }
     return status_ok();
@@ -47,15 +52,18 @@ static struct status check_code(const struct function_spec *s, struct errmsg *ms
 {
     bool command = strcmp(s->runtime, "command") == 0;
     if (!command && strcmp(s->runtime, "python") != 0 && strcmp(s->runtime, "c") != 0) {
-        return status_fail(msg, STATUS_INVALID, "runtime: \"%.40s\" is not python, c or command", s->runtime);
+        return status_fail(msg, STATUS_INVALID, "runtime: \"%.40s\" is not python, c or command",
+                           s->runtime);
     }
     TRY(check_text("handler", s->handler, !command, msg));
-    TRY(check_range("command", s->command_count, command ? 1 : 0, command ? SPEC_COMMAND_MAX : 0, msg));
+    TRY(check_range("command", s->command_count, command ? 1 : 0, command ? SPEC_COMMAND_MAX : 0,
+                    msg));
     for (size_t i = 0; i < s->command_count; i++) {
         TRY(check_text("command", s->command[i].text, i == 0, msg));
     }
     if (s->chunks.size % DIGEST_BYTES != 0) {
-        return status_fail(msg, STATUS_INVALID, "chunks: %zu bytes are no list of digests", s->chunks.size);
+        return status_fail(msg, STATUS_INVALID, "chunks: %zu bytes are no list of digests",
+                           s->chunks.size);
     }
     uint64_t chunks = s->chunks.size / DIGEST_BYTES;
     TRY(check_range("chunks", chunks, 1, SPEC_CHUNKS_MAX, msg));
@@ -68,7 +76,8 @@ struct status function_spec_check(const struct function_spec *s, struct errmsg *
     TRY(name_parse("function name", s->name, strlen(s->name), &name, msg));
     TRY(check_code(s, msg));
     TRY(check_range("resources.cpu", s->cpu_millis, 1, SPEC_CPU_MILLIS_MAX, msg));
-    TRY(check_range("resources.memory", s->memory_bytes, SPEC_MEMORY_BYTES_MIN, SPEC_MEMORY_BYTES_MAX, msg));
+    TRY(check_range("resources.memory", s->memory_bytes, SPEC_MEMORY_BYTES_MIN,
+                    SPEC_MEMORY_BYTES_MAX, msg));
     TRY(check_range("resources.tmp", s->tmp_bytes, 0, SPEC_MEMORY_BYTES_MAX, msg));
     TRY(check_range("resources.processes", s->processes_max, 1, SPEC_PROCESSES_MAX, msg));
     TRY(check_range("scaling.max", s->scale_max, 1, SPEC_SCALE_MAX, msg));

@@ -1,5 +1,5 @@
-/* Is a revision's specification one that this cluster can run? The command line checks a manifest with its file and line; the
- * schedulers check again, because they trust no client.
+/* Is a revision's specification one that this cluster can run? The command line checks a manifest
+ * with its file and line; the schedulers check again, because they trust no client.
  *
  * Thread: any; no shared state. */
 #ifndef SCHEDULER_CORE_SPEC_H

@@ -15,7 +15,8 @@ void wheel_init(struct wheel *w, uint64_t now_us)
 void wheel_add(struct wheel *w, struct wheel_entry *e, uint64_t deadline_us)
 {
     CHECK(e->next == NULL);
-    /* A deadline in the past goes where the next look is. Rounding up: an entry is never seen too early. */
+    /* A deadline in the past goes where the next look is. Rounding up: an entry is never seen too
+     * early. */
     uint64_t slot = deadline_us / WHEEL_SLOT_US + 1;
     if (slot < w->slot) {
         slot = w->slot;

@@ -1,4 +1,5 @@
-/* Deadlines of many calls: a hashed timing wheel (Varghese and Lauck, SOSP 1987, scheme 6). Insert and remove are O(1).
+/* Deadlines of many calls: a hashed timing wheel (Varghese and Lauck, SOSP 1987, scheme 6). Insert
+ * and remove are O(1).
  *
  * Thread: the owner's. */
 #ifndef SCHEDULER_CORE_WHEEL_H
@@ -24,7 +25,8 @@ void wheel_init(struct wheel *w, uint64_t now_us);
 void wheel_add(struct wheel *w, struct wheel_entry *e, uint64_t deadline_us);
 /* e may be in no wheel. */
 void wheel_remove(struct wheel_entry *e);
-/* Takes out one entry whose deadline has passed, or NULL. A deadline is seen at most WHEEL_SLOT_US late. */
+/* Takes out one entry whose deadline has passed, or NULL. A deadline is seen at most WHEEL_SLOT_US
+ * late. */
 struct wheel_entry *wheel_expired(struct wheel *w, uint64_t now_us);
 
 #endif

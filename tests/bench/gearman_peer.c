@@ -1,7 +1,8 @@
-/* The peer of the call benchmark: the same work on gearmand, which knows neither TLS nor a second hop. Starts nothing but its own worker
- * processes; the server is started by call_bench.py.
+/* The peer of the call benchmark: the same work on gearmand, which knows neither TLS nor a second
+ * hop. Starts nothing but its own worker processes; the server is started by call_bench.py.
  *
- *     gearman_peer PORT OUTSTANDING SECONDS      prints gearman_calls_per_s, gearman_p50_us, gearman_p99_us */
+ *     gearman_peer PORT OUTSTANDING SECONDS      prints gearman_calls_per_s, gearman_p50_us,
+ *     gearman_p99_us */
 #include <libgearman/gearman.h>
 #include <signal.h>
 #include <stdio.h>
@@ -83,7 +84,8 @@ int main(int argc, char **argv)
         uint64_t begun = now_us();
         gearman_return_t code;
         for (int i = 0; i < outstanding; i++) {
-            (void)gearman_client_add_task(c, &tasks[i], NULL, "echo", NULL, payload, sizeof payload, &code);
+            (void)gearman_client_add_task(c, &tasks[i], NULL, "echo", NULL, payload, sizeof payload,
+                                          &code);
         }
         (void)gearman_client_run_tasks(c);
         uint32_t each = (uint32_t)(now_us() - begun);
