@@ -232,7 +232,7 @@ static void try_processes(void)
 {
     report("kill outside", kill(2000000, 0));
     int seen = 0;
-    for (int pid = 2; pid < 70000; pid++) {
+    for (int pid = 2; pid < 5000; pid++) {
         seen += kill(pid, 0) == 0 || errno != ESRCH ? 1 : 0;
     }
     errno = ESRCH;
