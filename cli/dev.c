@@ -11,7 +11,7 @@
  * process is asked first and killed if it does not go. */
 #include "cli/cli.h"
 
-#include "agent/cell/process_stat.h"
+#include "common/process_stat.h"
 #include "common/cleanup.h"
 #include "common/mem.h"
 #include "common/package.h"

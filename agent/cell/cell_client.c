@@ -1,6 +1,6 @@
 #include "agent/cell/cell_client.h"
 
-#include "agent/cell/process_stat.h"
+#include "common/process_stat.h"
 #include "common/check.h"
 #include "common/cleanup.h"
 

@@ -5,7 +5,7 @@
 #include "agent/cell/agent_port.h"
 #include "agent/cell/confine.h"
 #include "agent/cell/launch.h"
-#include "agent/cell/process_stat.h"
+#include "common/process_stat.h"
 #include "agent/cell/supervisor.h"
 #include "common/cleanup.h"
 #include "common/mem.h"

@@ -20,7 +20,7 @@ enum {
     SPEC_QUEUE_MAX = 100000,
     SPEC_CHUNKS_MAX = 1024,
 };
-#define SPEC_MEMORY_BYTES_MIN (UINT64_C(1) << 20)
+#define SPEC_MEMORY_BYTES_MIN (UINT64_C(4) << 20)
 #define SPEC_MEMORY_BYTES_MAX (UINT64_C(16) << 40)
 
 /* INVALID or LIMIT, naming the field and what it may be. */

@@ -8,7 +8,7 @@
 #include "tests/component/cell/harness.h"
 
 #include "agent/cell/logring.h"
-#include "agent/cell/process_stat.h"
+#include "common/process_stat.h"
 
 #include <dirent.h>
 #include <fcntl.h>

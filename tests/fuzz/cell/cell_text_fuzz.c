@@ -2,7 +2,7 @@
 #include "agent/cell/cell_client.h"
 #include "agent/cell/cell_usage.h"
 #include "agent/cell/cgroup.h"
-#include "agent/cell/process_stat.h"
+#include "common/process_stat.h"
 #include "common/check.h"
 #include "common/mem.h"
 

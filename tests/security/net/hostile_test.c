@@ -37,7 +37,7 @@ struct job {
     int alert;
     bool ok;
     atomic_bool done;
-    sem_t leave; /* what job_deaf waits for */
+    sem_t leave; /* what job_deaf and job_flood wait for */
 };
 
 static void *job_main(void *arg)
@@ -520,8 +520,7 @@ static void a_joiner_sends_small_frames_only(void **state)
 static bool job_flood(struct job *j)
 {
     struct raw_client c;
-    bool ok = job_member(j, &c);
-    atomic_store(&j->done, true);
+    bool ok = job_member(j, &c) && sem_wait(&j->leave) == 0;
     for (unsigned i = 0; i < 64 && ok; i++) {
         ok = raw_frame(&c, DATA, 64 << 10);
     }
@@ -548,10 +547,12 @@ static void a_peer_that_sends_more_than_is_handled_is_closed(void **state)
     struct job j = {
         .f = f, .fn = job_flood, .texts = test_identity(&f->ca, &f->client_certificate)};
     pthread_t thread;
+    assert_int_equal(sem_init(&j.leave, 0, 0), 0);
     assert_int_equal(pthread_create(&thread, NULL, job_main, &j), 0);
-    RUN_UNTIL(f, atomic_load(&j.done) && f->server.opens == 2);
+    RUN_UNTIL(f, f->server.opens == 2);
     /* The loop stands still until nng's threads have taken more than they may. */
     const struct link *flooding = f->server.last;
+    assert_int_equal(sem_post(&j.leave), 0);
     uint64_t deadline_ns = uv_hrtime() + UINT64_C(1000000) * FIXTURE_WAIT_MS;
     while (atomic_load(&flooding->inbox_bytes) <= SMALL_MAILBOX_BYTES) {
         assert_true(uv_hrtime() < deadline_ns);
@@ -560,6 +561,7 @@ static void a_peer_that_sends_more_than_is_handled_is_closed(void **state)
     RUN_UNTIL(f, link_hub_stats(f->server.hub).refused_limit == 1);
     RUN_UNTIL(f, f->server.closes == 1);
     assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(sem_destroy(&j.leave), 0);
     assert_true(j.ok);
 }
 

@@ -105,7 +105,7 @@ static void bounds_themselves_are_allowed(void **state)
 {
     (void)state;
     struct manifest m = parsed(
-        "name: f\nruntime: c\nhandler: f\nresources: {cpu: 10m, memory: 1Mi, tmp: 64Ki, processes: "
+        "name: f\nruntime: c\nhandler: f\nresources: {cpu: 10m, memory: 4Mi, tmp: 64Ki, processes: "
         "1}\n"
         "scaling: {min: 0, max: 1, concurrency: 1000, idle: 100ms, queue: 1}\ntimeout: 100ms\n");
     manifest_close(&m);

@@ -1,4 +1,4 @@
-#include "agent/cell/process_stat.h"
+#include "common/process_stat.h"
 
 #include "common/cleanup.h"
 

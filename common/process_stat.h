@@ -1,8 +1,8 @@
 /* The start time of a process, which with its pid names it for ever.
  *
  * Thread: any. */
-#ifndef AGENT_CELL_PROCESS_STAT_H
-#define AGENT_CELL_PROCESS_STAT_H
+#ifndef COMMON_PROCESS_STAT_H
+#define COMMON_PROCESS_STAT_H
 
 #include "common/status.h"
 
