@@ -488,7 +488,7 @@ static void descriptors_may_run_out_and_come_back(void **state)
     (void)close(held[--count]);
     /* Now the dialer has one, the listener none: the accept fails and is tried again. */
     RUN_UNTIL(f, f->server.hub->listeners->slots[0].rearm_ms != NEVER_MS ||
-                     f->client.dial_failures >= 8);
+                     f->client.dial_failures >= 8 || f->server.opens >= 1);
     while (count > 0) {
         (void)close(held[--count]);
     }

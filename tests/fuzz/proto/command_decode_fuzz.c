@@ -1,4 +1,5 @@
-/* An entry of the replicated log: decoding never reads past it, and what decodes encodes to what decodes the same. */
+/* An entry of the replicated log: decoding never reads past it, and what decodes encodes to what
+ * decodes the same. */
 #include "common/check.h"
 #include "proto/codec.h"
 #include "tests/unit/proto/values.h"

@@ -1,4 +1,5 @@
-/* Bytes of a link's frame: decoding never reads past them, and what decodes encodes to what decodes the same. */
+/* Bytes of a link's frame: decoding never reads past them, and what decodes encodes to what
+ * decodes the same. */
 #include "common/check.h"
 #include "proto/codec.h"
 #include "tests/unit/proto/values.h"

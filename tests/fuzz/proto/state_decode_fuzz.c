@@ -1,4 +1,5 @@
-/* A snapshot of the state machine: decoding never reads past it, and what decodes encodes to what decodes the same. */
+/* A snapshot of the state machine: decoding never reads past it, and what decodes encodes to
+ * what decodes the same. */
 #include "common/check.h"
 #include "proto/codec.h"
 #include "tests/unit/proto/values.h"

@@ -1,5 +1,6 @@
-/* The built program, run without a cluster: usage errors, help, exit codes. SKEP_PROGRAM is its path. Contexts come from an empty
- * temporary folder, so nothing of the machine's own is read or written. */
+/* The built program, run without a cluster: usage errors, help, exit codes. SKEP_PROGRAM is its
+ * path. Contexts come from an empty temporary folder, so nothing of the machine's own is read or
+ * written. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -62,7 +63,8 @@ static void read_all(const int fds[2], char *const texts[2])
     texts[1][sizes[1]] = '\0';
 }
 
-/* Runs skep with these words (ended by NULL), with nothing on standard input; fills out_text and error_text, answers the exit code. */
+/* Runs skep with these words (ended by NULL), with nothing on standard input; fills out_text and
+ * error_text, answers the exit code. */
 static int run(const char *first, ...)
 {
     char *argv[ARGS_MAX + 2] = {(char *)(uintptr_t)SKEP_PROGRAM};

@@ -1,4 +1,5 @@
-/* What does not decode: each error with its code and a message that names the place, nothing written. */
+/* What does not decode: each error with its code and a message that names the place, nothing
+ * written. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -217,7 +218,8 @@ static void garbage_is_invalid(void **state)
     arena_close(&a);
 }
 
-/* A body carries its length: every shorter message is refused. Copied, so that the sanitizer sees a read past the end. */
+/* A body carries its length: every shorter message is refused. Copied, so that the sanitizer
+ * sees a read past the end. */
 static void every_message_cut_at_every_byte_is_refused(void **state)
 {
     (void)state;
@@ -262,7 +264,8 @@ static void every_command_cut_at_every_byte_is_refused(void **state)
     }
 }
 
-/* A state has no length around it: cut between two fields it is a shorter state, cut elsewhere it is refused. */
+/* A state has no length around it: cut between two fields it is a shorter state, cut elsewhere
+ * it is refused. */
 static void a_state_cut_anywhere_is_refused_or_shorter(void **state)
 {
     (void)state;

@@ -1,5 +1,6 @@
-/* Bytes that released builds speak. A failure here means that the wire format changed: old and new programs would not understand each
- * other, and logs and snapshots on disk could not be read. Never change a row to make a test pass. */
+/* Bytes that released builds speak. A failure here means that the wire format changed: old and
+ * new programs would not understand each other, and logs and snapshots on disk could not be
+ * read. Never change a row to make a test pass. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -120,7 +121,8 @@ static void state_keeps_its_bytes(void **state)
     buffer_close(&golden);
 }
 
-/* The numbers of an envelope of nothing but a hello, as the protobuf specification says they are. */
+/* The numbers of an envelope of nothing but a hello, as the protobuf specification says they
+ * are. */
 static void a_plain_hello_is_as_the_specification_says(void **state)
 {
     (void)state;

@@ -189,7 +189,8 @@ static void names_of_types_are_their_rows(void **state)
     assert_string_equal(command_type_name(COMMAND_NONE), "none");
 }
 
-/* ---- Out of memory. Each runs with the n-th allocation failing, until none fails any more. ---- */
+/* ---- Out of memory. Each runs with the n-th allocation failing, until none fails any more.
+ * ---- */
 
 static void encoding_without_memory_leaves_the_buffer(void **state)
 {

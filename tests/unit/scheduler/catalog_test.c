@@ -539,7 +539,8 @@ static void exporting_without_room_is_told(void **state)
     assert_true(done);
 }
 
-/* Imports the state of `populate` after `change` and expects CORRUPT, an empty catalog and this text. */
+/* Imports the state of `populate` after `change` and expects CORRUPT, an empty catalog and this
+ * text. */
 static void corrupt(struct fixture *f, void (*change)(struct state *s, const char *text),
                     const char *expected)
 {
@@ -604,7 +605,8 @@ static void a_corrupt_state_is_refused_and_leaves_nothing(void **state)
     corrupt(f, bad_scheduler, "scheduler: 256 bytes");
 }
 
-/* Every field that catalog.h lists: changed alone, the digest is another one, and the first again when changed back. */
+/* Every field that catalog.h lists: changed alone, the digest is another one, and the first
+ * again when changed back. */
 #define DIFFERS(place)                                                                             \
     do {                                                                                           \
         uint64_t was = catalog_digest(&f->catalog);                                                \

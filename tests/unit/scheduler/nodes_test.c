@@ -15,7 +15,8 @@ static void set_mode(struct world *w, const char *action)
     expect(w, "u1 reply 50 OK\n");
 }
 
-/* A new leader of WORLD_TERM with n1 connected and admitted but not registered, and function "f". */
+/* A new leader of WORLD_TERM with n1 connected and admitted but not registered, and function
+ * "f". */
 static void new_leader(struct world *w)
 {
     const struct command admit = {.type = COMMAND_NODE_ADMIT, .command_node_admit = {.name = "n1"}};

@@ -1,10 +1,12 @@
-/* A core with an environment that writes down what it sends, one line each, and agents and users that do what a test says:
+/* A core with an environment that writes down what it sends, one line each, and agents and users
+ * that do what a test says:
  *
  *     a1 start i1 f | a1 stop i1 REASON | a1 kill i1 REASON | a1 invoke v1.1 i1 PAYLOAD | a1 cancel v1.1 i1 REASON
  *     a1 lead term=5 | u1 call_reply 7 OK OUTPUT | u1 call_reply 7 TIMEOUT MESSAGE | u1 reply 8 OK | u1 records 9 OK rows=2
  *
- * User n is peer n, the agent of node "n1" is peer 101 ("a1"). Instances (i1) and invocations (v1) are numbered as they are seen.
- * Proposals are committed after each event, unless `hold` is set. */
+ * User n is peer n, the agent of node "n1" is peer 101 ("a1"). Instances (i1) and invocations
+ * (v1) are numbered as they are seen. Proposals are committed after each event, unless `hold` is
+ * set. */
 #ifndef TESTS_UNIT_SCHEDULER_WORLD_H
 #define TESTS_UNIT_SCHEDULER_WORLD_H
 
@@ -58,14 +60,16 @@ struct world {
     struct function_spec spec;        /* what world_deploy deploys */
 };
 
-/* cmocka fixtures; *state is the world. A follower without anything; a leader of term 5 with users 1 and 2, node n1 up and
- * function "f": concurrency 1, 100m and 100 bytes each of WORLD_CPU and WORLD_MEMORY, at most 2 queued, idle after 1 s. */
+/* cmocka fixtures; *state is the world. A follower without anything; a leader of term 5 with
+ * users 1 and 2, node n1 up and function "f": concurrency 1, 100m and 100 bytes each of
+ * WORLD_CPU and WORLD_MEMORY, at most 2 queued, idle after 1 s. */
 int world_setup(void **state);
 int world_setup_led(void **state);
 int world_teardown(void **state);
 struct world *world_new(const struct core_config *config);
 
-/* Asserts that exactly these lines were written since the last look, and forgets them; checks the core's invariants. */
+/* Asserts that exactly these lines were written since the last look, and forgets them; checks
+ * the core's invariants. */
 void expect(struct world *w, const char *lines);
 void forget_lines(struct world *w);
 /* Asserts that the last records hold this text. */
