@@ -6,6 +6,7 @@
 #include "scheduler/api/server.h"
 #include "scheduler/join.h"
 
+#include <openssl/crypto.h>
 #include <popt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -155,6 +156,8 @@ static int dispatch(poptContext context, const struct options *o)
 
 int main(int argc, const char **argv)
 {
+    /* nng's threads may still be freeing connections when main returns: OpenSSL stays usable. */
+    (void)OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, NULL);
     struct options o = {.config = NULL};
     const struct poptOption table[] = {
         {"config", 'c', POPT_ARG_STRING, &o.config, 0, "configuration of the scheduler", "FILE"},

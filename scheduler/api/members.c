@@ -231,6 +231,7 @@ struct change_job {
     struct server *server;
     uint64_t client, request;
     char name[NAME_BYTES_MAX + 1];
+    bool add;
     bool forget; /* take the scheduler's address out of the catalog once it is removed */
 };
 
@@ -251,6 +252,15 @@ static void on_changed(void *data, struct status status, const char *message)
 {
     struct change_job *job = data;
     struct server *s = job->server;
+    if (job->add && !status_is_ok(status) && status.code != STATUS_EXISTS) {
+        char text[ERRMSG_BYTES_MAX];
+        (void)snprintf(text, sizeof text,
+                       "%s; see that it runs and can be reached, or take it back with skep cluster "
+                       "remove %s",
+                       message, job->name);
+        change_done(job, status, text);
+        return;
+    }
     if (!status_is_ok(status) || !job->forget) {
         change_done(job, status, message);
         return;
@@ -330,7 +340,7 @@ bool members_admin(struct server *s, struct session *from, const struct message 
         return true;
     }
     *job = (struct change_job){
-        .server = s, .client = from->handle, .request = m->request, .forget = remove};
+        .server = s, .client = from->handle, .request = m->request, .add = add, .forget = remove};
     (void)snprintf(job->name, sizeof job->name, "%s", m->admin.name);
     if (add) {
         const struct command cmd = {

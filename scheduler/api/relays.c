@@ -77,6 +77,30 @@ static bool follow_instance(struct server *s, struct session *from, const struct
     return true;
 }
 
+/* Agents keep the logs of instances that ended lately; which of them has this one is not known. */
+static size_t search_ended(struct server *s, struct session *from, const struct message *m,
+                           struct id128 instance)
+{
+    size_t asked = 0;
+    for (struct session *p = s->sessions; p != NULL; p = p->hh.next) {
+        if (!p->hello || link_dialled(p->link) || link_peer(p->link)->role != ROLE_AGENT) {
+            continue;
+        }
+        struct relay *r = relay_new(s, from, m->request, p->handle, true);
+        if (r == NULL) {
+            break;
+        }
+        r->search = true;
+        const struct message ask = {
+            .type = MESSAGE_LOGS,
+            .request = r->id,
+            .logs = {.instance = instance, .tail_bytes = m->logs.tail_bytes}};
+        session_send(s, p, &ask);
+        asked++;
+    }
+    return asked;
+}
+
 void logs_receive(struct server *s, struct session *from, const struct message *m)
 {
     if (!core_is_leader(s->core)) {
@@ -85,6 +109,7 @@ void logs_receive(struct server *s, struct session *from, const struct message *
     }
     struct id128 ids[RELAY_INSTANCES_MAX];
     size_t count = 1;
+    bool instance = true;
     if (!status_is_ok(id_parse(m->logs.selector, INSTANCE_PREFIX, &ids[0], NULL))) {
         if (catalog_function_find(core_catalog(s->core), m->logs.selector) == NULL) {
             char text[ERRMSG_BYTES_MAX];
@@ -94,14 +119,19 @@ void logs_receive(struct server *s, struct session *from, const struct message *
             return;
         }
         count = core_function_instances(s->core, m->logs.selector, ids, RELAY_INSTANCES_MAX);
+        instance = false;
     }
     size_t followed = 0;
     for (size_t i = 0; i < count; i++) {
         followed += follow_instance(s, from, m, ids[i]);
     }
+    if (followed == 0 && instance) {
+        followed = search_ended(s, from, m, ids[0]);
+    }
     if (followed == 0) {
         log_failure(s, from, m->request, STATUS_NOT_FOUND,
-                    "no instance of it runs; logs live as long as their instance");
+                    "no instance of it runs; skep why names those that ended, and skep logs shows "
+                    "their last words by id");
     }
 }
 
@@ -165,12 +195,41 @@ static bool is_last(const struct server *s, const struct relay *r)
     return true;
 }
 
+/* Those who do not have the log are not worth an answer while others may. */
+static bool swallow(struct server *s, struct relay *r, const struct message *m)
+{
+    if (!r->search || m->type != MESSAGE_LOG_DATA) {
+        return false;
+    }
+    if (m->log_data.code == STATUS_OK) {
+        for (struct relay *other = s->relays; other != NULL; other = other->hh.next) {
+            other->found = other->found ||
+                           (other->client == r->client && other->request == r->request);
+        }
+        return false;
+    }
+    if (is_last(s, r) && r->found) {
+        struct session *client = session_find(s, r->client);
+        const struct message end = {
+            .type = MESSAGE_LOG_DATA, .request = r->request, .log_data = {.end = true}};
+        if (client != NULL) {
+            session_send(s, client, &end);
+        }
+        return true;
+    }
+    return !is_last(s, r);
+}
+
 bool relays_answer(struct server *s, struct session *from, const struct message *m)
 {
     struct relay *r;
     HASH_FIND(hh, s->relays, &m->request, sizeof m->request, r);
     if (r == NULL || r->target != from->handle) {
         return false;
+    }
+    if (swallow(s, r, m)) {
+        relay_free(s, r);
+        return true;
     }
     struct session *client = session_find(s, r->client);
     bool ends = m->type != MESSAGE_LOG_DATA || m->log_data.end;

@@ -57,6 +57,8 @@ struct relay {
     uint64_t client, request;
     uint64_t target;
     bool logs;
+    bool search; /* for an ended instance: one of many agents that are asked */
+    bool found;  /* one of them had it */
     UT_hash_handle hh;
 };
 

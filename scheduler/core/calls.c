@@ -10,7 +10,7 @@ enum {
     RETRY_AFTER_MS = 200,
     /* The agent's own answer to a timeout says more; the scheduler waits this much longer for
      * it. */
-    TIMEOUT_GRACE_US = 500000,
+    TIMEOUT_GRACE_US = 1500000,
 };
 
 static struct work *work_find(const struct core *c, struct id128 id)

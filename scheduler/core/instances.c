@@ -403,6 +403,40 @@ static bool settled(const struct core *c, struct core_time now)
     return true;
 }
 
+/* An idle instance that its function can do without, the least recently used one; NULL when there
+ * is none, or when one is on its way out already: its room comes first. */
+static struct instance *find_spare(const struct core *c, const struct runtime *wanting)
+{
+    struct instance *spare = NULL;
+    for (struct instance *i = c->instances; i != NULL; i = i->hh.next) {
+        const struct runtime *f = i->function;
+        if (i->state == INSTANCE_STOPPING && node_ready(i->node)) {
+            return NULL;
+        }
+        bool idle = instance_usable(i) && i->inflight + i->foreign == 0;
+        if (!idle || f == wanting || f->queued > 0 || f->ready <= f->current->spec.scale_min) {
+            continue;
+        }
+        if (spare == NULL || i->used_us < spare->used_us) {
+            spare = i;
+        }
+    }
+    return spare;
+}
+
+/* Calls wait and no node has room: what is kept warm for nobody gives way. */
+static void make_room(struct core *c, struct core_time now, const struct runtime *f,
+                      const struct placement_reasons *why)
+{
+    struct instance *spare =
+        f->queued > 0 && why->cpu + why->memory > 0 ? find_spare(c, f) : NULL;
+    if (spare != NULL) {
+        char text[REASON_BYTES_MAX];
+        (void)snprintf(text, sizeof text, "to make room for %s", f->name);
+        instance_stop(c, now, spare, text);
+    }
+}
+
 void instances_scale(struct core *c, struct core_time now, struct runtime *f)
 {
     if (!c->leader || f->current == NULL) {
@@ -433,6 +467,7 @@ void instances_scale(struct core *c, struct core_time now, struct runtime *f)
                 journal_add(c, now, f->name, "no node fits an instance: %s", text);
                 f->pending_logged = true;
             }
+            make_room(c, now, f, &why);
             break;
         }
         start_one(c, now, f, of[at]);

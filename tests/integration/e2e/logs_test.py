@@ -67,6 +67,17 @@ class Logs(ClusterCase):
             follower.kill()
             follower.communicate()
 
+    def test_an_ended_instance_is_still_heard(self):
+        cluster = self.cluster
+        cluster.deploy_python("gone", WRITER)
+        instance = cluster.call_json("gone", '"last"')["instance"]
+        cluster.skep("function", "delete", "gone", "--yes")
+        wait_for(lambda: not cluster.ps("gone"), "the instance ended")
+        self.assertIn(f"{instance} out last", self.lines(instance))
+
+    def test_an_instance_that_never_was_is_an_error(self):
+        self.fails(1, "logs", "i-01M86CCB7FXB2906H009VXA3PB")
+
     def test_tail_bounds_what_is_shown(self):
         cluster = self.cluster
         cluster.deploy_python("tailed", "def handle(p):\n    print('x' * 100)\n    print('last')\n")

@@ -122,7 +122,7 @@ static void a_ready_instance_ends_the_back_off(void **state)
     agent_ended(w, 1, 1, STATUS_FAILED, "bad luck");
     expect(
         w,
-        "a1 start i1 f\na1 start i2 f\n"); /* The other one is on its way: the queue waits for it. */
+        "a1 start i1 f\na1 start i2 f\n"); /* The other one is on its way. */
     agent_ready(w, 1, 2);
     expect(w, "a1 invoke v1.1 i2 \n");
     user_call(w, 1, 3, "f", "", 0);

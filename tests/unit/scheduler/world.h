@@ -1,8 +1,10 @@
 /* A core with an environment that writes down what it sends, one line each, and agents and users
  * that do what a test says:
  *
- *     a1 start i1 f | a1 stop i1 REASON | a1 kill i1 REASON | a1 invoke v1.1 i1 PAYLOAD | a1 cancel v1.1 i1 REASON
- *     a1 lead term=5 | u1 call_reply 7 OK OUTPUT | u1 call_reply 7 TIMEOUT MESSAGE | u1 reply 8 OK | u1 records 9 OK rows=2
+ *     a1 start i1 f | a1 stop i1 REASON | a1 kill i1 REASON
+ *     a1 invoke v1.1 i1 PAYLOAD | a1 cancel v1.1 i1 REASON | a1 lead term=5
+ *     u1 call_reply 7 OK OUTPUT | u1 call_reply 7 TIMEOUT MESSAGE
+ *     u1 reply 8 OK | u1 records 9 OK rows=2
  *
  * User n is peer n, the agent of node "n1" is peer 101 ("a1"). Instances (i1) and invocations
  * (v1) are numbered as they are seen. Proposals are committed after each event, unless `hold` is
