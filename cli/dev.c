@@ -710,7 +710,7 @@ int verb_dev(struct cli *cli)
         stop_all(&d);
         (void)cli_fail(s, msg.text);
         (void)fprintf(stderr, "skep: the logs are in %s; skep dev stop removes them\n", d.data);
-        return cli_exit_code(s.code);
+        return (int)cli_exit_code(s.code);
     }
     (void)printf("%d scheduler%s and %d agent%s run; context dev is the current one\n",
                  d.schedulers, d.schedulers == 1 ? "" : "s", d.agents, d.agents == 1 ? "" : "s");

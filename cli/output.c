@@ -140,7 +140,7 @@ int cli_fail(struct status s, const char *message)
     (void)fputs("skep: ", stderr);
     output_safe(stderr, bytes_of(text, strlen(text)));
     (void)fputc('\n', stderr);
-    return cli_exit_code(s.code);
+    return (int)cli_exit_code(s.code);
 }
 
 int cli_usage(const char *format, ...)

@@ -352,6 +352,20 @@ void instances_reported(struct core *c, struct core_time now, struct node *n,
 
 /* ---- Scaling ---- */
 
+static struct placement_node view_node(const struct core *c, const struct node *n)
+{
+    const struct catalog_node *known = catalog_node_find(&c->catalog, n->name);
+    return (struct placement_node){.name = n->name,
+                                   .ready = node_ready(n),
+                                   .mode = known == NULL ? NODE_MODE_NORMAL : known->mode,
+                                   .cpu_millis = n->cpu_millis,
+                                   .cpu_used_millis = n->cpu_used_millis,
+                                   .memory_bytes = n->memory_bytes,
+                                   .memory_used_bytes = n->memory_used_bytes,
+                                   .labels = n->labels,
+                                   .labels_count = n->labels_count};
+}
+
 static size_t view_nodes(const struct core *c, struct placement_node **out, struct node ***nodes)
 {
     size_t count = HASH_COUNT(c->nodes);
@@ -359,17 +373,8 @@ static size_t view_nodes(const struct core *c, struct placement_node **out, stru
     *nodes = mem_must(mem_zalloc(count + 1, sizeof **nodes));
     size_t k = 0;
     for (struct node *n = c->nodes; n != NULL; n = n->hh.next, k++) {
-        const struct catalog_node *known = catalog_node_find(&c->catalog, n->name);
         (*nodes)[k] = n;
-        (*out)[k] = (struct placement_node){.name = n->name,
-                                            .ready = node_ready(n),
-                                            .mode = known == NULL ? NODE_MODE_NORMAL : known->mode,
-                                            .cpu_millis = n->cpu_millis,
-                                            .cpu_used_millis = n->cpu_used_millis,
-                                            .memory_bytes = n->memory_bytes,
-                                            .memory_used_bytes = n->memory_used_bytes,
-                                            .labels = n->labels,
-                                            .labels_count = n->labels_count};
+        (*out)[k] = view_node(c, n);
     }
     return count;
 }
@@ -403,6 +408,16 @@ static bool settled(const struct core *c, struct core_time now)
     return true;
 }
 
+/* Could an instance of f run on this node if it were empty? If not, room there is of no use. */
+static bool could_ever_fit(const struct core *c, const struct node *n, const struct runtime *f)
+{
+    struct placement_node empty = view_node(c, n);
+    struct placement_reasons ignored;
+    empty.cpu_used_millis = 0;
+    empty.memory_used_bytes = 0;
+    return placement_choose(&empty, 1, &f->current->spec, &ignored) == 0;
+}
+
 /* An idle instance that its function can do without, the least recently used one; NULL when there
  * is none, or when one is on its way out already: its room comes first. */
 static struct instance *find_spare(const struct core *c, const struct runtime *wanting)
@@ -417,7 +432,8 @@ static struct instance *find_spare(const struct core *c, const struct runtime *w
         if (!idle || f == wanting || f->queued > 0 || f->ready <= f->current->spec.scale_min) {
             continue;
         }
-        if (spare == NULL || i->used_us < spare->used_us) {
+        bool older = spare == NULL || i->used_us < spare->used_us;
+        if (older && could_ever_fit(c, i->node, wanting)) {
             spare = i;
         }
     }
@@ -428,8 +444,7 @@ static struct instance *find_spare(const struct core *c, const struct runtime *w
 static void make_room(struct core *c, struct core_time now, const struct runtime *f,
                       const struct placement_reasons *why)
 {
-    struct instance *spare =
-        f->queued > 0 && why->cpu + why->memory > 0 ? find_spare(c, f) : NULL;
+    struct instance *spare = f->queued > 0 && why->cpu + why->memory > 0 ? find_spare(c, f) : NULL;
     if (spare != NULL) {
         char text[REASON_BYTES_MAX];
         (void)snprintf(text, sizeof text, "to make room for %s", f->name);

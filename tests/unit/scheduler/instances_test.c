@@ -112,6 +112,11 @@ static void another_revision_ends_the_back_off(void **state)
     world_deploy(w, "f", 2);
     user_call(w, 1, 2, "f", "", 0);
     expect(w, "a1 start i2 f\n");
+    agent_ended(w, 1, 2, STATUS_FAILED, "bad code");
+    user_call(w, 1, 3, "f", "", 0);
+    forget_lines(w);
+    world_run(w, 550); /* Its first failure: the shortest wait. */
+    expect(w, "a1 start i3 f\n");
 }
 
 static void a_ready_instance_ends_the_back_off(void **state)
@@ -120,9 +125,7 @@ static void a_ready_instance_ends_the_back_off(void **state)
     user_call(w, 1, 1, "f", "", 0);
     user_call(w, 1, 2, "f", "", 0);
     agent_ended(w, 1, 1, STATUS_FAILED, "bad luck");
-    expect(
-        w,
-        "a1 start i1 f\na1 start i2 f\n"); /* The other one is on its way. */
+    expect(w, "a1 start i1 f\na1 start i2 f\n"); /* The other one is on its way. */
     agent_ready(w, 1, 2);
     expect(w, "a1 invoke v1.1 i2 \n");
     user_call(w, 1, 3, "f", "", 0);
@@ -220,6 +223,81 @@ static void a_stop_that_is_not_heard_is_repeated(void **state)
     expect(w, "");
     world_run(w, 100);
     expect(w, "a1 kill i1 again\n");
+}
+
+/* ---- Room for those who wait ---- */
+
+/* Idle instances i1 and i2 of "f", i1 the least recently used, which fill the node but for 100m;
+ * they stay for an hour. */
+static void fill_with_idle(struct world *w, uint32_t scale_min)
+{
+    w->spec.cpu_millis = 450;
+    w->spec.idle_ms = 3600000;
+    w->spec.scale_min = scale_min;
+    world_deploy(w, "f", 9);
+    user_call(w, 1, 1, "f", "", 0);
+    user_call(w, 1, 2, "f", "", 0);
+    agent_ready(w, 1, 1);
+    agent_ready(w, 1, 2);
+    agent_result(w, 1, 1, 1, 1, STATUS_OK, "");
+    world_tick(w, 10);
+    agent_result(w, 1, 2, 1, 2, STATUS_OK, "");
+    forget_lines(w);
+    w->spec.scale_min = 0;
+}
+
+static void the_longest_idle_instance_makes_room_for_calls_that_wait(void **state)
+{
+    struct world *w = *state;
+    fill_with_idle(w, 0);
+    world_deploy(w, "other", 2);
+    user_call(w, 1, 3, "other", "", 0);
+    expect(w, "a1 stop i1 to make room for other\n");
+    world_run(w, 1000);
+    expect(w, ""); /* One at a time: its room comes first. */
+    agent_ended(w, 1, 1, STATUS_OK, "");
+    world_run(w, 50);
+    expect(w, "a1 start i3 other\n");
+    assert_int_equal(core_stats(w->core).instances, 2);
+}
+
+static void no_room_is_made_for_what_would_not_fit_an_empty_node(void **state)
+{
+    struct world *w = *state;
+    fill_with_idle(w, 0);
+    w->spec.cpu_millis = WORLD_CPU + 1;
+    world_deploy(w, "giant", 2);
+    user_call(w, 1, 3, "giant", "", 0);
+    world_run(w, 1000);
+    expect(w, "");
+    struct pair zone = {.key = "zone", .value = "elsewhere"};
+    w->spec.cpu_millis = 450;
+    w->spec.require = &zone;
+    w->spec.require_count = 1;
+    world_deploy(w, "picky", 3);
+    user_call(w, 1, 4, "picky", "", 0);
+    world_run(w, 1000);
+    expect(w, "");
+}
+
+static void instances_of_scale_min_make_no_room(void **state)
+{
+    struct world *w = *state;
+    fill_with_idle(w, 2);
+    world_deploy(w, "other", 2);
+    user_call(w, 1, 3, "other", "", 0);
+    world_run(w, 500);
+    expect(w, "");
+}
+
+static void scale_min_alone_makes_no_room(void **state)
+{
+    struct world *w = *state;
+    fill_with_idle(w, 0);
+    w->spec.scale_min = 1;
+    world_deploy(w, "other", 2); /* Nobody waits for it. */
+    world_run(w, 500);
+    expect(w, "");
 }
 
 /* ---- Revisions ---- */
@@ -340,6 +418,10 @@ int main(void)
         LED(idle_instances_stop_down_to_scale_min),
         LED(a_busy_instance_does_not_stop),
         LED(a_stop_that_is_not_heard_is_repeated),
+        LED(the_longest_idle_instance_makes_room_for_calls_that_wait),
+        LED(no_room_is_made_for_what_would_not_fit_an_empty_node),
+        LED(instances_of_scale_min_make_no_room),
+        LED(scale_min_alone_makes_no_room),
         LED(a_new_revision_takes_the_calls_and_the_old_one_drains),
         LED(a_rollback_makes_the_old_instances_serve_again),
         LED(an_unknown_instance_is_killed_unless_it_ended),

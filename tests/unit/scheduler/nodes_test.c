@@ -360,6 +360,7 @@ static void calls_wait_until_a_returning_node_has_reported(void **state)
     user_call(w, 1, 2, "f", "x", 0);
     expect(w, "");
     agent_open(w, 1);
+    world_tick(w, 100);
     expect(w, "a1 lead term=5\n"); /* Sent now, its report would lack the call. */
     struct instance_report report = report_n(w, 1, INSTANCE_READY);
     const struct node_register r = {.instances = &report, .instances_count = 1};
