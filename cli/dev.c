@@ -11,11 +11,11 @@
  * process is asked first and killed if it does not go. */
 #include "cli/cli.h"
 
-#include "common/process_stat.h"
 #include "common/cleanup.h"
 #include "common/mem.h"
 #include "common/package.h"
 #include "common/pki/pki.h"
+#include "common/process_stat.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

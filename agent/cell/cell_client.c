@@ -1,8 +1,8 @@
 #include "agent/cell/cell_client.h"
 
-#include "common/process_stat.h"
 #include "common/check.h"
 #include "common/cleanup.h"
+#include "common/process_stat.h"
 
 #include <assert.h>
 #include <ctype.h>

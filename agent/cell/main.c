@@ -5,10 +5,10 @@
 #include "agent/cell/agent_port.h"
 #include "agent/cell/confine.h"
 #include "agent/cell/launch.h"
-#include "common/process_stat.h"
 #include "agent/cell/supervisor.h"
 #include "common/cleanup.h"
 #include "common/mem.h"
+#include "common/process_stat.h"
 
 #include <errno.h>
 #include <fcntl.h>

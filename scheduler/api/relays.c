@@ -203,8 +203,8 @@ static bool swallow(struct server *s, struct relay *r, const struct message *m)
     }
     if (m->log_data.code == STATUS_OK) {
         for (struct relay *other = s->relays; other != NULL; other = other->hh.next) {
-            other->found = other->found ||
-                           (other->client == r->client && other->request == r->request);
+            other->found =
+                other->found || (other->client == r->client && other->request == r->request);
         }
         return false;
     }

@@ -1,5 +1,5 @@
-/* Stands in for libFuzzer's main: runs the fuzz target once over every file of the folders and files it is given, and over
- * the empty input. */
+/* Stands in for libFuzzer's main: runs the fuzz target once over every file of the folders and
+ * files it is given, and over the empty input. */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>

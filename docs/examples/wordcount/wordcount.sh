@@ -3,7 +3,7 @@
 set -eu
 export LC_ALL=C
 
-tr 'A-Z' 'a-z' | awk '
+tr '[:upper:]' '[:lower:]' | awk '
 {
     lines++
     gsub(/[^a-z'"'"']+/, " ")

@@ -2,9 +2,9 @@
 #include "agent/cell/cell_client.h"
 #include "agent/cell/cell_usage.h"
 #include "agent/cell/cgroup.h"
-#include "common/process_stat.h"
 #include "common/check.h"
 #include "common/mem.h"
+#include "common/process_stat.h"
 
 #include <string.h>
 

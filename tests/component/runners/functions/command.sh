@@ -17,7 +17,7 @@ wait-deep) echo "waiting" >&2; sleep 1000 & echo "child $!" >&2; wait ;;
 noise) echo "waiting" >&2; exec cat /dev/zero >&2 ;;
 meet)
     mkdir "$MEETING/$$"
-    while [ "$(ls "$MEETING" | wc -l)" -lt 4 ]; do sleep 0.01; done
+    while [ "$(find "$MEETING" -mindepth 1 | wc -l)" -lt 4 ]; do sleep 0.01; done
     echo met ;;
 *) echo "$what" ;;
 esac
