@@ -15,11 +15,13 @@
 #include <time.h>
 #include <uv.h>
 
-enum { RETRY_MS = 60, TICK_MS = 5 };
+/* One scheduler is asked; the next is dialled when that fails or takes DIAL_NEXT_MS. */
+enum { RETRY_MS = 60, TICK_MS = 5, DIAL_NEXT_MS = 250 };
 
 struct server_slot {
     char address[CONFIG_ADDRESS_BYTES_MAX + 1];
     struct link *link;
+    bool dialled;
     bool ready; /* hellos exchanged */
     bool failed;
 };
@@ -41,6 +43,7 @@ struct client {
     struct server_slot servers[CLIENT_ADDRESSES_MAX];
     size_t servers_count;
     size_t preferred; /* where the leader was last seen */
+    uint64_t dial_next_us;
     uint64_t request_last;
     struct buffer encode;
     struct arena decode;
@@ -190,11 +193,40 @@ static size_t slot_for(struct client *c, const char *address)
     struct server_slot *s = &c->servers[c->servers_count];
     *s = (struct server_slot){.failed = false};
     (void)snprintf(s->address, sizeof s->address, "%s", address);
-    const struct identity expect = {.cluster = c->own.cluster, .role = ROLE_SCHEDULER};
-    if (!status_is_ok(link_hub_dial(c->hub, address, &expect, c->servers_count, NULL))) {
-        return c->preferred;
-    }
     return c->servers_count++;
+}
+
+static void slot_dial(struct client *c, size_t at)
+{
+    struct server_slot *s = &c->servers[at];
+    c->dial_next_us = now_us() + (uint64_t)DIAL_NEXT_MS * 1000;
+    if (s->dialled) {
+        return;
+    }
+    s->dialled = true;
+    const struct identity expect = {.cluster = c->own.cluster, .role = ROLE_SCHEDULER};
+    struct errmsg msg = {.text = ""};
+    struct status dialled = link_hub_dial(c->hub, s->address, &expect, at, &msg);
+    if (!status_is_ok(dialled)) {
+        s->failed = true;
+        c->failed_code = dialled.code;
+        (void)snprintf(c->failed, sizeof c->failed, "%s: %s", s->address, msg.text);
+    }
+}
+
+/* Only while somebody waits for an answer: closing ends links too. */
+static void dial_next(struct client *c)
+{
+    if (!c->waiting) {
+        return;
+    }
+    for (size_t i = 0; i < c->servers_count; i++) {
+        size_t at = (c->preferred + i) % c->servers_count;
+        if (!c->servers[at].dialled) {
+            slot_dial(c, at);
+            return;
+        }
+    }
 }
 
 /* Where the leader is, if the answer knows; else another scheduler may know more. */
@@ -205,6 +237,7 @@ static void follow_leader(struct client *c, struct server_slot *from, const char
     } else {
         c->preferred = ((size_t)(from - c->servers) + 1) % c->servers_count;
     }
+    slot_dial(c, c->preferred);
 }
 
 /* The arena that the answer was decoded into becomes the caller's. */
@@ -351,6 +384,7 @@ static void on_close(void *data, struct link *l, struct status why, const char *
     s->failed = true;
     c->failed_code = why.code;
     (void)snprintf(c->failed, sizeof c->failed, "%s: %s", s->address, reason);
+    dial_next(c);
     if (c->load != NULL) {
         load_lost(c, s);
     } else if (c->waiting && c->single.to == s) {
@@ -371,6 +405,7 @@ static void on_dial_failed(void *data, const char *address, struct status why, c
     }
     c->failed_code = why.code;
     (void)snprintf(c->failed, sizeof c->failed, "%s: %s", address, reason);
+    dial_next(c);
 }
 
 /* ---- Time ---- */
@@ -378,7 +413,7 @@ static void on_dial_failed(void *data, const char *address, struct status why, c
 static bool all_failed(const struct client *c)
 {
     for (size_t i = 0; i < c->servers_count; i++) {
-        if (!c->servers[i].failed) {
+        if (!c->servers[i].dialled || !c->servers[i].failed) {
             return false;
         }
     }
@@ -391,6 +426,10 @@ static void on_timer(uv_timer_t *timer)
     uint64_t now = now_us();
     if (!c->waiting) {
         return;
+    }
+    if (now >= c->dial_next_us && ready_slot(c) == NULL) {
+        dial_next(c);
+        c->dial_next_us = now + (uint64_t)DIAL_NEXT_MS * 1000;
     }
     if (now > c->deadline_us) {
         bool sent = c->load == NULL && c->single.to != NULL;
@@ -469,6 +508,9 @@ static struct status open_with(struct client **out, char *ca, char *cert, char *
     }
     for (size_t i = 0; i < count && i < CLIENT_ADDRESSES_MAX && status_is_ok(s); i++) {
         (void)slot_for(c, addresses[i]);
+    }
+    if (status_is_ok(s)) {
+        slot_dial(c, 0);
     }
     if (!status_is_ok(s)) {
         client_close(c);
