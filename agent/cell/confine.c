@@ -73,8 +73,9 @@ static bool landlock(int folder_fd, const struct cgroup *g)
  * The exception is a group right below the top of a v1 hierarchy: removing it takes `kept`. */
 struct status confine(int folder_fd, const struct cgroup *g, uint64_t kept, struct errmsg *msg)
 {
-    for (unsigned long cap = 0; cap < 64 && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0; cap++) {
-        continue;
+    unsigned long cap = 0;
+    while (cap < 64 && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0) {
+        cap++;
     }
     if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0 ||
         capabilities_set(kept, 0) != 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||

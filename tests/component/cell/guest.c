@@ -217,9 +217,11 @@ static int do_connect(const char *argument)
     socklen_t size = sizeof own;
     int server = socket(AF_INET, SOCK_STREAM, 0);
     int client = socket(AF_INET, SOCK_STREAM, 0);
-    bind(server, (struct sockaddr *)&own, sizeof own);
-    listen(server, 1);
-    getsockname(server, (struct sockaddr *)&own, &size);
+    if (bind(server, (struct sockaddr *)&own, sizeof own) != 0 || listen(server, 1) != 0 ||
+        getsockname(server, (struct sockaddr *)&own, &size) != 0) {
+        printf("own: %s\n", strerror(errno));
+        return 1;
+    }
     error = connect(client, (struct sockaddr *)&own, size) == 0 ? 0 : errno;
     printf("own: %s\n", strerror(error));
     return 0;

@@ -53,8 +53,8 @@ static void append_entries_keep_their_bytes(void **state)
     };
     char first[8] = {'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'};
     uint8_t second[16];
-    for (uint8_t i = 0; i < sizeof second; i++) {
-        second[i] = i;
+    for (size_t i = 0; i < sizeof second; i++) {
+        second[i] = (uint8_t)i;
     }
     struct raft_entry entries[2] = {
         {.term = 8, .type = RAFT_COMMAND, .buf = {first, sizeof first}},
