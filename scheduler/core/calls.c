@@ -265,8 +265,13 @@ static void requeue(struct core *c, struct core_time now, struct work *w, const 
     enter_queue(w, true);
 }
 
-void calls_result(struct core *c, struct core_time now, const struct result *r)
+void calls_result(struct core *c, struct core_time now, uint64_t peer, const struct result *r)
 {
+    const struct instance *of = instance_find(c, r->instance);
+    if (of != NULL && of->node->peer != peer) {
+        c->stats.messages_refused++;
+        return;
+    }
     struct work *w = work_find(c, r->invocation);
     if (w == NULL || w->state != WORK_RUNNING || w->attempt != r->attempt ||
         id_compare(w->instance->id, r->instance) != 0) {

@@ -153,7 +153,7 @@ void core_receive(struct core *c, struct core_time now, uint64_t peer, const str
         calls_receive(c, now, peer, m);
         break;
     case MESSAGE_RESULT:
-        calls_result(c, now, &m->result);
+        calls_result(c, now, peer, &m->result);
         break;
     case MESSAGE_HEARTBEAT:
         nodes_heartbeat(c, now, peer, m);

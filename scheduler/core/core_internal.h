@@ -163,7 +163,8 @@ struct id128 core_new_id(struct core *c, struct core_time now);
 
 /* calls.c */
 void calls_receive(struct core *c, struct core_time now, uint64_t peer, const struct message *m);
-void calls_result(struct core *c, struct core_time now, const struct result *r);
+/* A result that comes from another agent than its instance's is refused. */
+void calls_result(struct core *c, struct core_time now, uint64_t peer, const struct result *r);
 void calls_expire(struct core *c, struct core_time now);
 /* Sends queued calls of f to instances with free slots. */
 void calls_dispatch(struct core *c, struct core_time now, struct runtime *f);

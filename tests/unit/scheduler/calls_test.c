@@ -336,6 +336,20 @@ static void a_refused_attempt_of_a_deleted_function_is_not_found(void **state)
 
 /* ---- Results that come late, twice or from elsewhere ---- */
 
+static void a_result_of_another_agents_instance_is_refused(void **state)
+{
+    struct world *w = *state;
+    have_warm(w);
+    agent_open(w, 2);
+    forget_lines(w);
+    user_call(w, 1, 7, "f", "", 0);
+    agent_result(w, 2, 2, 1, 1, STATUS_OK, "forged");
+    expect(w, "a1 invoke v2.1 i1 \n");
+    assert_int_equal(core_stats(w->core).messages_refused, 1);
+    agent_result(w, 1, 2, 1, 1, STATUS_OK, "true");
+    expect(w, "u1 call_reply 7 OK true\n");
+}
+
 static void late_and_duplicate_results_are_counted_and_dropped(void **state)
 {
     struct world *w = *state;
@@ -515,6 +529,7 @@ int main(void)
         LED(an_instance_the_agent_does_not_know_is_replaced),
         LED(a_refused_attempt_past_its_deadline_times_out),
         LED(a_refused_attempt_of_a_deleted_function_is_not_found),
+        LED(a_result_of_another_agents_instance_is_refused),
         LED(late_and_duplicate_results_are_counted_and_dropped),
         LED(a_result_of_an_older_attempt_does_not_count),
         LED(a_crash_fails_its_calls_with_the_message),
