@@ -120,7 +120,10 @@ static void work_run(struct core *c, struct core_time now, struct work *w, struc
     i->inflight++;
     i->used_us = now.mono_us;
     instance_refile(i);
+    /* The function's timeout is of one attempt: waiting for a cold start does not use it up. */
     uint64_t left_us = w->due_us > now.mono_us ? w->due_us - now.mono_us : 0;
+    uint64_t attempt_us = w->function->current->spec.timeout_ms * 1000;
+    left_us = left_us < attempt_us ? left_us : attempt_us;
     const struct message m = {.type = MESSAGE_INVOKE,
                               .term = c->term,
                               .invoke = {.invocation = w->id,
@@ -160,8 +163,9 @@ static struct work *work_new(struct core *c, struct core_time now, uint64_t peer
     w->payload = payload;
     w->payload_size = m->call.payload.size;
     w->arrived_us = now.mono_us;
+    const struct function_spec *spec = &f->current->spec;
     uint64_t timeout_ms =
-        m->call.timeout_ms != 0 ? m->call.timeout_ms : f->current->spec.timeout_ms;
+        m->call.timeout_ms != 0 ? m->call.timeout_ms : spec->startup_timeout_ms + spec->timeout_ms;
     if (timeout_ms > CORE_TIMEOUT_MS_MAX) {
         timeout_ms = CORE_TIMEOUT_MS_MAX;
     }

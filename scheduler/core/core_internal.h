@@ -85,7 +85,8 @@ struct work {
     uint64_t peer, request;
     uint8_t *payload;
     size_t payload_size;
-    uint64_t due_us;             /* when the caller's patience ends */
+    uint64_t due_us;             /* when the caller's patience ends: its own timeout, or
+                                  the function's for a start and an attempt */
     struct wheel_entry deadline; /* when to look: due_us, or a little later for one that runs */
     uint64_t arrived_us, sent_us;
     bool cold;

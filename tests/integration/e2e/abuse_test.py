@@ -158,7 +158,7 @@ class Abuse(ClusterCase):
 
     def test_a_queue_that_is_full(self):
         cluster = self.cluster
-        cluster.deploy_python("queue", "import time\ndef handle(p):\n    time.sleep(1)\n", resources=SMALL,
+        cluster.deploy_python("queue", "import time\ndef handle(p):\n    time.sleep(3)\n", resources=SMALL,
                               scaling="{max: 1, queue: 2}")
         cluster.call("queue")
         running = [cluster.start_skep("call", "queue", stdout=-3, stderr=-3) for _ in range(3)]

@@ -214,10 +214,28 @@ static void the_function_gives_the_timeout_when_the_call_does_not(void **state)
     user_call(w, 1, 7, "f", "", 0);
     assert_in_range(w->last.timeout_ms, 10000, 10001);
     user_call(w, 1, 8, "f", "",
-              UINT32_MAX); /* Starts another instance; its timeout is held to the most there is. */
+              UINT32_MAX); /* Starts another instance; an attempt gets no more than the function. */
     world_tick(w, 100);
     agent_ready(w, 1, 2);
-    assert_in_range(w->last.timeout_ms, CORE_TIMEOUT_MS_MAX - 100, CORE_TIMEOUT_MS_MAX - 99);
+    assert_in_range(w->last.timeout_ms, 10000, 10001);
+}
+
+static void waiting_for_a_start_does_not_shorten_the_attempt(void **state)
+{
+    struct world *w = *state;
+    user_call(w, 1, 7, "f", "", 0);
+    world_run(w, 4000);
+    agent_ready(w, 1, 1);
+    assert_in_range(w->last.timeout_ms, 10000, 10001);
+}
+
+static void the_callers_own_timeout_is_for_everything(void **state)
+{
+    struct world *w = *state;
+    user_call(w, 1, 7, "f", "", 6000);
+    world_run(w, 4000);
+    agent_ready(w, 1, 1);
+    assert_in_range(w->last.timeout_ms, 1900, 2001);
 }
 
 static void a_running_call_past_its_deadline_is_cancelled_and_keeps_its_slot(void **state)
@@ -521,6 +539,8 @@ int main(void)
         LED(messages_of_other_kinds_are_refused),
         LED(a_queued_call_times_out_at_its_deadline),
         LED(the_function_gives_the_timeout_when_the_call_does_not),
+        LED(waiting_for_a_start_does_not_shorten_the_attempt),
+        LED(the_callers_own_timeout_is_for_everything),
         LED(a_running_call_past_its_deadline_is_cancelled_and_keeps_its_slot),
         LED(the_agents_own_timeout_within_the_grace_is_the_answer),
         LED(a_long_pause_still_gives_a_running_call_its_end),
