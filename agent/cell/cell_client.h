@@ -21,7 +21,7 @@ struct cell_client {
 };
 
 enum cell_message_kind {
-    CELL_MESSAGE_NONE,   /* nothing more for now */
+    CELL_MESSAGE_NONE,   /* no packet is waiting */
     CELL_MESSAGE_HELLO,  /* channel_fd is the runner channel: CLOEXEC, the caller owns it */
     CELL_MESSAGE_EVENT,  /* event is set */
     CELL_MESSAGE_CLOSED, /* skep-cell ended or serves another agent now */
