@@ -420,11 +420,29 @@ static bool all_failed(const struct client *c)
     return true;
 }
 
+/* Our certificate (a join token's, say) ran out while we dialled: whoever we have yet to connect to
+ * refuses us, and over TLS 1.3 that refusal may reach us as no more than a reset. */
+static bool own_expired(struct client *c)
+{
+    if (c->own.not_after_s == 0 || (int64_t)time(NULL) <= c->own.not_after_s) {
+        return false;
+    }
+    (void)snprintf(c->failed, sizeof c->failed,
+                   "%s: the certificate that was shown to it has expired meanwhile",
+                   c->servers[c->preferred].address);
+    return true;
+}
+
 static void on_timer(uv_timer_t *timer)
 {
     struct client *c = timer->data;
     uint64_t now = now_us();
     if (!c->waiting) {
+        return;
+    }
+    if (c->load == NULL && c->single.to == NULL && !c->servers[c->preferred].ready &&
+        own_expired(c)) {
+        finish(c, status_of(STATUS_DENIED));
         return;
     }
     if (now >= c->dial_next_us && ready_slot(c) == NULL) {
