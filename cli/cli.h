@@ -24,7 +24,9 @@ struct options {
     char *output, *context, *data, *file, *timeout, *cluster, *dir, *out, *role, *name, *reason,
         *address, *token_file;
     char *revision, *duration, *ca_dir, *folder, *schedulers_list, *valid, *labels;
+    char *key, *delay, *at, *deadline, *ttl, *function;
     int yes, detach, follow, plan, schedulers, agents, concurrency, payload, tail, port;
+    int each, wait, priority;
     long long check_index;
 };
 
@@ -75,12 +77,27 @@ void output_safe(FILE *to, struct bytes text);
 /* Reads a whole file, or standard input for "-", up to max bytes. */
 NODISCARD struct status input_read(const char *path, size_t max, struct buffer *out,
                                    struct errmsg *msg);
+/* The payload that --data, --file or - give, at most one of them. */
+NODISCARD struct status payload_read(const struct cli *cli, struct buffer *out,
+                                     struct errmsg *msg);
 /* text NULL: otherwise. */
 NODISCARD struct status duration_of(const char *what, const char *text, uint64_t otherwise_ms,
                                     uint64_t *ms, struct errmsg *msg);
 
 /* Verbs, by file. */
 int verb_call(struct cli *cli);
+int verb_spawn(struct cli *cli);
+int verb_result(struct cli *cli);
+int verb_cancel(struct cli *cli);
+int verb_invocation_list(struct cli *cli);
+int verb_invocation_show(struct cli *cli);
+int verb_dead_list(struct cli *cli);
+int verb_dead_redrive(struct cli *cli);
+int verb_dead_purge(struct cli *cli);
+int verb_schedule_list(struct cli *cli);
+int verb_tenant_list(struct cli *cli);
+int verb_setting_list(struct cli *cli);
+int verb_setting_set(struct cli *cli);
 int verb_deploy(struct cli *cli);
 int verb_function_list(struct cli *cli);
 int verb_function_show(struct cli *cli);
@@ -108,6 +125,10 @@ int verb_ca_revoke(struct cli *cli);
 int verb_ca_list(struct cli *cli);
 int verb_ca_renew(struct cli *cli);
 int verb_join(struct cli *cli);
+int verb_key_create(struct cli *cli);
+int verb_key_list(struct cli *cli);
+int verb_key_rotate(struct cli *cli);
+int verb_key_rewrap(struct cli *cli);
 int verb_context_list(struct cli *cli);
 int verb_context_use(struct cli *cli);
 int verb_context_remove(struct cli *cli);

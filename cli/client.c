@@ -1,6 +1,6 @@
 /* The story of a request: ready connection? (else wait for one) -> send -> answer by number.
  * NOT_LEADER: dial the named leader, or wait a moment when there is none, and send again.
- * Connection lost: send again when the request only reads, UNKNOWN otherwise. */
+ * Connection lost: send again when that does no harm, UNKNOWN otherwise. */
 #include "cli/client.h"
 
 #include "common/check.h"
@@ -16,7 +16,7 @@
 #include <uv.h>
 
 /* One scheduler is asked; the next is dialled when that fails or takes DIAL_NEXT_MS. */
-enum { RETRY_MS = 60, TICK_MS = 5, DIAL_NEXT_MS = 250 };
+enum { RETRY_MS = 60, TICK_MS = 5, DIAL_NEXT_MS = 250, AGES_MS = 500 };
 
 struct server_slot {
     char address[CONFIG_ADDRESS_BYTES_MAX + 1];
@@ -30,8 +30,9 @@ struct server_slot {
 struct ask {
     uint64_t request; /* 0: free */
     struct message message;
-    struct server_slot *to;
-    uint64_t sent_us;
+    struct server_slot *to; /* NULL: to be sent (again) */
+    uint64_t made_us, sent_us, retry_at_us;
+    struct status refused; /* OK, or what the last passing answer said */
 };
 
 struct client {
@@ -57,6 +58,7 @@ struct client {
     uint64_t deadline_us;
     bool waiting, finished;
     struct status outcome;
+    char refusal[ERRMSG_BYTES_MAX]; /* the text of the last passing answer */
     struct arena *answer_arena;
     struct message *answer;
     client_each each;
@@ -64,6 +66,8 @@ struct client {
     const struct client_load *load;
     struct ask *asks;
     uint32_t inflight;
+    uint32_t unsent; /* of those in flight, how many are to be sent (again) */
+    uint64_t ages_us; /* when the requests' ages are looked at next */
     bool load_ended;
 };
 
@@ -90,6 +94,9 @@ struct status client_answer_status(const struct message *answer, const char **me
         ANSWER_CASE(LOG_DATA, log_data)
         ANSWER_CASE(METRICS_TEXT, metrics_text)
         ANSWER_CASE(JOIN_REPLY, join_reply)
+        ANSWER_CASE(SPAWN_REPLY, spawn_reply)
+        ANSWER_CASE(OUTCOME, outcome)
+        ANSWER_CASE(BACKUP_DATA, backup_data)
 #undef ANSWER_CASE
     default:
         break;
@@ -103,7 +110,34 @@ static bool only_reads(const struct message *m)
 {
     return m->type == MESSAGE_QUERY || m->type == MESSAGE_METRICS_QUERY ||
            m->type == MESSAGE_LOGS || m->type == MESSAGE_CHUNK_QUERY ||
-           m->type == MESSAGE_CHUNK_PUT;
+           m->type == MESSAGE_CHUNK_PUT || m->type == MESSAGE_OUTCOME_QUERY;
+}
+
+/* Does sending it twice do no more than sending it once? */
+static bool repeatable(const struct message *m)
+{
+    return only_reads(m) || (m->type == MESSAGE_SPAWN && m->spawn.key[0] != '\0');
+}
+
+/* Is this answer to a spawn one that passes? Then *after_ms says when to ask again. */
+static bool answer_passes(const struct message *asked, const struct message *answer,
+                          uint32_t *after_ms)
+{
+    if (asked->type != MESSAGE_SPAWN || !repeatable(asked)) {
+        return false;
+    }
+    const char *text, *leader;
+    uint32_t after = answer->type == MESSAGE_SPAWN_REPLY ? answer->spawn_reply.retry_after_ms
+                     : answer->type == MESSAGE_REPLY     ? answer->reply.retry_after_ms
+                                                         : 0;
+    enum status_code code = client_answer_status(answer, &text, &leader).code;
+    if (code != STATUS_UNAVAILABLE && code != STATUS_UNKNOWN &&
+        (code != STATUS_LIMIT || after == 0)) {
+        return false;
+    }
+    after = after < RETRY_MS ? RETRY_MS : after;
+    *after_ms = after > CLIENT_RETRY_AFTER_MS_MAX ? CLIENT_RETRY_AFTER_MS_MAX : after;
+    return true;
 }
 
 static void finish(struct client *c, struct status s)
@@ -148,10 +182,54 @@ static bool send_ask(struct client *c, struct ask *a)
     return true;
 }
 
+/* The request's end, in our own words. */
+static void load_give_up(struct client *c, uint32_t place, struct status why, const char *text)
+{
+    struct ask *a = &c->asks[place];
+    const struct message end = {
+        .type = MESSAGE_CALL_REPLY,
+        .request = a->request,
+        .call_reply = {.code = why.code, .message = text, .leader = ""}};
+    c->unsent -= a->to == NULL;
+    a->request = 0;
+    c->inflight--;
+    c->load->done(c->load->data, place, &end, now_us() - a->made_us);
+}
+
+/* Sends what waits for that, and ends what is too old. */
+static void load_again(struct client *c, struct server_slot *to)
+{
+    uint64_t now = now_us();
+    bool ages = c->load->give_up_ms != 0 && now >= c->ages_us;
+    if (c->unsent == 0 && !ages) {
+        return;
+    }
+    c->ages_us = ages ? now + (uint64_t)AGES_MS * 1000 : c->ages_us;
+    for (uint32_t i = 0; i < c->load->outstanding; i++) {
+        struct ask *a = &c->asks[i];
+        if (a->request == 0) {
+            continue;
+        }
+        if (ages && now > a->made_us + (uint64_t)c->load->give_up_ms * 1000) {
+            bool refused = !status_is_ok(a->refused);
+            load_give_up(c, i, refused ? a->refused : status_of(STATUS_UNAVAILABLE),
+                         refused             ? c->refusal
+                         : c->failed[0] != 0 ? c->failed
+                                             : "no answer came in time");
+        } else if (a->to == NULL && to != NULL && now >= a->retry_at_us &&
+                   status_is_ok(send_to(c, to, &a->message))) {
+            a->to = to;
+            a->sent_us = now;
+            c->unsent--;
+        }
+    }
+}
+
 static void load_fill(struct client *c)
 {
     const struct client_load *load = c->load;
     struct server_slot *to = ready_slot(c);
+    load_again(c, to);
     for (uint32_t i = 0;
          i < load->outstanding && to != NULL && !c->load_ended && c->inflight < load->outstanding;
          i++) {
@@ -159,19 +237,25 @@ static void load_fill(struct client *c)
         if (a->request != 0) {
             continue;
         }
-        if (now_us() >= load->until_us || !load->fill(load->data, &a->message)) {
-            c->load_ended = true;
+        enum client_fill filled =
+            now_us() >= load->until_us ? CLIENT_NO_MORE : load->fill(load->data, i, &a->message);
+        if (filled != CLIENT_FILLED) {
+            c->load_ended = filled == CLIENT_NO_MORE;
             break;
         }
         a->message.request = (++c->request_last << 16) | i; /* The low bits find the place again. */
         a->request = a->message.request;
         a->to = to;
-        a->sent_us = now_us();
+        a->made_us = now_us();
+        a->sent_us = a->made_us;
+        a->retry_at_us = 0;
+        a->refused = status_ok();
+        c->inflight++;
         if (!status_is_ok(send_to(c, to, &a->message))) {
-            a->request = 0;
+            a->to = NULL; /* The connection's queue is full. */
+            c->unsent++;
             break;
         }
-        c->inflight++;
     }
     if (c->load_ended && c->inflight == 0) {
         finish(c, status_ok());
@@ -256,10 +340,47 @@ static void deliver(struct client *c, const struct message *m)
     finish(c, status_ok());
 }
 
+static void ask_later(struct client *c, struct ask *a, uint32_t after_ms)
+{
+    c->unsent += a->to != NULL;
+    a->to = NULL;
+    a->retry_at_us = now_us() + (uint64_t)after_ms * 1000;
+}
+
+/* Remembers what a passing answer said, for when the time is up. */
+static void refusal_keep(struct client *c, struct ask *a, const struct message *m)
+{
+    const char *text, *leader;
+    a->refused = client_answer_status(m, &text, &leader);
+    (void)snprintf(c->refusal, sizeof c->refusal, "%s", text);
+}
+
+/* Is the request to be sent again, rather than ended by this answer? */
+static bool load_repeats(struct client *c, struct ask *a, const struct message *m)
+{
+    uint32_t after_ms = RETRY_MS;
+    if (c->load->give_up_ms == 0 || !repeatable(&a->message)) {
+        return false;
+    }
+    const char *text, *leader;
+    if (client_answer_status(m, &text, &leader).code == STATUS_NOT_LEADER) {
+        bool ready = leader[0] != '\0' && c->servers[c->preferred].ready;
+        ask_later(c, a, ready ? 0 : RETRY_MS);
+        return true;
+    }
+    if (!answer_passes(&a->message, m, &after_ms)) {
+        return false;
+    }
+    refusal_keep(c, a, m);
+    ask_later(c, a, after_ms);
+    return true;
+}
+
 static void load_answer(struct client *c, const struct message *m)
 {
     uint32_t at = (uint32_t)(m->request & 0xFFFF);
-    if (at >= c->load->outstanding || c->asks[at].request != m->request) {
+    if (at >= c->load->outstanding || c->asks[at].request != m->request ||
+        c->asks[at].to == NULL) {
         return;
     }
     struct ask *a = &c->asks[at];
@@ -267,9 +388,11 @@ static void load_answer(struct client *c, const struct message *m)
     if (client_answer_status(m, &text, &leader).code == STATUS_NOT_LEADER) {
         follow_leader(c, a->to, leader);
     }
-    a->request = 0;
-    c->inflight--;
-    c->load->done(c->load->data, m, now_us() - a->sent_us);
+    if (!load_repeats(c, a, m)) {
+        a->request = 0;
+        c->inflight--;
+        c->load->done(c->load->data, at, m, now_us() - a->sent_us);
+    }
     load_fill(c);
 }
 
@@ -297,6 +420,13 @@ static void on_answer(struct client *c, struct server_slot *from, const struct m
         return;
     }
     c->preferred = (size_t)(from - c->servers); /* Whoever answered goes on being asked. */
+    uint32_t after_ms = 0;
+    if (answer_passes(&c->single.message, m, &after_ms)) {
+        refusal_keep(c, &c->single, m);
+        c->single.to = NULL;
+        c->retry_at_us = now_us() + (uint64_t)after_ms * 1000;
+        return;
+    }
     deliver(c, m);
 }
 
@@ -359,14 +489,13 @@ static void load_lost(struct client *c, const struct server_slot *s)
 {
     for (uint32_t i = 0; i < c->load->outstanding; i++) {
         struct ask *a = &c->asks[i];
-        if (a->request != 0 && a->to == s) {
-            const struct message lost = {
-                .type = MESSAGE_CALL_REPLY,
-                .request = a->request,
-                .call_reply = {.code = STATUS_UNKNOWN, .message = "connection lost", .leader = ""}};
-            a->request = 0;
-            c->inflight--;
-            c->load->done(c->load->data, &lost, now_us() - a->sent_us);
+        if (a->request == 0 || a->to != s) {
+            continue;
+        }
+        if (c->load->give_up_ms != 0 && repeatable(&a->message)) {
+            ask_later(c, a, 0);
+        } else {
+            load_give_up(c, i, status_of(STATUS_UNKNOWN), "connection lost");
         }
     }
     load_fill(c);
@@ -389,7 +518,7 @@ static void on_close(void *data, struct link *l, struct status why, const char *
         load_lost(c, s);
     } else if (c->waiting && c->single.to == s) {
         c->single.to = NULL;
-        if (!only_reads(&c->single.message)) {
+        if (!repeatable(&c->single.message)) {
             finish(c, status_of(STATUS_UNKNOWN));
         }
     }
@@ -449,14 +578,17 @@ static void on_timer(uv_timer_t *timer)
         dial_next(c);
         c->dial_next_us = now + (uint64_t)DIAL_NEXT_MS * 1000;
     }
+    bool nobody = all_failed(c) && (c->failed_code == STATUS_DENIED || !c->was_ready);
+    bool idle = c->load != NULL ? c->inflight == c->unsent : c->single.to == NULL;
     if (now > c->deadline_us) {
         bool sent = c->load == NULL && c->single.to != NULL;
-        finish(c, status_of(sent ? STATUS_TIMEOUT : STATUS_UNAVAILABLE));
+        bool refused = c->load == NULL && !status_is_ok(c->single.refused);
+        finish(c, refused ? c->single.refused
+                          : status_of(sent ? STATUS_TIMEOUT : STATUS_UNAVAILABLE));
+    } else if (nobody && idle) {
+        finish(c, status_of(c->failed_code == STATUS_DENIED ? STATUS_DENIED : STATUS_UNAVAILABLE));
     } else if (c->load != NULL) {
         load_fill(c);
-    } else if (c->single.to == NULL && all_failed(c) &&
-               (c->failed_code == STATUS_DENIED || !c->was_ready)) {
-        finish(c, status_of(c->failed_code == STATUS_DENIED ? STATUS_DENIED : STATUS_UNAVAILABLE));
     } else if (c->single.to == NULL && now >= c->retry_at_us) {
         (void)send_ask(c, &c->single);
     }
@@ -574,6 +706,9 @@ struct status client_open_token(struct client **out, const struct pki_token *tok
 
 static struct status explain(struct client *c, struct errmsg *msg)
 {
+    if (!status_is_ok(c->outcome) && c->outcome.code == c->single.refused.code) {
+        return status_fail(msg, c->outcome.code, "%s", c->refusal);
+    }
     switch (c->outcome.code) {
     case STATUS_OK:
         return c->outcome;
@@ -629,6 +764,14 @@ struct status client_follow(struct client *c, const struct message *m, client_ea
     return s;
 }
 
+void client_pause(struct client *c, uint32_t ms)
+{
+    uint64_t until_us = now_us() + (uint64_t)ms * 1000;
+    while (now_us() < until_us) {
+        (void)uv_run(&c->loop, UV_RUN_ONCE); /* The timer wakes it every TICK_MS. */
+    }
+}
+
 struct status client_load_run(struct client *c, const struct client_load *load, struct errmsg *msg)
 {
     CHECK(load->outstanding > 0);
@@ -637,7 +780,11 @@ struct status client_load_run(struct client *c, const struct client_load *load, 
     c->load = load;
     c->load_ended = false;
     c->inflight = 0;
-    c->deadline_us = load->until_us + (uint64_t)CLIENT_REQUEST_MS * 1000;
+    c->unsent = 0;
+    c->single = (struct ask){.request = 0};
+    c->deadline_us = load->until_us == UINT64_MAX
+                         ? UINT64_MAX
+                         : load->until_us + (uint64_t)CLIENT_REQUEST_MS * 1000;
     c->waiting = true;
     c->finished = false;
     load_fill(c);

@@ -3,7 +3,9 @@
  *
  * A request goes to a scheduler that is connected; one that is not the leader names the leader, and
  * the request goes there. A request whose connection is lost before its answer is UNKNOWN, unless
- * it only reads.
+ * it may be sent again: it only reads, or it is a spawn with an idempotency key. Such a spawn is
+ * also sent again, until the time is up, when the answer is a passing one: LIMIT with a time to
+ * come back, UNAVAILABLE, UNKNOWN.
  *
  * Thread: one, blocking; it runs its own loop inside the calls. */
 #ifndef CLI_CLIENT_H
@@ -21,6 +23,7 @@ enum {
     CLIENT_CONNECT_MS = 10000,
     CLIENT_REQUEST_MS = 60000,
     CLIENT_INFLIGHT_MAX = 4096,
+    CLIENT_RETRY_AFTER_MS_MAX = 5000, /* however long an answer asks to stay away */
 };
 
 /* Reads the context's certificates and begins to connect. The message says what is wrong and the
@@ -45,14 +48,26 @@ typedef bool (*client_each)(void *data, const struct message *answer);
 NODISCARD struct status client_follow(struct client *c, const struct message *m, client_each fn,
                                       void *data, struct errmsg *msg);
 
-/* Many requests at once, for load: fill is called to make each next one (false: no more), done for
- * each answer. At most outstanding are in flight. */
+/* Serves the connections for a while without asking anything. */
+void client_pause(struct client *c, uint32_t ms);
+
+/* Many requests at once. fill makes the request of a place (below outstanding) that is free, done
+ * takes its answer; what a request points to is good from fill to done. At most outstanding are in
+ * flight. Without give_up_ms each is sent once, and an answer NOT_LEADER or a lost connection is
+ * its end. With it, requests that may be sent again are, until they are that old; what the last
+ * answer said is their end then (a reply or a call_reply in the client's own words). */
+enum client_fill {
+    CLIENT_NO_MORE, /* the load ends with the answers that are due */
+    CLIENT_LATER,   /* none now; asked again soon */
+    CLIENT_FILLED,
+};
 struct client_load {
     void *data;
     uint32_t outstanding;
-    uint64_t until_us; /* uv_hrtime() / 1000: no request is made after this */
-    bool (*fill)(void *data, struct message *m);
-    void (*done)(void *data, const struct message *answer, uint64_t took_us);
+    uint32_t give_up_ms;
+    uint64_t until_us; /* uv_hrtime() / 1000: no request is made after this; UINT64_MAX: never */
+    enum client_fill (*fill)(void *data, uint32_t place, struct message *m);
+    void (*done)(void *data, uint32_t place, const struct message *answer, uint64_t took_us);
 };
 NODISCARD struct status client_load_run(struct client *c, const struct client_load *load,
                                         struct errmsg *msg);

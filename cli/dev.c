@@ -4,6 +4,7 @@
  *     DATA/dev.state           one line a daemon: KIND NAME PID STARTTIME (start time as in
  *     /proc/PID/stat, against reused pids)
  *     DATA/ca, DATA/user       the authority, and the certificate of the context "dev"
+ *     DATA/cluster.key         the key that the schedulers seal their disks under
  *     DATA/NAME/               config.yaml, cert.pem, key.pem, ca.crt, log, data/
  *
  * Start: certificates -> configurations -> processes -> wait until the leader sees all nodes ready
@@ -16,6 +17,7 @@
 #include "common/package.h"
 #include "common/pki/pki.h"
 #include "common/process_stat.h"
+#include "common/seal/wrap.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -248,8 +250,10 @@ static struct status scheduler_write(const struct dev *d, const struct daemon *k
 {
     struct buffer text = {0};
     struct status s =
-        buffer_printf(&text, "cluster: %s\nid: %s\nlisten: 127.0.0.1:%d\nca_key: %s/ca/ca.key\n",
-                      context_name, k->name, k->port, d->data);
+        buffer_printf(&text,
+                      "cluster: %s\nid: %s\nlisten: 127.0.0.1:%d\nca_key: %s/ca/ca.key\n"
+                      "seal: {cluster_key: \"file:%s/cluster.key\"}\n",
+                      context_name, k->name, k->port, d->data, d->data);
     if (status_is_ok(s)) {
         s = put_identity(d, k->name, &text);
     }
@@ -330,6 +334,10 @@ static struct status prepare(struct dev *d, struct errmsg *msg)
     struct name cluster;
     char *ca = NULL, *ca_key = NULL, folder[CONFIG_PATH_BYTES_MAX + 1];
     TRY(make_folder(d->data, msg));
+    path_of(d, "cluster.key", "", folder);
+    if (access(folder, F_OK) != 0) {
+        TRY(cluster_key_create(folder, msg));
+    }
     path_of(d, "ca", "", folder);
     TRY(make_folder(folder, msg));
     TRY(name_parse("cluster", context_name, strlen(context_name), &cluster, msg));

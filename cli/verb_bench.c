@@ -20,17 +20,19 @@ struct bench {
     char first_error[ERRMSG_BYTES_MAX];
 };
 
-static bool fill(void *data, struct message *m)
+static enum client_fill fill(void *data, uint32_t place, struct message *m)
 {
+    (void)place;
     const struct bench *b = data;
     *m = (struct message){
         .type = MESSAGE_CALL,
         .call = {.function = b->function, .payload = bytes_of(b->payload.data, b->payload.size)}};
-    return true;
+    return CLIENT_FILLED;
 }
 
-static void done(void *data, const struct message *answer, uint64_t took_us)
+static void done(void *data, uint32_t place, const struct message *answer, uint64_t took_us)
 {
+    (void)place;
     struct bench *b = data;
     const char *text, *leader;
     struct status s = client_answer_status(answer, &text, &leader);
@@ -58,7 +60,7 @@ static struct status warm_up(struct client *c, struct bench *b, struct errmsg *m
 {
     struct arena a = {0};
     struct message m, answer;
-    (void)fill(b, &m);
+    (void)fill(b, 0, &m);
     struct status s = client_ask(c, &m, CLIENT_REQUEST_MS, &a, &answer, msg);
     if (status_is_ok(s)) {
         const char *text, *leader;

@@ -11,7 +11,7 @@
 enum { TIMEOUT_SLACK_MS = 5000 };
 #define NO_TIMEOUT_MS (UINT64_C(24) * 3600 * 1000)
 
-static struct status read_payload(struct cli *cli, struct buffer *out, struct errmsg *msg)
+struct status payload_read(const struct cli *cli, struct buffer *out, struct errmsg *msg)
 {
     const struct options *o = &cli->options;
     const char *dash = cli->argc > 1 ? cli->args[1] : NULL;
@@ -86,7 +86,7 @@ int verb_call(struct cli *cli)
     struct errmsg msg = {.text = ""};
     struct buffer payload = {0};
     uint64_t timeout_ms = 0;
-    struct status s = read_payload(cli, &payload, &msg);
+    struct status s = payload_read(cli, &payload, &msg);
     if (status_is_ok(s)) {
         s = duration_of("--timeout", cli->options.timeout, 0, &timeout_ms, &msg);
     }

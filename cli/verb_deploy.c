@@ -29,6 +29,19 @@ static struct pair *pairs_of(struct arena *a, const struct text_pair *from, size
     return out;
 }
 
+static struct schedule_spec *schedules_of(struct arena *a, const struct manifest *m)
+{
+    struct schedule_spec *out = mem_must(arena_zalloc(a, m->schedules_count, sizeof *out));
+    for (size_t i = 0; i < m->schedules_count; i++) {
+        const struct manifest_schedule *s = &m->schedules[i];
+        out[i] = (struct schedule_spec){.name = s->name.text,
+                                        .cron = s->cron,
+                                        .payload = bytes_of(s->payload, strlen(s->payload)),
+                                        .catch_up = s->catch_up};
+    }
+    return out;
+}
+
 static struct function_spec spec_of(struct deployment *d)
 {
     const struct manifest *m = &d->manifest;
@@ -56,6 +69,19 @@ static struct function_spec spec_of(struct deployment *d)
                                   .env_count = m->env_count,
                                   .require = pairs_of(&d->arena, m->require, m->require_count),
                                   .require_count = m->require_count,
+                                  .retries_max = m->retries_max,
+                                  .retry_backoff_ms = m->retry_backoff_ms,
+                                  .retry_factor_milli = m->retry_factor_milli,
+                                  .retry_cap_ms = m->retry_cap_ms,
+                                  .running_max = m->running_max,
+                                  .rate_milli = m->rate_milli,
+                                  .rate_burst = m->rate_burst,
+                                  .queue_age_ms = m->queue_age_ms,
+                                  .poison_max = m->poison_max,
+                                  .durable_queue_max = m->durable_queue_max,
+                                  .data_class = data_class_name(m->data_class),
+                                  .schedules = schedules_of(&d->arena, m),
+                                  .schedules_count = m->schedules_count,
                                   .chunks =
                                       bytes_of(d->chunks.digests, d->chunks.count * DIGEST_BYTES),
                                   .package_bytes = d->chunks.bytes};

@@ -408,8 +408,8 @@ static struct status file_read(const struct chunk_store *s, const char *name, st
     }
 }
 
-struct status chunk_store_get(struct chunk_store *s, const struct digest *digest,
-                              struct buffer *out, struct errmsg *msg)
+struct status chunk_store_read(const struct chunk_store *s, const struct digest *digest,
+                               struct buffer *out, struct errmsg *msg)
 {
     char name[CHUNK_NAME_BYTES];
     chunk_name(digest, name);
@@ -421,16 +421,26 @@ struct status chunk_store_get(struct chunk_store *s, const struct digest *digest
         st = status_is_ok(st) ? st : status_fail(msg, st.code, "chunk %s: out of memory", name);
     }
     if (status_is_ok(st) && digest_compare(&actual, digest) != 0) {
-        uint64_t size;
-        struct status ignored = chunk_remove(s, digest, &size, NULL);
-        (void)ignored;
-        st = status_fail(msg, STATUS_CORRUPT, "%s: chunk %s is damaged on disk; it was removed",
-                         s->path, name);
+        st = status_fail(msg, STATUS_CORRUPT, "%s: chunk %s is damaged on disk", s->path, name);
     }
     if (!status_is_ok(st)) {
         out->size = 0;
     }
     return st;
+}
+
+struct status chunk_store_get(struct chunk_store *s, const struct digest *digest,
+                              struct buffer *out, struct errmsg *msg)
+{
+    struct errmsg why = {.text = ""};
+    struct status st = chunk_store_read(s, digest, out, &why);
+    if (st.code == STATUS_CORRUPT) {
+        uint64_t size;
+        struct status ignored = chunk_remove(s, digest, &size, NULL);
+        (void)ignored;
+        return status_fail(msg, STATUS_CORRUPT, "%s; it was removed", why.text);
+    }
+    return status_is_ok(st) ? st : status_fail(msg, st.code, "%s", why.text);
 }
 
 struct collection {

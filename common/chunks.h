@@ -62,6 +62,9 @@ bool chunk_store_has(const struct chunk_store *s, const struct digest *digest);
  * chunk is then removed, so that it can be fetched and put again. */
 NODISCARD struct status chunk_store_get(struct chunk_store *s, const struct digest *digest,
                                         struct buffer *out, struct errmsg *msg);
+/* The same on any thread, beside the owner's use: a damaged chunk is left where it is. */
+NODISCARD struct status chunk_store_read(const struct chunk_store *s, const struct digest *digest,
+                                         struct buffer *out, struct errmsg *msg);
 /* Removes every chunk that keep does not want. *removed_bytes may be NULL. IO for the first that
  * could not be removed. */
 NODISCARD struct status chunk_store_collect(struct chunk_store *s,

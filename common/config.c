@@ -2,6 +2,7 @@
 
 #include "common/check.h"
 #include "common/mem.h"
+#include "common/seal/wrap.h"
 #include "common/yamldoc.h"
 
 #include <sched.h>
@@ -63,7 +64,7 @@ struct status path_check(const char *text, struct errmsg *msg)
     return status_ok();
 }
 
-enum text_kind { TEXT_NAME, TEXT_PATH, TEXT_ADDRESS, TEXT_LISTEN };
+enum text_kind { TEXT_NAME, TEXT_PATH, TEXT_ADDRESS, TEXT_LISTEN, TEXT_KEY, TEXT_BACKUP, TEXT_ENDPOINT, TEXT_REGION };
 
 /* One text: checked, then moved from the loaded struct into the result; names are copied. */
 struct text_row {
@@ -89,6 +90,18 @@ static struct status text_take(const struct text_row *row, char **text, void *ou
     case TEXT_ADDRESS:
     case TEXT_LISTEN:
         TRY(address_check(*text, row->kind == TEXT_LISTEN ? 0 : 1, msg));
+        break;
+    case TEXT_KEY:
+        TRY(cluster_key_check(*text, msg));
+        break;
+    case TEXT_BACKUP:
+        TRY(backup_to_check(*text, msg));
+        break;
+    case TEXT_ENDPOINT:
+        TRY(backup_endpoint_check(*text, msg));
+        break;
+    case TEXT_REGION:
+        TRY(backup_region_check(*text, msg));
         break;
     }
     memcpy(out, text, sizeof *text);
@@ -180,6 +193,17 @@ struct raw_limits {
     char *send_queue;
     char *mailbox;
     char *chunks;
+    char *payloads; /* of schedulers */
+};
+
+struct raw_seal {
+    char *cluster_key;
+    char *cluster_key_old;
+    char *pkcs11_module;
+};
+
+struct raw_backup {
+    char *every, *keep, *to, *endpoint, *endpoint_ca, *region, *credentials;
 };
 
 struct raw_scheduler {
@@ -188,6 +212,8 @@ struct raw_scheduler {
     uint32_t peers_count;
     struct raw_raft raft;
     struct raw_limits limits;
+    struct raw_seal seal;
+    struct raw_backup backup;
     struct raw_log log;
 };
 
@@ -210,6 +236,25 @@ static const cyaml_schema_field_t scheduler_limits_fields[] = {
     YAMLDOC_TEXT("send_queue", struct raw_limits, send_queue),
     YAMLDOC_TEXT("mailbox", struct raw_limits, mailbox),
     YAMLDOC_TEXT("chunks", struct raw_limits, chunks),
+    YAMLDOC_TEXT("payloads", struct raw_limits, payloads),
+    CYAML_FIELD_END,
+};
+
+static const cyaml_schema_field_t seal_fields[] = {
+    YAMLDOC_TEXT("cluster_key", struct raw_seal, cluster_key),
+    YAMLDOC_TEXT("cluster_key_old", struct raw_seal, cluster_key_old),
+    YAMLDOC_TEXT("pkcs11_module", struct raw_seal, pkcs11_module),
+    CYAML_FIELD_END,
+};
+
+static const cyaml_schema_field_t backup_fields[] = {
+    YAMLDOC_TEXT("every", struct raw_backup, every),
+    YAMLDOC_TEXT("keep", struct raw_backup, keep),
+    YAMLDOC_TEXT("to", struct raw_backup, to),
+    YAMLDOC_TEXT("endpoint", struct raw_backup, endpoint),
+    YAMLDOC_TEXT("endpoint_ca", struct raw_backup, endpoint_ca),
+    YAMLDOC_TEXT("region", struct raw_backup, region),
+    YAMLDOC_TEXT("credentials", struct raw_backup, credentials),
     CYAML_FIELD_END,
 };
 
@@ -227,6 +272,8 @@ static const cyaml_schema_field_t scheduler_fields[] = {
                          CONFIG_SCHEDULERS_MAX),
     YAMLDOC_PART("raft", struct raw_scheduler, raft, raft_fields),
     YAMLDOC_PART("limits", struct raw_scheduler, limits, scheduler_limits_fields),
+    YAMLDOC_PART("seal", struct raw_scheduler, seal, seal_fields),
+    YAMLDOC_PART("backup", struct raw_scheduler, backup, backup_fields),
     YAMLDOC_PART("log", struct raw_scheduler, log, log_fields),
     CYAML_FIELD_END,
 };
@@ -244,9 +291,30 @@ static const struct text_row scheduler_texts[] = {
     TEXT_ROW("cert", TEXT_PATH, struct raw_scheduler, cert, struct scheduler_config, identity.cert),
     TEXT_ROW("key", TEXT_PATH, struct raw_scheduler, key, struct scheduler_config, identity.key),
     TEXT_ROW("ca_key", TEXT_PATH, struct raw_scheduler, ca_key, struct scheduler_config, ca_key),
+    TEXT_ROW("seal.cluster_key", TEXT_KEY, struct raw_scheduler, seal.cluster_key,
+             struct scheduler_config, seal.cluster_key),
+    TEXT_ROW("seal.cluster_key_old", TEXT_KEY, struct raw_scheduler, seal.cluster_key_old,
+             struct scheduler_config, seal.cluster_key_old),
+    TEXT_ROW("seal.pkcs11_module", TEXT_PATH, struct raw_scheduler, seal.pkcs11_module,
+             struct scheduler_config, seal.pkcs11_module),
+    TEXT_ROW("backup.to", TEXT_BACKUP, struct raw_scheduler, backup.to, struct scheduler_config,
+             backup.to),
+    TEXT_ROW("backup.endpoint", TEXT_ENDPOINT, struct raw_scheduler, backup.endpoint,
+             struct scheduler_config, backup.endpoint),
+    TEXT_ROW("backup.endpoint_ca", TEXT_PATH, struct raw_scheduler, backup.endpoint_ca,
+             struct scheduler_config, backup.endpoint_ca),
+    TEXT_ROW("backup.region", TEXT_REGION, struct raw_scheduler, backup.region,
+             struct scheduler_config, backup.region),
+    TEXT_ROW("backup.credentials", TEXT_PATH, struct raw_scheduler, backup.credentials,
+             struct scheduler_config, backup.credentials),
 };
 
 static const struct yamldoc_number scheduler_numbers[] = {
+    YAMLDOC_NUMBER("backup.every", struct raw_scheduler, backup.every, UNIT_DURATION,
+                   CONFIG_BACKUP_EVERY_MS_MIN, CONFIG_BACKUP_EVERY_MS_MAX, struct scheduler_config,
+                   backup.every_ms),
+    YAMLDOC_NUMBER("backup.keep", struct raw_scheduler, backup.keep, UNIT_COUNT, 1,
+                   CONFIG_BACKUP_KEEP_MAX, struct scheduler_config, backup.keep),
     YAMLDOC_NUMBER("raft.election_timeout", struct raw_scheduler, raft.election_timeout,
                    UNIT_DURATION, CONFIG_ELECTION_TIMEOUT_MS_MIN, CONFIG_ELECTION_TIMEOUT_MS_MAX,
                    struct scheduler_config, election_timeout_ms),
@@ -265,6 +333,9 @@ static const struct yamldoc_number scheduler_numbers[] = {
     YAMLDOC_NUMBER("limits.chunks", struct raw_scheduler, limits.chunks, UNIT_BYTES,
                    CONFIG_CHUNK_BYTES_MIN, CONFIG_CHUNK_BYTES_MAX, struct scheduler_config,
                    chunk_bytes_max),
+    YAMLDOC_NUMBER("limits.payloads", struct raw_scheduler, limits.payloads, UNIT_BYTES,
+                   CONFIG_PAYLOAD_BYTES_MIN, CONFIG_CHUNK_BYTES_MAX, struct scheduler_config,
+                   payload_bytes_max),
 };
 
 void scheduler_config_close(struct scheduler_config *c)
@@ -277,6 +348,14 @@ void scheduler_config_close(struct scheduler_config *c)
     mem_free(c->data);
     identity_close(&c->identity);
     mem_free(c->ca_key);
+    mem_free(c->seal.cluster_key);
+    mem_free(c->seal.cluster_key_old);
+    mem_free(c->seal.pkcs11_module);
+    mem_free(c->backup.to);
+    mem_free(c->backup.endpoint);
+    mem_free(c->backup.endpoint_ca);
+    mem_free(c->backup.region);
+    mem_free(c->backup.credentials);
     for (size_t i = 0; i < c->peers_count; i++) {
         mem_free(c->peers[i].address);
     }
@@ -317,6 +396,33 @@ static struct status peer_take(const struct yamldoc *d, struct scheduler_config 
     return status_ok();
 }
 
+/* A folder needs no more; a bucket needs credentials. */
+static struct status backup_take(const struct yamldoc *d, const struct raw_scheduler *raw,
+                                 struct scheduler_config *c, struct errmsg *msg)
+{
+    struct config_backup *b = &c->backup;
+    bool s3 = b->to != NULL && strncmp(b->to, CONFIG_BACKUP_S3, strlen(CONFIG_BACKUP_S3)) == 0;
+    bool any = raw->backup.every != NULL || raw->backup.keep != NULL || b->endpoint != NULL ||
+               b->endpoint_ca != NULL || b->region != NULL || b->credentials != NULL;
+    if (b->to == NULL) {
+        return any ? yamldoc_fail(d, "backup", STATUS_INVALID, msg, "needs to") : status_ok();
+    }
+    if (s3 && b->credentials == NULL) {
+        return yamldoc_fail(d, "backup", STATUS_INVALID, msg,
+                            "needs credentials, a file, for a bucket");
+    }
+    if (!s3 && (b->endpoint != NULL || b->endpoint_ca != NULL || b->region != NULL ||
+                b->credentials != NULL)) {
+        return yamldoc_fail(d, "backup", STATUS_INVALID, msg,
+                            "endpoint, endpoint_ca, region and credentials are for a bucket");
+    }
+    if (s3 && b->region == NULL) {
+        b->region = mem_strdup("us-east-1");
+        return b->region == NULL ? status_of(STATUS_NOMEM) : status_ok();
+    }
+    return status_ok();
+}
+
 static struct status scheduler_fill(const struct yamldoc *d, struct raw_scheduler *raw,
                                     struct scheduler_config *c, struct errmsg *msg)
 {
@@ -327,9 +433,16 @@ static struct status scheduler_fill(const struct yamldoc *d, struct raw_schedule
         .send_queue_bytes = CONFIG_QUEUE_BYTES_DEFAULT,
         .mailbox_bytes = CONFIG_QUEUE_BYTES_DEFAULT,
         .chunk_bytes_max = CONFIG_SCHEDULER_CHUNK_BYTES_DEFAULT,
+        .payload_bytes_max = CONFIG_PAYLOAD_BYTES_DEFAULT,
+        .backup = {.every_ms = CONFIG_BACKUP_EVERY_MS_DEFAULT, .keep = CONFIG_BACKUP_KEEP_DEFAULT},
     };
     TRY(texts_take(d, scheduler_texts, sizeof scheduler_texts / sizeof scheduler_texts[0], raw, c,
                    msg));
+    if (c->seal.cluster_key == NULL &&
+        (c->seal.cluster_key_old != NULL || c->seal.pkcs11_module != NULL)) {
+        return yamldoc_fail(d, "seal", STATUS_INVALID, msg, "needs cluster_key");
+    }
+    TRY(backup_take(d, raw, c, msg));
     if (c->advertise == NULL) {
         struct status s = address_check(c->listen, 1, msg);
         if (!status_is_ok(s)) {

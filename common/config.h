@@ -12,7 +12,14 @@
  *     ca_key: PATH                    of the scheduler that signs joins
  *     peers: [{id: s1, address: 10.0.0.1:7400}, ...]   required
  *     raft: {election_timeout: 500ms, heartbeat: 50ms}
- *     limits: {connections: 4096, send_queue: 64Mi, mailbox: 64Mi, chunks: 64Gi}
+ *     limits: {connections: 4096, send_queue: 64Mi, mailbox: 64Mi, chunks: 64Gi,
+ *              payloads: 8Gi}
+ *     seal: {cluster_key: file:PATH}      or credential:NAME, or pkcs11:URI; default: nothing on disk
+ *                                     is sealed. cluster_key_old: the one before, while it is
+ *                                     replaced; pkcs11_module: PATH
+ *     backup: {every: 6h, keep: 28, to: file:/PATH}   or s3://BUCKET/PREFIX with region: and
+ *                                     credentials: PATH, and endpoint: https://HOST and endpoint_ca:
+ *                                     PATH where it is not AWS; default: no scheduled backups
  *     log: {level: info, format: kv}
  *
  * agent.yaml
@@ -69,12 +76,18 @@ enum {
     CONFIG_CPU_MILLIS_MIN = 100,
     CONFIG_CPU_MILLIS_MAX = 4096 * 1000,
 };
+#define CONFIG_BACKUP_EVERY_MS_MIN UINT64_C(1000)
+#define CONFIG_BACKUP_EVERY_MS_MAX (UINT64_C(366) * 24 * 3600 * 1000)
+#define CONFIG_BACKUP_EVERY_MS_DEFAULT (UINT64_C(6) * 3600 * 1000)
+enum { CONFIG_BACKUP_KEEP_MAX = 10000, CONFIG_BACKUP_KEEP_DEFAULT = 28 };
 #define CONFIG_QUEUE_BYTES_MIN (UINT64_C(8) << 20)
 #define CONFIG_QUEUE_BYTES_MAX (UINT64_C(16) << 30)
 #define CONFIG_QUEUE_BYTES_DEFAULT (UINT64_C(64) << 20)
 #define CONFIG_CHUNK_BYTES_MIN (UINT64_C(1) << 20)
 #define CONFIG_CHUNK_BYTES_MAX (UINT64_C(64) << 40)
 #define CONFIG_SCHEDULER_CHUNK_BYTES_DEFAULT (UINT64_C(64) << 30)
+#define CONFIG_PAYLOAD_BYTES_MIN (UINT64_C(8) << 20)
+#define CONFIG_PAYLOAD_BYTES_DEFAULT (UINT64_C(8) << 30)
 #define CONFIG_AGENT_CHUNK_BYTES_DEFAULT (UINT64_C(16) << 30)
 #define CONFIG_MEMORY_BYTES_MIN (UINT64_C(16) << 20)
 #define CONFIG_MEMORY_BYTES_MAX (UINT64_C(64) << 40)
@@ -89,6 +102,26 @@ struct config_identity {
     char *ca;
     char *cert;
     char *key;
+};
+
+/* The key of encryption at rest; common/seal/wrap.h has the forms. */
+struct config_seal {
+    char *cluster_key;     /* NULL: nothing is sealed */
+    char *cluster_key_old; /* may be NULL */
+    char *pkcs11_module;   /* may be NULL */
+};
+
+/* Scheduled backups. */
+#define CONFIG_BACKUP_FOLDER "file:"
+#define CONFIG_BACKUP_S3 "s3://"
+struct config_backup {
+    char *to; /* NULL: none. file:/PATH, or s3://BUCKET or s3://BUCKET/PREFIX */
+    uint64_t every_ms;
+    uint32_t keep;     /* older ones are removed */
+    char *endpoint;    /* NULL: AWS's of the region */
+    char *endpoint_ca; /* whom to trust there; NULL: the system's list */
+    char *region;
+    char *credentials; /* a file; NULL for folders only */
 };
 
 struct config_peer {
@@ -116,6 +149,9 @@ struct scheduler_config {
     uint64_t send_queue_bytes;
     uint64_t mailbox_bytes;
     uint64_t chunk_bytes_max; /* of the chunk store */
+    uint64_t payload_bytes_max; /* of the payload store */
+    struct config_seal seal;
+    struct config_backup backup;
     struct config_log log;
 };
 
@@ -191,6 +227,12 @@ NODISCARD struct status context_remove(struct context_config *c, const char *nam
 /* Writes the file atomically (temporary file beside it, fsync, rename), mode 0600. */
 NODISCARD struct status context_config_save(const struct context_config *c, const char *path,
                                             struct errmsg *msg);
+
+/* Are the texts of a backup section what they must be (config_backup.c)? The message does not name
+ * the key. */
+NODISCARD struct status backup_to_check(const char *text, struct errmsg *msg);
+NODISCARD struct status backup_endpoint_check(const char *text, struct errmsg *msg);
+NODISCARD struct status backup_region_check(const char *text, struct errmsg *msg);
 
 /* Is text HOST:PORT with a port of at least port_min? The message does not name the key. */
 NODISCARD struct status address_check(const char *text, uint16_t port_min, struct errmsg *msg);

@@ -162,3 +162,9 @@ int digest_compare(const struct digest *a, const struct digest *b)
 {
     return memcmp(a->v, b->v, DIGEST_BYTES);
 }
+
+bool digest_is_zero(const struct digest *d)
+{
+    static const struct digest zero;
+    return memcmp(d, &zero, sizeof zero) == 0;
+}

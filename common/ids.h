@@ -64,5 +64,6 @@ NODISCARD struct status name_parse(const char *what, const char *text, size_t si
 void digest_format(const struct digest *d, char out[DIGEST_STRING_BYTES]);
 NODISCARD struct status digest_parse(const char *text, struct digest *out, struct errmsg *msg);
 int digest_compare(const struct digest *a, const struct digest *b);
+bool digest_is_zero(const struct digest *d);
 
 #endif

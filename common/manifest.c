@@ -1,6 +1,7 @@
 #include "common/manifest.h"
 
 #include "common/check.h"
+#include "common/cron.h"
 #include "common/mem.h"
 #include "common/units.h"
 
@@ -34,6 +35,32 @@ struct status runtime_parse(const char *text, enum runtime *out, struct errmsg *
                        "\"%s\" is not a runtime; there are python, c and command", quoted);
 }
 
+static const char *const data_class_names[DATA_CLASS_COUNT_] = {
+    [DATA_CLASS_PUBLIC] = "public",
+    [DATA_CLASS_INTERNAL] = "internal",
+    [DATA_CLASS_PHI] = "phi",
+};
+
+const char *data_class_name(enum data_class data_class)
+{
+    CHECK((size_t)data_class < DATA_CLASS_COUNT_);
+    return data_class_names[data_class];
+}
+
+struct status data_class_parse(const char *text, enum data_class *out, struct errmsg *msg)
+{
+    for (size_t i = 0; i < DATA_CLASS_COUNT_; i++) {
+        if (strcmp(text, data_class_names[i]) == 0) {
+            *out = (enum data_class)i;
+            return status_ok();
+        }
+    }
+    char quoted[QUOTE_STRING_BYTES];
+    text_quote(text, strlen(text), quoted);
+    return status_fail(msg, STATUS_INVALID,
+                       "\"%s\" is not a class of data; there are public, internal and phi", quoted);
+}
+
 void manifest_init(struct manifest *m)
 {
     *m = (struct manifest){
@@ -48,6 +75,13 @@ void manifest_init(struct manifest *m)
         .queue_max = MANIFEST_QUEUE_DEFAULT,
         .timeout_ms = MANIFEST_TIMEOUT_MS_DEFAULT,
         .startup_timeout_ms = MANIFEST_STARTUP_TIMEOUT_MS_DEFAULT,
+        .retries_max = MANIFEST_RETRIES_DEFAULT,
+        .retry_backoff_ms = MANIFEST_BACKOFF_MS_DEFAULT,
+        .retry_factor_milli = MANIFEST_FACTOR_MILLI_DEFAULT,
+        .retry_cap_ms = MANIFEST_CAP_MS_DEFAULT,
+        .durable_queue_max = MANIFEST_DURABLE_QUEUE_DEFAULT,
+        .poison_max = MANIFEST_POISON_DEFAULT,
+        .data_class = DATA_CLASS_INTERNAL,
     };
 }
 
@@ -69,6 +103,11 @@ void manifest_close(struct manifest *m)
     mem_free(m->command);
     text_pairs_close(m->env, m->env_count);
     text_pairs_close(m->require, m->require_count);
+    for (size_t i = 0; i < m->schedules_count; i++) {
+        mem_free(m->schedules[i].cron);
+        mem_free(m->schedules[i].payload);
+    }
+    mem_free(m->schedules);
     *m = (struct manifest){0};
 }
 
@@ -302,6 +341,80 @@ static struct status pairs_check(const struct manifest *m, char key[MANIFEST_KEY
     return status_ok();
 }
 
+static struct status schedule_check(const struct manifest_schedule *s, size_t at,
+                                    char key[MANIFEST_KEY_BYTES], struct errmsg *msg)
+{
+    struct name name;
+    struct cron cron;
+    const struct range catch_up = {"", UNIT_COUNT, s->catch_up, 0, MANIFEST_CATCH_UP_MAX};
+    (void)snprintf(key, MANIFEST_KEY_BYTES, "schedules[%zu].name", at);
+    TRY(name_parse("the schedule's name", s->name.text, strnlen(s->name.text, sizeof s->name.text),
+                   &name, msg));
+    (void)snprintf(key, MANIFEST_KEY_BYTES, "schedules[%zu].cron", at);
+    TRY(cron_parse(s->cron, &cron, msg));
+    (void)snprintf(key, MANIFEST_KEY_BYTES, "schedules[%zu].catch_up", at);
+    TRY(range_check(&catch_up, msg));
+    (void)snprintf(key, MANIFEST_KEY_BYTES, "schedules[%zu].payload", at);
+    if (strlen(s->payload) > MANIFEST_SCHEDULE_PAYLOAD_BYTES_MAX) {
+        return status_fail(msg, STATUS_LIMIT, "has %zu bytes, at most %d are allowed",
+                           strlen(s->payload), MANIFEST_SCHEDULE_PAYLOAD_BYTES_MAX);
+    }
+    return status_ok();
+}
+
+static struct status schedules_check(const struct manifest *m, char key[MANIFEST_KEY_BYTES],
+                                     struct errmsg *msg)
+{
+    key_set(key, "schedules");
+    if (m->schedules_count > MANIFEST_SCHEDULES_MAX) {
+        return status_fail(msg, STATUS_LIMIT, "has %zu entries, at most %d are allowed",
+                           m->schedules_count, MANIFEST_SCHEDULES_MAX);
+    }
+    for (size_t i = 0; i < m->schedules_count; i++) {
+        TRY(schedule_check(&m->schedules[i], i, key, msg));
+        for (size_t k = 0; k < i; k++) {
+            if (strcmp(m->schedules[k].name.text, m->schedules[i].name.text) == 0) {
+                (void)snprintf(key, MANIFEST_KEY_BYTES, "schedules[%zu].name", i);
+                return status_fail(msg, STATUS_INVALID, "%s is the name of an earlier one too",
+                                   m->schedules[i].name.text);
+            }
+        }
+    }
+    return status_ok();
+}
+
+static struct status durable_check(const struct manifest *m, char key[MANIFEST_KEY_BYTES],
+                                   struct errmsg *msg)
+{
+    const struct range ranges[] = {
+        {"retries.max", UNIT_COUNT, m->retries_max, 0, MANIFEST_RETRIES_MAX},
+        {"retries.backoff", UNIT_DURATION, m->retry_backoff_ms, 0, MANIFEST_BACKOFF_MS_MAX},
+        {"retries.factor", UNIT_FACTOR, m->retry_factor_milli, MANIFEST_FACTOR_MILLI_MIN,
+         MANIFEST_FACTOR_MILLI_MAX},
+        {"retries.cap", UNIT_DURATION, m->retry_cap_ms, 0, MANIFEST_BACKOFF_MS_MAX},
+        {"limits.running", UNIT_COUNT, m->running_max, 0, MANIFEST_RUNNING_MAX},
+        {"limits.rate", UNIT_RATE, m->rate_milli, 0, MANIFEST_RATE_MILLI_MAX},
+        {"limits.burst", UNIT_COUNT, m->rate_burst, 0, MANIFEST_BURST_MAX},
+        {"limits.queue", UNIT_COUNT, m->durable_queue_max, 1, MANIFEST_DURABLE_QUEUE_MAX},
+        {"limits.queue_age", UNIT_DURATION, m->queue_age_ms,
+         m->queue_age_ms == 0 ? 0 : MANIFEST_QUEUE_AGE_MS_MIN, MANIFEST_QUEUE_AGE_MS_MAX},
+        {"limits.poison", UNIT_COUNT, m->poison_max, 1, MANIFEST_POISON_MAX},
+    };
+    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
+        key_set(key, ranges[i].key);
+        TRY(range_check(&ranges[i], msg));
+    }
+    key_set(key, "retries.cap");
+    if (m->retry_cap_ms < m->retry_backoff_ms) {
+        return status_fail(msg, STATUS_INVALID, "is less than retries.backoff");
+    }
+    key_set(key, "limits.burst");
+    if (m->rate_burst != 0 && m->rate_milli == 0) {
+        return status_fail(msg, STATUS_INVALID, "goes with limits.rate");
+    }
+    return schedules_check(m, key, msg);
+}
+
 struct status manifest_check(const struct manifest *m, char key[MANIFEST_KEY_BYTES],
                              struct errmsg *msg)
 {
@@ -346,6 +459,7 @@ struct status manifest_check(const struct manifest *m, char key[MANIFEST_KEY_BYT
         return status_fail(msg, STATUS_INVALID,
                            "must be 1 with command: each invocation is a process of its own");
     }
+    TRY(durable_check(m, key, msg));
     return pairs_check(m, key, msg);
 }
 
@@ -375,7 +489,7 @@ static struct status put_pairs(struct buffer *out, const char *key, const struct
 
 static struct status canonical(const struct manifest *m, struct buffer *out)
 {
-    TRY(buffer_printf(out, "skep-manifest 1\n"));
+    TRY(buffer_printf(out, "skep-manifest 2\n"));
     TRY(put_text(out, "name", m->name.text));
     TRY(put_text(out, "runtime", runtime_name(m->runtime)));
     TRY(put_text(out, "handler", m->handler != NULL ? m->handler : ""));
@@ -398,9 +512,27 @@ static struct status canonical(const struct manifest *m, struct buffer *out)
         {"queue_max", m->queue_max},
         {"timeout_ms", m->timeout_ms},
         {"startup_timeout_ms", m->startup_timeout_ms},
+        {"retries_max", m->retries_max},
+        {"retry_backoff_ms", m->retry_backoff_ms},
+        {"retry_factor_milli", m->retry_factor_milli},
+        {"retry_cap_ms", m->retry_cap_ms},
+        {"running_max", m->running_max},
+        {"rate_milli", m->rate_milli},
+        {"rate_burst", m->rate_burst},
+        {"durable_queue_max", m->durable_queue_max},
+        {"queue_age_ms", m->queue_age_ms},
+        {"poison_max", m->poison_max},
     };
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         TRY(put_number(out, numbers[i].key, numbers[i].value));
+    }
+    TRY(put_text(out, "data_class", data_class_name(m->data_class)));
+    TRY(put_number(out, "schedules", m->schedules_count));
+    for (size_t i = 0; i < m->schedules_count; i++) {
+        TRY(put_text(out, "schedule", m->schedules[i].name.text));
+        TRY(put_text(out, "cron", m->schedules[i].cron));
+        TRY(put_text(out, "payload", m->schedules[i].payload));
+        TRY(put_number(out, "catch_up", m->schedules[i].catch_up));
     }
     TRY(put_pairs(out, "env", m->env, m->env_count));
     return put_pairs(out, "require", m->require, m->require_count);

@@ -21,6 +21,8 @@ enum {
     MANIFEST_ENV_VALUE_BYTES_MAX = 3071,
     MANIFEST_REQUIRE_MAX = 16,
     MANIFEST_LABEL_BYTES_MAX = 63, /* key and value of a label, each */
+    MANIFEST_SCHEDULES_MAX = 16,
+    MANIFEST_SCHEDULE_PAYLOAD_BYTES_MAX = 16 << 10,
     MANIFEST_KEY_BYTES = 192,      /* room for the dotted path of a key and its NUL */
 };
 
@@ -48,6 +50,24 @@ enum {
     MANIFEST_STARTUP_TIMEOUT_MS_MIN = 100,
     MANIFEST_STARTUP_TIMEOUT_MS_MAX = 3600 * 1000,
     MANIFEST_STARTUP_TIMEOUT_MS_DEFAULT = 60 * 1000,
+    MANIFEST_RETRIES_MAX = 100,
+    MANIFEST_RETRIES_DEFAULT = 2,
+    MANIFEST_BACKOFF_MS_MAX = 24 * 3600 * 1000,
+    MANIFEST_BACKOFF_MS_DEFAULT = 1000,
+    MANIFEST_FACTOR_MILLI_MIN = 1000,
+    MANIFEST_FACTOR_MILLI_MAX = 100 * 1000,
+    MANIFEST_FACTOR_MILLI_DEFAULT = 2000,
+    MANIFEST_CAP_MS_DEFAULT = 60 * 1000,
+    MANIFEST_RUNNING_MAX = 100000,
+    MANIFEST_RATE_MILLI_MAX = 1000 * 1000 * 1000,
+    MANIFEST_BURST_MAX = 1000 * 1000,
+    MANIFEST_DURABLE_QUEUE_MAX = 4000000,
+    MANIFEST_DURABLE_QUEUE_DEFAULT = 1000000,
+    MANIFEST_QUEUE_AGE_MS_MIN = 100,
+    MANIFEST_QUEUE_AGE_MS_MAX = 7 * 24 * 3600 * 1000,
+    MANIFEST_POISON_MAX = 100,
+    MANIFEST_POISON_DEFAULT = 3,
+    MANIFEST_CATCH_UP_MAX = 100,
 };
 
 #define MANIFEST_MEMORY_BYTES_MIN (UINT64_C(4) << 20)
@@ -59,9 +79,25 @@ enum {
 
 enum runtime { RUNTIME_PYTHON, RUNTIME_C, RUNTIME_COMMAND, RUNTIME_COUNT_ };
 
+/* How its payloads are to be handled. phi: protected health information. */
+enum data_class {
+    DATA_CLASS_PUBLIC,
+    DATA_CLASS_INTERNAL,
+    DATA_CLASS_PHI,
+    DATA_CLASS_COUNT_
+};
+
 struct text_pair {
     char *key;
     char *value;
+};
+
+/* A time that comes again, and what is spawned then. */
+struct manifest_schedule {
+    struct name name;
+    char *cron; /* as common/cron.h reads it */
+    char *payload;
+    uint32_t catch_up; /* missed times that are made up for after an outage */
 };
 
 /* Everything inside is heap (mem_alloc) and belongs to the manifest. env and require are sorted by
@@ -89,6 +125,21 @@ struct manifest {
     size_t env_count;
     struct text_pair *require; /* labels that a node must have */
     size_t require_count;
+    /* Of durable invocations. A failed attempt is tried again up to retries_max times, after
+     * backoff, backoff * factor, ... at most cap. */
+    uint32_t retries_max;
+    uint64_t retry_backoff_ms;
+    uint32_t retry_factor_milli;
+    uint64_t retry_cap_ms;
+    uint32_t running_max;       /* attempts at once; 0: no limit */
+    uint32_t rate_milli;        /* starts a second, in thousandths; 0: no limit */
+    uint32_t rate_burst;        /* starts at once after a rest; 0: none is given */
+    uint32_t durable_queue_max; /* queued ones; one more is refused */
+    uint64_t queue_age_ms;      /* one queued for longer fails; 0: none does */
+    uint32_t poison_max;        /* an input that ended so many instances is not tried again */
+    enum data_class data_class;
+    struct manifest_schedule *schedules; /* in the order of the file */
+    size_t schedules_count;
 };
 
 /* All defaults, no name, no handler. Infallible. */
@@ -99,6 +150,11 @@ void manifest_close(struct manifest *m);
 /* "python", "c", "command". */
 const char *runtime_name(enum runtime runtime);
 NODISCARD struct status runtime_parse(const char *text, enum runtime *out, struct errmsg *msg);
+
+/* "public", "internal", "phi". */
+const char *data_class_name(enum data_class data_class);
+NODISCARD struct status data_class_parse(const char *text, enum data_class *out,
+                                         struct errmsg *msg);
 
 /* Appends a copy of the pair, keeping the list sorted by key. EXISTS for a key that is there,
  * NOMEM; unchanged then. */

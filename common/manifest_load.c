@@ -24,6 +24,29 @@ struct raw_scaling {
     char *queue;
 };
 
+struct raw_retries {
+    char *max;
+    char *backoff;
+    char *factor;
+    char *cap;
+};
+
+struct raw_limits {
+    char *running;
+    char *rate;
+    char *burst;
+    char *queue;
+    char *queue_age;
+    char *poison;
+};
+
+struct raw_schedule {
+    char *name;
+    char *cron;
+    char *payload;
+    char *catch_up;
+};
+
 /* libcyaml wants a part to have a size; what these hold is read from the tree. */
 struct raw_part {
     char *unused;
@@ -39,8 +62,13 @@ struct raw_manifest {
     struct raw_scaling scaling;
     struct raw_part network;
     struct raw_part placement;
+    struct raw_retries retries;
+    struct raw_limits limits;
+    struct raw_schedule *schedules;
+    uint32_t schedules_count;
     char *timeout;
     char *startup_timeout;
+    char *data_class;
 };
 
 static const cyaml_schema_value_t argument_schema = {
@@ -77,6 +105,36 @@ static const cyaml_schema_field_t placement_fields[] = {
     CYAML_FIELD_END,
 };
 
+static const cyaml_schema_field_t retries_fields[] = {
+    YAMLDOC_TEXT("max", struct raw_retries, max),
+    YAMLDOC_TEXT("backoff", struct raw_retries, backoff),
+    YAMLDOC_TEXT("factor", struct raw_retries, factor),
+    YAMLDOC_TEXT("cap", struct raw_retries, cap),
+    CYAML_FIELD_END,
+};
+
+static const cyaml_schema_field_t limits_fields[] = {
+    YAMLDOC_TEXT("running", struct raw_limits, running),
+    YAMLDOC_TEXT("rate", struct raw_limits, rate),
+    YAMLDOC_TEXT("burst", struct raw_limits, burst),
+    YAMLDOC_TEXT("queue", struct raw_limits, queue),
+    YAMLDOC_TEXT("queue_age", struct raw_limits, queue_age),
+    YAMLDOC_TEXT("poison", struct raw_limits, poison),
+    CYAML_FIELD_END,
+};
+
+static const cyaml_schema_field_t schedule_fields[] = {
+    YAMLDOC_REQUIRED_TEXT("name", struct raw_schedule, name),
+    YAMLDOC_REQUIRED_TEXT("cron", struct raw_schedule, cron),
+    CYAML_FIELD_STRING_PTR("payload", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
+                           struct raw_schedule, payload, 0, YAMLDOC_BYTES_MAX),
+    YAMLDOC_TEXT("catch_up", struct raw_schedule, catch_up),
+    CYAML_FIELD_END,
+};
+
+static const cyaml_schema_value_t schedule_schema = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct raw_schedule, schedule_fields)};
+
 static const cyaml_schema_field_t manifest_fields[] = {
     YAMLDOC_REQUIRED_TEXT("name", struct raw_manifest, name),
     YAMLDOC_TEXT("runtime", struct raw_manifest, runtime),
@@ -90,12 +148,15 @@ static const cyaml_schema_field_t manifest_fields[] = {
     CYAML_FIELD_IGNORE("isolation", CYAML_FLAG_OPTIONAL),
     YAMLDOC_TEXT("timeout", struct raw_manifest, timeout),
     YAMLDOC_TEXT("startup_timeout", struct raw_manifest, startup_timeout),
-    CYAML_FIELD_IGNORE("retries", CYAML_FLAG_OPTIONAL),
+    YAMLDOC_PART("retries", struct raw_manifest, retries, retries_fields),
+    YAMLDOC_PART("limits", struct raw_manifest, limits, limits_fields),
+    CYAML_FIELD_SEQUENCE("schedules", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_manifest,
+                         schedules, &schedule_schema, 1, MANIFEST_SCHEDULES_MAX),
     YAMLDOC_PART("network", struct raw_manifest, network, network_fields),
     CYAML_FIELD_IGNORE("env", CYAML_FLAG_OPTIONAL),
     CYAML_FIELD_IGNORE("secrets", CYAML_FLAG_OPTIONAL),
     YAMLDOC_PART("placement", struct raw_manifest, placement, placement_fields),
-    CYAML_FIELD_IGNORE("data_class", CYAML_FLAG_OPTIONAL),
+    YAMLDOC_TEXT("data_class", struct raw_manifest, data_class),
     CYAML_FIELD_END,
 };
 
@@ -110,10 +171,9 @@ static const struct {
     const char *path;
     const char *only;
 } fixed[] = {
-    {"image", "default"},       {"resources.gpu", NULL},    {"scaling.buffer", "0"},
-    {"snapshot", "none"},       {"isolation", "cell"},      {"retries", NULL},
-    {"network.egress", "none"}, {"secrets", NULL},          {"placement.prefer", NULL},
-    {"placement.spread", NULL}, {"data_class", "internal"},
+    {"image", "default"},  {"resources.gpu", NULL},    {"scaling.buffer", "0"},
+    {"snapshot", "none"},  {"isolation", "cell"},      {"network.egress", "none"},
+    {"secrets", NULL},     {"placement.prefer", NULL}, {"placement.spread", NULL},
 };
 
 static struct status fixed_check(const struct yamldoc *d, struct errmsg *msg)
@@ -170,6 +230,89 @@ static const struct yamldoc_number numbers[] = {
                    MANIFEST_STARTUP_TIMEOUT_MS_MIN, MANIFEST_STARTUP_TIMEOUT_MS_MAX,
                    struct manifest, startup_timeout_ms),
 };
+
+static const struct yamldoc_number durable_numbers[] = {
+    YAMLDOC_NUMBER("retries.max", struct raw_manifest, retries.max, UNIT_COUNT, 0,
+                   MANIFEST_RETRIES_MAX, struct manifest, retries_max),
+    YAMLDOC_NUMBER("retries.backoff", struct raw_manifest, retries.backoff, UNIT_DURATION, 0,
+                   MANIFEST_BACKOFF_MS_MAX, struct manifest, retry_backoff_ms),
+    YAMLDOC_NUMBER("retries.factor", struct raw_manifest, retries.factor, UNIT_FACTOR,
+                   MANIFEST_FACTOR_MILLI_MIN, MANIFEST_FACTOR_MILLI_MAX, struct manifest,
+                   retry_factor_milli),
+    YAMLDOC_NUMBER("retries.cap", struct raw_manifest, retries.cap, UNIT_DURATION, 0,
+                   MANIFEST_BACKOFF_MS_MAX, struct manifest, retry_cap_ms),
+    YAMLDOC_NUMBER("limits.running", struct raw_manifest, limits.running, UNIT_COUNT, 1,
+                   MANIFEST_RUNNING_MAX, struct manifest, running_max),
+    YAMLDOC_NUMBER("limits.rate", struct raw_manifest, limits.rate, UNIT_RATE, 1,
+                   MANIFEST_RATE_MILLI_MAX, struct manifest, rate_milli),
+    YAMLDOC_NUMBER("limits.burst", struct raw_manifest, limits.burst, UNIT_COUNT, 1,
+                   MANIFEST_BURST_MAX, struct manifest, rate_burst),
+    YAMLDOC_NUMBER("limits.queue", struct raw_manifest, limits.queue, UNIT_COUNT, 1,
+                   MANIFEST_DURABLE_QUEUE_MAX, struct manifest, durable_queue_max),
+    YAMLDOC_NUMBER("limits.queue_age", struct raw_manifest, limits.queue_age, UNIT_DURATION,
+                   MANIFEST_QUEUE_AGE_MS_MIN, MANIFEST_QUEUE_AGE_MS_MAX, struct manifest,
+                   queue_age_ms),
+    YAMLDOC_NUMBER("limits.poison", struct raw_manifest, limits.poison, UNIT_COUNT, 1,
+                   MANIFEST_POISON_MAX, struct manifest, poison_max),
+};
+
+/* A rate without a burst may start a second's worth at once; a backoff above the usual cap raises
+ * it. */
+static struct status durable_take(const struct yamldoc *d, const struct raw_manifest *raw,
+                                  struct manifest *m, struct errmsg *msg)
+{
+    TRY(yamldoc_numbers(d, durable_numbers, sizeof durable_numbers / sizeof durable_numbers[0], raw,
+                        m, msg));
+    if (m->rate_milli != 0 && m->rate_burst == 0) {
+        uint32_t second = (m->rate_milli + 999) / 1000;
+        m->rate_burst = second > MANIFEST_BURST_MAX ? MANIFEST_BURST_MAX : second;
+    }
+    if (raw->retries.cap == NULL && m->retry_cap_ms < m->retry_backoff_ms) {
+        m->retry_cap_ms = m->retry_backoff_ms;
+    }
+    if (raw->data_class != NULL) {
+        return yamldoc_blame(d, "data_class",
+                             data_class_parse(raw->data_class, &m->data_class, msg), msg);
+    }
+    return status_ok();
+}
+
+static struct status schedules_take(const struct yamldoc *d, const struct raw_manifest *raw,
+                                    struct manifest *m, struct errmsg *msg)
+{
+    if (raw->schedules_count == 0) {
+        return status_ok();
+    }
+    m->schedules = mem_zalloc(raw->schedules_count, sizeof m->schedules[0]);
+    if (m->schedules == NULL) {
+        return status_of(STATUS_NOMEM);
+    }
+    for (size_t i = 0; i < raw->schedules_count; i++) {
+        const struct raw_schedule *from = &raw->schedules[i];
+        struct manifest_schedule *s = &m->schedules[m->schedules_count++];
+        char path[YAMLDOC_PATH_BYTES];
+        uint64_t catch_up = 0;
+        s->cron = mem_strdup(from->cron);
+        s->payload = mem_strdup(from->payload == NULL ? "" : from->payload);
+        if (s->cron == NULL || s->payload == NULL) {
+            return status_of(STATUS_NOMEM);
+        }
+        (void)snprintf(path, sizeof path, "schedules[%zu].name", i);
+        TRY(yamldoc_blame(d, path,
+                          name_parse("the schedule's name", from->name, strlen(from->name),
+                                     &s->name, msg),
+                          msg));
+        (void)snprintf(path, sizeof path, "schedules[%zu].catch_up", i);
+        if (from->catch_up != NULL) {
+            TRY(yamldoc_blame(
+                d, path,
+                unit_parse(UNIT_COUNT, from->catch_up, strlen(from->catch_up), &catch_up, msg),
+                msg));
+        }
+        s->catch_up = catch_up > UINT32_MAX ? UINT32_MAX : (uint32_t)catch_up;
+    }
+    return status_ok();
+}
 
 /* Copies the mapping at path, whose keys are free. */
 static struct status pairs_take(const struct yamldoc *d, const char *path, size_t max,
@@ -251,6 +394,8 @@ static struct status manifest_fill(const struct yamldoc *d, const struct raw_man
         }
     }
     TRY(yamldoc_numbers(d, numbers, sizeof numbers / sizeof numbers[0], raw, m, msg));
+    TRY(durable_take(d, raw, m, msg));
+    TRY(schedules_take(d, raw, m, msg));
     TRY(pairs_take(d, "env", MANIFEST_ENV_MAX, &m->env, &m->env_count, msg));
     TRY(pairs_take(d, "placement.require", MANIFEST_REQUIRE_MAX, &m->require, &m->require_count,
                    msg));

@@ -31,6 +31,9 @@ static const struct {
     [UNIT_DURATION] = {"a duration",
                        "300ms, 5s, 2m or 1h",
                        {{"ms", 1}, {"s", 1000}, {"m", 60 * 1000}, {"h", 60 * 60 * 1000}}},
+    [UNIT_FACTOR] = {"a factor", "2 or 1.5", {{"", 1000}}},
+    /* A rate is divided by the seconds of its suffix afterwards. */
+    [UNIT_RATE] = {"a rate", "10/s, 600/m or 90/h", {{"/s", 1000}, {"/m", 1000}, {"/h", 1000}}},
 };
 
 void text_quote(const char *text, size_t size, char out[QUOTE_STRING_BYTES])
@@ -89,6 +92,11 @@ static bool take_digits(const char *text, size_t size, size_t *at, uint64_t *val
     return true;
 }
 
+static uint64_t rate_seconds(const char *suffix)
+{
+    return suffix[1] == 'h' ? 3600 : suffix[1] == 'm' ? 60 : 1;
+}
+
 struct status unit_parse(enum unit unit, const char *text, size_t size, uint64_t *out,
                          struct errmsg *msg)
 {
@@ -104,14 +112,15 @@ struct status unit_parse(enum unit unit, const char *text, size_t size, uint64_t
         return status_fail(msg, STATUS_LIMIT, "\"%s\" is too large", quoted);
     }
     uint64_t thousandths = 0;
-    bool decimals = unit == UNIT_CPU && at < size && text[at] == '.';
+    bool point = unit == UNIT_CPU || unit == UNIT_FACTOR || unit == UNIT_RATE;
+    bool decimals = point && at < size && text[at] == '.';
     if (decimals) {
         size_t first = ++at;
         for (uint64_t place = 100; at < size && is_digit(text[at]) && at - first < DECIMALS_MAX;
              place /= 10) {
             thousandths += place * (uint64_t)(text[at++] - '0');
         }
-        if (at == first || at != size) {
+        if (at == first || (at != size && unit != UNIT_RATE)) {
             return not_a_unit(unit, text, size, msg);
         }
     }
@@ -124,7 +133,7 @@ struct status unit_parse(enum unit unit, const char *text, size_t size, uint64_t
         __builtin_add_overflow(value, thousandths, &value)) {
         return status_fail(msg, STATUS_LIMIT, "\"%s\" is too large", quoted);
     }
-    *out = value;
+    *out = unit == UNIT_RATE ? value / rate_seconds(s->text) : value;
     return status_ok();
 }
 
@@ -132,6 +141,20 @@ void unit_format(enum unit unit, uint64_t value, char out[UNIT_STRING_BYTES])
 {
     CHECK((size_t)unit < sizeof units / sizeof units[0]);
     const struct suffix *best = &units[unit].suffixes[0];
+    if ((unit == UNIT_FACTOR || unit == UNIT_RATE) && value % 1000 != 0) {
+        char digits[8];
+        (void)snprintf(digits, sizeof digits, "%03u", (unsigned)(value % 1000));
+        for (size_t i = DECIMALS_MAX; digits[i - 1] == '0'; i--) {
+            digits[i - 1] = '\0';
+        }
+        (void)snprintf(out, UNIT_STRING_BYTES, "%" PRIu64 ".%s%s", value / 1000, digits,
+                       best->text);
+        return;
+    }
+    if (unit == UNIT_FACTOR || unit == UNIT_RATE) {
+        (void)snprintf(out, UNIT_STRING_BYTES, "%" PRIu64 "%s", value / 1000, best->text);
+        return;
+    }
     for (size_t i = 1; i < SUFFIXES_MAX && units[unit].suffixes[i].text != NULL; i++) {
         const struct suffix *s = &units[unit].suffixes[i];
         if (value != 0 && value % s->factor == 0) {

@@ -8,7 +8,8 @@ set -euo pipefail
 build_packages=(
     gcc libc6-dev cmake ninja-build pkg-config protobuf-c-compiler
     libuv1-dev libnng-dev libssl-dev libraft-dev libprotobuf-c-dev libcyaml-dev libcmocka-dev
-    libseccomp-dev libcap-dev libarchive-dev libjansson-dev uthash-dev libpopt-dev
+    libseccomp-dev libcap-dev libarchive-dev libjansson-dev uthash-dev libbsd-dev libpopt-dev
+    libzstd-dev libcurl4-openssl-dev
     python3 python3-pil openssl iproute2
 )
 dev_packages=(

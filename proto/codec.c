@@ -35,7 +35,9 @@ static ProtobufCBinaryData binary_of(const void *data, size_t size)
 #define ROW_ENCODE_BYTES(name) p->name = binary_of(m->name.data, m->name.size);
 #define ROW_ENCODE_ID(name)                                                                        \
     p->name = id_is_zero(m->name) ? binary_of(NULL, 0) : binary_of(&m->name, sizeof m->name);
-#define ROW_ENCODE_DIGEST(name) p->name = binary_of(&m->name, sizeof m->name);
+#define ROW_ENCODE_DIGEST(name)                                                                    \
+    p->name =                                                                                      \
+        digest_is_zero(&m->name) ? binary_of(NULL, 0) : binary_of(&m->name, sizeof m->name);
 #define ROW_ENCODE_F(kind, name) ROW_ENCODE_##kind(name)
 #define ROW_ENCODE_L(type, name)                                                                   \
     if (m->name##_count > 0) {                                                                     \
@@ -336,6 +338,7 @@ struct status command_decode(struct bytes in, struct arena *a, struct command *o
     }
 
 STANDALONE_CODEC(state)
+STANDALONE_CODEC(state_job)
 STANDALONE_CODEC(function_spec)
 
 const char *message_type_name(enum message_type type)

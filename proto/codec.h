@@ -29,6 +29,10 @@ NODISCARD struct status state_encode(const struct state *s, struct buffer *out);
 NODISCARD struct status state_decode(struct bytes in, struct arena *a, struct state *out,
                                      struct errmsg *msg);
 
+NODISCARD struct status state_job_encode(const struct state_job *j, struct buffer *out);
+NODISCARD struct status state_job_decode(struct bytes in, struct arena *a, struct state_job *out,
+                                         struct errmsg *msg);
+
 /* Encodes one revision's spec: its SHA-256 is the revision's id. */
 NODISCARD struct status function_spec_encode(const struct function_spec *f, struct buffer *out);
 NODISCARD struct status function_spec_decode(struct bytes in, struct arena *a,

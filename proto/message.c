@@ -52,6 +52,7 @@ static bool copy_bytes(struct arena *a, struct bytes from, struct bytes *to)
 
 ROW_COPIER(text)
 ROW_COPIER(pair)
+ROW_COPIER(schedule_spec)
 ROW_COPIER(function_spec)
 
 struct status function_spec_copy(struct arena *a, const struct function_spec *from,

@@ -82,6 +82,15 @@ enum instance_state {
     INSTANCE_ENDED = 4,
 };
 
+/* States of a durable invocation, in outcome.state and state_job.state: QUEUED (waiting, delayed or
+ * running) -> DONE, DEAD or CANCELED; DEAD -> QUEUED by redrive. */
+enum invocation_state {
+    INVOCATION_QUEUED = 1,
+    INVOCATION_DONE = 2,
+    INVOCATION_DEAD = 3,
+    INVOCATION_CANCELED = 4,
+};
+
 /* Modes of a node, in command_node_set.mode. */
 enum node_mode { NODE_MODE_NORMAL = 0, NODE_MODE_CORDONED = 1, NODE_MODE_DRAINING = 2 };
 
@@ -90,6 +99,13 @@ enum {
     PROTOCOL_VERSION = 1,
     PAYLOAD_BYTES_MAX = 4 << 20, /* of an invocation's input or output */
     CHUNK_BYTES_MAX = 256 << 10,
+    SPAWN_INLINE_BYTES_MAX = 16 << 10, /* larger payloads stay outside the log */
+    SPAWN_KEY_BYTES_MAX = 128,
+    SPAWN_PRIORITY_MAX = 9, /* the most urgent; 1 is the least */
+    SPAWN_PRIORITY_DEFAULT = 5,
+    SPAWN_TTL_MS_DEFAULT = 24 * 3600 * 1000,
+    SPAWN_TTL_MS_MAX = 7 * 24 * 3600 * 1000,
+    SCHEDULES_MAX = 16, /* of a function */
 };
 
 struct arena;

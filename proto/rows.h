@@ -33,7 +33,19 @@
     L(pair, env)                                                                                   \
     L(pair, require)                                                                               \
     F(BYTES, chunks)                                                                               \
-    F(U64, package_bytes)
+    F(U64, package_bytes)                                                                          \
+    F(U32, retries_max)                                                                            \
+    F(U64, retry_backoff_ms)                                                                       \
+    F(U32, retry_factor_milli)                                                                     \
+    F(U64, retry_cap_ms)                                                                           \
+    F(U32, running_max)                                                                            \
+    F(U32, rate_milli)                                                                             \
+    F(U32, rate_burst)                                                                             \
+    F(U64, queue_age_ms)                                                                           \
+    F(U32, poison_max)                                                                             \
+    F(U32, durable_queue_max)                                                                      \
+    F(STR, data_class)                                                                             \
+    L(schedule_spec, schedules)
 #define FIELDS_text(F, L, M) F(STR, text)
 #define FIELDS_instance_report(F, L, M)                                                            \
     F(ID, instance)                                                                                \
@@ -46,9 +58,18 @@
     F(U64, memory_bytes)                                                                           \
     F(U64, startup_us)                                                                             \
     F(STR, message)
-#define FIELDS_attempt_report(F, L, M) F(ID, invocation) F(U32, attempt) F(ID, instance)
+#define FIELDS_attempt_report(F, L, M)                                                             \
+    F(ID, invocation)                                                                              \
+    F(U32, attempt)                                                                                \
+    F(ID, instance)                                                                                \
+    F(U64, attempt_term)                                                                           \
+    F(BOOL, durable)
 #define FIELDS_instance_usage(F, L, M)                                                             \
     F(ID, instance) F(U64, memory_bytes) F(U64, memory_peak_bytes) F(U64, cpu_us) F(U32, processes)
+
+/* One line of a function's schedules: cron (five fields, UTC) or @every; catch_up: how many missed
+ * times are made up for after an outage, 0: none. */
+#define FIELDS_schedule_spec(F, L, M) F(STR, name) F(STR, cron) F(BYTES, payload) F(U32, catch_up)
 
 /* ---- Any peer ---- */
 #define FIELDS_hello(F, L, M) F(U32, version_min) F(U32, version_max) F(STR, build) F(STR, address)
@@ -117,7 +138,14 @@
 #define FIELDS_start(F, L, M) F(ID, instance) F(DIGEST, revision) M(function_spec, spec)
 #define FIELDS_stop(F, L, M) F(ID, instance) F(BOOL, kill) F(STR, reason)
 #define FIELDS_invoke(F, L, M)                                                                     \
-    F(ID, invocation) F(U32, attempt) F(ID, instance) F(U32, timeout_ms) F(BYTES, payload)
+    F(ID, invocation)                                                                              \
+    F(U32, attempt)                                                                                \
+    F(ID, instance)                                                                                \
+    F(U32, timeout_ms)                                                                             \
+    F(BYTES, payload)                                                                              \
+    F(BOOL, durable)                                                                               \
+    F(DIGEST, payload_ref)                                                                         \
+    F(U64, payload_bytes)
 #define FIELDS_cancel(F, L, M) F(ID, invocation) F(U32, attempt) F(ID, instance) F(STR, reason)
 
 /* ---- Agent to schedulers ---- */
@@ -147,7 +175,87 @@
     F(U32, code)                                                                                   \
     F(STR, message)                                                                                \
     F(BYTES, output)                                                                               \
-    F(U64, run_us)
+    F(U64, run_us)                                                                                 \
+    F(U64, attempt_term)                                                                           \
+    F(BOOL, durable)                                                                               \
+    F(DIGEST, output_ref)                                                                          \
+    F(U64, output_bytes)
+
+/* Durable work. payload_ref is set by the scheduler that took a payload over SPAWN_INLINE_BYTES_MAX,
+ * never by a user. priority 0 means 5; deadline_ms: from now to the end of all attempts; at_ms: not
+ * before this Unix time; ttl_ms: how long the outcome is kept. */
+#define FIELDS_spawn(F, L, M)                                                                      \
+    F(STR, function)                                                                               \
+    F(BYTES, payload)                                                                              \
+    F(DIGEST, payload_ref)                                                                         \
+    F(U64, payload_bytes)                                                                          \
+    F(STR, key)                                                                                    \
+    F(U32, priority)                                                                               \
+    F(U64, delay_ms)                                                                               \
+    F(U64, at_ms)                                                                                  \
+    F(U64, deadline_ms)                                                                            \
+    F(U64, ttl_ms)                                                                                 \
+    F(U32, timeout_ms)
+
+#define FIELDS_spawn_reply(F, L, M)                                                                \
+    F(U32, code)                                                                                   \
+    F(STR, message)                                                                                \
+    F(STR, leader)                                                                                 \
+    F(ID, invocation)                                                                              \
+    F(BOOL, existing)                                                                              \
+    F(U32, retry_after_ms)
+
+#define FIELDS_outcome_query(F, L, M) F(ID, invocation) F(U32, wait_ms)
+
+/* What is known of a durable invocation; code is of the question, result_code of the work. */
+#define FIELDS_outcome(F, L, M)                                                                    \
+    F(U32, code)                                                                                   \
+    F(STR, message)                                                                                \
+    F(STR, leader)                                                                                 \
+    F(ID, invocation)                                                                              \
+    F(STR, function)                                                                               \
+    F(STR, tenant)                                                                                 \
+    F(U32, state)                                                                                  \
+    F(U32, result_code)                                                                            \
+    F(STR, result_message)                                                                         \
+    F(BYTES, output)                                                                               \
+    F(DIGEST, output_ref)                                                                          \
+    F(U64, output_bytes)                                                                           \
+    F(U32, attempts)                                                                               \
+    F(U32, crashes)                                                                                \
+    F(U32, priority)                                                                               \
+    F(STR, key)                                                                                    \
+    F(U64, created_ms)                                                                             \
+    F(U64, not_before_ms)                                                                          \
+    F(U64, deadline_at_ms)                                                                         \
+    F(U64, ended_ms)                                                                               \
+    F(U64, expires_ms)                                                                             \
+    F(U64, run_us)                                                                                 \
+    F(STR, node)
+
+/* To an agent: the result of a durable attempt is committed (or was late) and need not be kept. */
+#define FIELDS_result_ack(F, L, M) F(ID, invocation) F(U32, attempt) F(U64, attempt_term)
+
+/* Payloads outside the log, between schedulers. code of payload_have: OK, or why it is not held. */
+#define FIELDS_payload_put(F, L, M) F(DIGEST, digest) F(BYTES, data)
+
+#define FIELDS_payload_have(F, L, M) F(DIGEST, digest) F(U32, code)
+
+#define FIELDS_payload_get(F, L, M) F(DIGEST, digest)
+
+#define FIELDS_payload_data(F, L, M) F(U32, code) F(DIGEST, digest) F(BYTES, data)
+
+/* A user reads a backup piece by piece; the first question (offset 0) makes it. */
+#define FIELDS_backup_get(F, L, M) F(BOOL, stale) F(U64, offset)
+
+#define FIELDS_backup_data(F, L, M)                                                                \
+    F(U32, code)                                                                                   \
+    F(STR, message)                                                                                \
+    F(STR, leader)                                                                                 \
+    F(U64, offset)                                                                                 \
+    F(U64, total)                                                                                  \
+    F(BYTES, data)                                                                                 \
+    F(BOOL, end)
 
 /* ---- Scheduler to scheduler ---- */
 #define FIELDS_raft(F, L, M) F(BYTES, data)
@@ -167,6 +275,54 @@
 #define FIELDS_command_scheduler_put(F, L, M) F(STR, name) F(STR, address)
 #define FIELDS_command_scheduler_remove(F, L, M) F(STR, name)
 
+/* schedule: the name of the function's schedule whose time schedule_at_ms this is; empty otherwise. */
+#define FIELDS_command_spawn(F, L, M)                                                              \
+    F(ID, invocation)                                                                              \
+    F(STR, function)                                                                               \
+    F(STR, tenant)                                                                                 \
+    F(STR, key)                                                                                    \
+    F(BYTES, payload)                                                                              \
+    F(DIGEST, payload_ref)                                                                         \
+    F(U64, payload_bytes)                                                                          \
+    F(U32, priority)                                                                               \
+    F(U64, not_before_ms)                                                                          \
+    F(U64, deadline_at_ms)                                                                         \
+    F(U64, ttl_ms)                                                                                 \
+    F(U32, timeout_ms)                                                                             \
+    F(STR, schedule)                                                                               \
+    F(U64, schedule_at_ms)
+
+/* The end of an attempt; the state machine decides whether it is the end of the invocation. */
+#define FIELDS_command_finish(F, L, M)                                                             \
+    F(ID, invocation)                                                                              \
+    F(U32, attempt)                                                                                \
+    F(U64, attempt_term)                                                                           \
+    F(U32, code)                                                                                   \
+    F(STR, message)                                                                                \
+    F(BYTES, output)                                                                               \
+    F(DIGEST, output_ref)                                                                          \
+    F(U64, output_bytes)                                                                           \
+    F(U64, run_us)                                                                                 \
+    F(STR, node)                                                                                   \
+    F(BOOL, crashed)
+
+#define FIELDS_command_invocation_cancel(F, L, M) F(ID, invocation) F(STR, reason)
+
+#define FIELDS_command_redrive(F, L, M) F(ID, invocation)
+
+#define FIELDS_command_purge(F, L, M) F(ID, invocation)
+
+/* Ends what is due at the command's time, at most `max` invocations. */
+#define FIELDS_command_expire(F, L, M) F(U32, max)
+
+/* A data key, wrapped by the cluster key; it seals from here on. rewrap: it is a known key, wrapped
+ * by another cluster key. */
+#define FIELDS_command_key_put(F, L, M)                                                            \
+    F(U32, key) F(BYTES, wrapped) F(STR, wrapped_by) F(BOOL, rewrap)
+
+/* A piece of a backup's state; the last one replaces the empty state. */
+#define FIELDS_command_restore(F, L, M) F(ID, restore) F(U64, offset) F(U64, total) F(BYTES, data)
+
 /* ---- The state machine's snapshot ---- */
 #define FIELDS_state_revision(F, L, M)                                                             \
     F(DIGEST, revision) M(function_spec, spec) F(U64, index) F(U64, time_ms)
@@ -176,6 +332,39 @@
 #define FIELDS_state_token(F, L, M)                                                                \
     F(STR, id) F(STR, role) F(STR, name) F(U64, expires_ms) F(STR, used_by)
 #define FIELDS_state_revoked(F, L, M) F(STR, what) F(STR, reason) F(U64, time_ms)
+/* A durable invocation. In a snapshot these follow the state, one frame each. */
+#define FIELDS_state_job(F, L, M)                                                                  \
+    F(ID, invocation)                                                                              \
+    F(STR, function)                                                                               \
+    F(STR, tenant)                                                                                 \
+    F(STR, key)                                                                                    \
+    F(BYTES, payload)                                                                              \
+    F(DIGEST, payload_ref)                                                                         \
+    F(U64, payload_bytes)                                                                          \
+    F(U32, priority)                                                                               \
+    F(U64, not_before_ms)                                                                          \
+    F(U64, deadline_at_ms)                                                                         \
+    F(U64, ttl_ms)                                                                                 \
+    F(U32, timeout_ms)                                                                             \
+    F(U64, index)                                                                                  \
+    F(U64, created_ms)                                                                             \
+    F(U32, state)                                                                                  \
+    F(U32, attempts)                                                                               \
+    F(U32, crashes)                                                                                \
+    F(U64, ended_ms)                                                                               \
+    F(U64, expires_ms)                                                                             \
+    F(U32, code)                                                                                   \
+    F(STR, message)                                                                                \
+    F(BYTES, output)                                                                               \
+    F(DIGEST, output_ref)                                                                          \
+    F(U64, output_bytes)                                                                           \
+    F(U64, run_us)                                                                                 \
+    F(STR, node)                                                                                   \
+    F(U64, key_check)                                                                              \
+    F(U32, failures)
+#define FIELDS_state_schedule(F, L, M) F(STR, function) F(STR, name) F(U64, fired_ms)
+#define FIELDS_state_key(F, L, M)                                                                  \
+    F(U32, key) F(BYTES, wrapped) F(STR, wrapped_by) F(U64, time_ms) F(U64, index)
 #define FIELDS_state(F, L, M)                                                                      \
     F(U64, index)                                                                                  \
     F(U64, time_ms)                                                                                \
@@ -184,7 +373,11 @@
     L(state_token, tokens)                                                                         \
     L(state_revoked, revoked)                                                                      \
     L(pair, settings)                                                                              \
-    L(pair, schedulers)
+    L(pair, schedulers)                                                                            \
+    L(state_schedule, schedules)                                                                   \
+    L(state_key, keys)                                                                             \
+    F(U64, jobs_count)                                                                             \
+    F(U64, jobs_late)
 
 /* Nested types first, in an order in which each is complete before it is used. Names in snake and
  * camel case. */
@@ -192,11 +385,15 @@
     P(pair, Pair)                                                                                  \
     P(record, Record)                                                                              \
     P(text, Text)                                                                                  \
+    P(schedule_spec, ScheduleSpec)                                                                 \
     P(function_spec, FunctionSpec)                                                                 \
     P(instance_report, InstanceReport)                                                             \
     P(attempt_report, AttemptReport)                                                               \
     P(instance_usage, InstanceUsage)                                                               \
     P(state_revision, StateRevision)                                                               \
+    P(state_job, StateJob)                                                                         \
+    P(state_schedule, StateSchedule)                                                               \
+    P(state_key, StateKey)                                                                         \
     P(state_function, StateFunction)                                                               \
     P(state_node, StateNode)                                                                       \
     P(state_token, StateToken)                                                                     \
@@ -234,7 +431,18 @@
     X(heartbeat, Heartbeat, HEARTBEAT)                                                             \
     X(instance_event, InstanceEvent, INSTANCE_EVENT)                                               \
     X(result, Result, RESULT)                                                                      \
-    X(raft, Raft, RAFT)
+    X(raft, Raft, RAFT)                                                                            \
+    X(spawn, Spawn, SPAWN)                                                                         \
+    X(spawn_reply, SpawnReply, SPAWN_REPLY)                                                        \
+    X(outcome_query, OutcomeQuery, OUTCOME_QUERY)                                                  \
+    X(outcome, Outcome, OUTCOME)                                                                   \
+    X(result_ack, ResultAck, RESULT_ACK)                                                           \
+    X(payload_put, PayloadPut, PAYLOAD_PUT)                                                        \
+    X(payload_have, PayloadHave, PAYLOAD_HAVE)                                                     \
+    X(payload_get, PayloadGet, PAYLOAD_GET)                                                        \
+    X(payload_data, PayloadData, PAYLOAD_DATA)                                                     \
+    X(backup_get, BackupGet, BACKUP_GET)                                                           \
+    X(backup_data, BackupData, BACKUP_DATA)
 
 /* Replicated commands: names in snake, camel and upper case. */
 #define COMMANDS(X)                                                                                \
@@ -249,6 +457,14 @@
     X(command_revoke, CommandRevoke, COMMAND_REVOKE)                                               \
     X(command_setting, CommandSetting, COMMAND_SETTING)                                            \
     X(command_scheduler_put, CommandSchedulerPut, COMMAND_SCHEDULER_PUT)                           \
-    X(command_scheduler_remove, CommandSchedulerRemove, COMMAND_SCHEDULER_REMOVE)
+    X(command_scheduler_remove, CommandSchedulerRemove, COMMAND_SCHEDULER_REMOVE)                  \
+    X(command_spawn, CommandSpawn, COMMAND_SPAWN)                                                  \
+    X(command_finish, CommandFinish, COMMAND_FINISH)                                               \
+    X(command_invocation_cancel, CommandInvocationCancel, COMMAND_INVOCATION_CANCEL)               \
+    X(command_redrive, CommandRedrive, COMMAND_REDRIVE)                                            \
+    X(command_purge, CommandPurge, COMMAND_PURGE)                                                  \
+    X(command_expire, CommandExpire, COMMAND_EXPIRE)                                               \
+    X(command_key_put, CommandKeyPut, COMMAND_KEY_PUT)                                             \
+    X(command_restore, CommandRestore, COMMAND_RESTORE)
 
 #endif

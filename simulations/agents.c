@@ -6,6 +6,7 @@
 #include <string.h>
 
 enum { HEARTBEAT_US = 750000, USAGES_MAX = 64 };
+enum { LIE_PERMILLE = 200 };
 
 static uint64_t now_of(const struct agent *a)
 {
@@ -32,9 +33,12 @@ static void arm(struct agent *a)
 
 static void on_deadline(struct world *w, void *data, uint64_t epoch)
 {
-    (void)w;
     struct agent *a = data;
     if (a->core == NULL || a->endpoint->epoch != epoch) {
+        return;
+    }
+    if (agent_paused(a)) {
+        world_at(w, a->endpoint->paused_until_us, on_deadline, a, epoch);
         return;
     }
     a->armed_us = NEVER_US;
@@ -46,6 +50,10 @@ static void on_beat(struct world *w, void *data, uint64_t epoch)
 {
     struct agent *a = data;
     if (a->core == NULL || a->endpoint->epoch != epoch) {
+        return;
+    }
+    if (agent_paused(a)) {
+        world_at(w, a->endpoint->paused_until_us, on_beat, a, epoch);
         return;
     }
     struct instance_usage usages[USAGES_MAX];
@@ -71,17 +79,65 @@ static void on_beat(struct world *w, void *data, uint64_t epoch)
 
 /* ---- The core's environment ---- */
 
-static bool env_send(void *data, uint64_t peer, const struct message *m)
+static bool send_as_is(struct agent *a, uint64_t peer, const struct message *m)
 {
-    struct agent *a = data;
-    if (m->type == MESSAGE_RESULT && !a->world->calm &&
-        world_bug(a->world, SIMULATION_BUG_DROP_RESULT, 50)) {
-        return true;
-    }
     a->encode.size = 0;
     struct status encoded = message_encode(m, &a->encode);
     CHECK(status_is_ok(encoded));
     return network_send(a->world->network, peer, bytes_of(a->encode.data, a->encode.size));
+}
+
+/* A result of an attempt that another node runs, or that nobody ever heard of. */
+static void lie_about_result(struct agent *a, uint64_t peer)
+{
+    struct world *w = a->world;
+    struct message m = {.type = MESSAGE_RESULT};
+    uint8_t nonsense[OUTPUT_BYTES] = {1};
+    const struct agent *other = &w->agents->each[world_below(w, w->agents->count)];
+    const struct instance_run *i = other->instances;
+    while (i != NULL && (i->gone || i->runs == NULL)) {
+        i = i->next;
+    }
+    if (i != NULL && other != a) {
+        m.result = (struct result){.invocation = i->runs->invocation,
+                                   .attempt = i->runs->attempt,
+                                   .instance = i->id,
+                                   .attempt_term = i->runs->attempt_term,
+                                   .durable = i->runs->errand != NULL};
+    } else {
+        m.result = (struct result){.invocation = {world_random(w), world_random(w)},
+                                   .attempt = 1,
+                                   .instance = {world_random(w), world_random(w)},
+                                   .attempt_term = 1,
+                                   .durable = world_chance(w, 500)};
+    }
+    m.result.message = "";
+    m.result.output = bytes_of(nonsense, sizeof nonsense);
+    world_trace(w, "%s lies about a result", a->name);
+    (void)send_as_is(a, peer, &m);
+}
+
+static bool env_send(void *data, uint64_t peer, const struct message *m)
+{
+    struct agent *a = data;
+    struct world *w = a->world;
+    if (m->type == MESSAGE_RESULT && !w->calm && world_bug(w, SIMULATION_BUG_DROP_RESULT, 50)) {
+        return true;
+    }
+    if (!a->lies || !world_chance(w, LIE_PERMILLE)) {
+        return send_as_is(a, peer, m);
+    }
+    struct message lie = *m;
+    if (m->type == MESSAGE_HEARTBEAT) {
+        lie.heartbeat.cpu_used_millis = (uint32_t)world_random(w);
+        lie.heartbeat.memory_used_bytes = world_random(w);
+        lie.heartbeat.instances_count = 0;
+    } else if (m->type == MESSAGE_RESULT) {
+        (void)send_as_is(a, peer, m);
+        world_trace(w, "%s sends a result twice", a->name);
+    }
+    lie_about_result(a, peer);
+    return send_as_is(a, peer, &lie);
 }
 
 /* Work that is begun was asked for by somebody: the leader of the message's term. */
@@ -165,18 +221,41 @@ static void on_message(void *data, uint64_t handle, struct endpoint *peer, struc
 
 /* ---- What the instances say ---- */
 
+/* A paused agent hears of it when it goes on, in the order in which it happened. */
+
+static void ready_late(struct world *w, void *data, uint64_t arg)
+{
+    (void)w;
+    (void)arg;
+    const struct instance_run *i = data;
+    if (!i->gone) {
+        agent_instance_ready(i->agent, i);
+    }
+}
+
 void agent_instance_ready(struct agent *a, const struct instance_run *i)
 {
-    if (a->core != NULL) {
+    if (agent_paused(a)) {
+        world_at(a->world, a->endpoint->paused_until_us, ready_late, (void *)i, 0);
+    } else if (a->core != NULL) {
         agent_core_instance_ready(a->core, now_of(a), i->id, i->concurrency, i->startup_us);
         arm(a);
     }
 }
 
+static void ended_late(struct world *w, void *data, uint64_t code)
+{
+    (void)w;
+    const struct instance_run *i = data;
+    agent_instance_ended(i->agent, i, (enum status_code)code, "seen late");
+}
+
 void agent_instance_ended(struct agent *a, const struct instance_run *i, enum status_code code,
                           const char *message)
 {
-    if (a->core != NULL) {
+    if (agent_paused(a)) {
+        world_at(a->world, a->endpoint->paused_until_us, ended_late, (void *)i, (uint64_t)code);
+    } else if (a->core != NULL) {
         agent_core_instance_ended(a->core, now_of(a), i->id, code, message);
         arm(a);
     }
@@ -198,7 +277,11 @@ static void adopt_runs(struct agent *a, struct instance_run *i)
 {
     struct run *r;
     DL_FOREACH(i->runs, r) {
-        const struct attempt_report report = {r->invocation, r->attempt, i->id};
+        const struct attempt_report report = {.invocation = r->invocation,
+                                              .attempt = r->attempt,
+                                              .instance = i->id,
+                                              .attempt_term = r->attempt_term,
+                                              .durable = r->errand != NULL};
         uint64_t now = world_now(a->world);
         uint64_t left_ms = r->deadline_us > now ? (r->deadline_us - now) / MS_US : 0;
         struct status adopted =
@@ -293,6 +376,16 @@ void agent_lose(struct agent *a)
             instance_end(i, STATUS_CRASHED, "the machine is gone");
         }
     }
+}
+
+bool agent_paused(const struct agent *a)
+{
+    return endpoint_paused(a->world->network, a->endpoint);
+}
+
+void agent_pause(struct agent *a, uint64_t for_us)
+{
+    network_pause(a->world->network, a->endpoint, for_us);
 }
 
 struct agents *agents_new(struct world *w, uint32_t count)

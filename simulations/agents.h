@@ -11,14 +11,18 @@
 
 struct agent;
 
-/* An attempt inside an instance. */
+struct errand;
+
+/* An attempt inside an instance: of a call, or of an errand when that is not NULL. */
 struct run {
     struct run *prev, *next;
     struct instance_run *owner;
     struct id128 invocation;
     uint32_t attempt;
+    uint64_t attempt_term;
     struct request *call;
     uint32_t hop;
+    struct errand *errand;
     uint64_t deadline_us;
     bool finished; /* its result waits for an agent */
     enum status_code code;
@@ -49,6 +53,7 @@ struct agent {
     uint64_t boot;
     uint64_t clock_offset_us;
     uint64_t armed_us; /* when the next tick is due */
+    bool lies;         /* sends wrong numbers, doubled results and results of what it never ran */
     uint32_t cpu_millis, cpu_used;
     uint64_t memory_bytes, memory_used;
     struct pair labels[1];
@@ -74,5 +79,8 @@ void agents_start(struct agents *a);
 void agent_start(struct agent *a);
 void agent_crash(struct agent *a);
 void agent_lose(struct agent *a);
+/* The process stands still: its instances go on. */
+void agent_pause(struct agent *a, uint64_t for_us);
+bool agent_paused(const struct agent *a);
 
 #endif

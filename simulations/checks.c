@@ -2,7 +2,9 @@
 
 #include "common/hash.h"
 #include "simulations/agents.h"
+#include "simulations/errands.h"
 #include "simulations/operators.h"
+#include "simulations/spawners.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -34,16 +36,32 @@ struct checks {
     uint64_t leaders_count;
     uint64_t acknowledged; /* highest index */
     uint64_t commands;
+    uint32_t moving; /* the state before the command that is being applied */
 };
 
 /* ---- At every moment ---- */
+
+/* The leader's own count keeps to the function's limit, but for attempts that it has taken over. */
+static void check_limits(struct world *w, const struct scheduler *s)
+{
+    const struct job_function *f;
+    for (f = core_catalog(s->core)->jobs.functions; f != NULL; f = f->hh.next) {
+        const struct function *of = function_find(f->name);
+        if (core_is_leader(s->core) && of->running_max != 0 && f->running > of->running_max) {
+            world_fail(w, "%s runs %u attempts of %s at once, %u may", s->name, f->running,
+                       f->name, of->running_max);
+        }
+    }
+}
 
 static void on_check(struct world *w, void *data, uint64_t arg)
 {
     (void)arg;
     for (uint32_t i = 0; i < w->schedulers->count; i++) {
-        if (w->schedulers->each[i].core != NULL) {
-            core_check(w->schedulers->each[i].core);
+        const struct scheduler *s = &w->schedulers->each[i];
+        if (s->core != NULL) {
+            core_check(s->core);
+            check_limits(w, s);
         }
     }
     world_after(w, CORE_CHECK_US, on_check, data, 0);
@@ -84,6 +102,67 @@ void checks_applied(struct checks *c, const char *who, uint64_t index, uint64_t 
         HASH_ADD(hh, c->applied, index, sizeof a->index, a);
     } else if (a->digest != digest) {
         world_fail(c->world, "%s and %s differ after command %" PRIu64, a->who, who, index);
+    }
+}
+
+/* ---- Moves of durable invocations ---- */
+
+static const struct id128 *invocation_of(const struct command *cmd)
+{
+    switch (cmd->type) {
+    case COMMAND_SPAWN:
+        return &cmd->command_spawn.invocation;
+    case COMMAND_FINISH:
+        return &cmd->command_finish.invocation;
+    case COMMAND_INVOCATION_CANCEL:
+        return &cmd->command_invocation_cancel.invocation;
+    case COMMAND_REDRIVE:
+        return &cmd->command_redrive.invocation;
+    default:
+        return NULL;
+    }
+}
+
+static uint32_t state_of(const struct scheduler *s, const struct command *cmd)
+{
+    const struct id128 *id = invocation_of(cmd);
+    const struct job *j = id == NULL ? NULL : jobs_find(&core_catalog(s->core)->jobs, *id);
+    return j == NULL ? 0 : j->state;
+}
+
+void checks_applies(struct checks *c, const struct scheduler *s, uint64_t index,
+                    const struct command *cmd)
+{
+    struct applied *a;
+    HASH_FIND(hh, c->applied, &index, sizeof index, a);
+    c->moving = state_of(s, cmd);
+    if (a == NULL && cmd->type == COMMAND_FINISH && c->moving == INVOCATION_QUEUED) {
+        errand_finishes(c->world->errands, &cmd->command_finish);
+    }
+}
+
+void checks_moved(struct checks *c, const struct scheduler *s, uint64_t index,
+                  const struct command *cmd)
+{
+    static const struct {
+        enum command_type type;
+        uint32_t from, to;
+    } legal[] = {
+        {COMMAND_SPAWN, 0, INVOCATION_QUEUED},
+        {COMMAND_FINISH, INVOCATION_QUEUED, INVOCATION_DONE},
+        {COMMAND_FINISH, INVOCATION_QUEUED, INVOCATION_DEAD},
+        {COMMAND_INVOCATION_CANCEL, INVOCATION_QUEUED, INVOCATION_CANCELED},
+        {COMMAND_REDRIVE, INVOCATION_DEAD, INVOCATION_QUEUED},
+    };
+    uint32_t now = state_of(s, cmd);
+    bool allowed = now == c->moving;
+    for (size_t i = 0; i < sizeof legal / sizeof legal[0]; i++) {
+        allowed = allowed || (legal[i].type == cmd->type && legal[i].from == c->moving &&
+                              legal[i].to == now);
+    }
+    if (!allowed) {
+        world_fail(c->world, "%s moves an invocation from state %u to %u by %s %" PRIu64, s->name,
+                   c->moving, now, command_type_name(cmd->type), index);
     }
 }
 
@@ -143,6 +222,13 @@ bool checks_converged(struct checks *c, char *why, size_t why_size)
     }
     for (uint32_t i = 0; i < w->schedulers->count; i++) {
         const struct scheduler *s = &w->schedulers->each[i];
+        if (!s->member) {
+            continue;
+        }
+        if (s->core == NULL) {
+            (void)snprintf(why, why_size, "%s is down", s->name);
+            return false;
+        }
         if (core_catalog(s->core)->index != core_catalog(leader->core)->index) {
             (void)snprintf(why, why_size, "%s is behind %s", s->name, leader->name);
             return false;
@@ -161,13 +247,26 @@ bool checks_converged(struct checks *c, char *why, size_t why_size)
                        w->agents->count);
         return false;
     }
-    if (w->clients->outstanding > 0 || operators_busy(w->operators)) {
-        (void)snprintf(why, why_size, "%" PRIu64 " calls are not answered%s",
-                       w->clients->outstanding,
+    if (w->clients->outstanding + spawners_outstanding(w->spawners) > 0 ||
+        operators_busy(w->operators)) {
+        (void)snprintf(why, why_size, "%" PRIu64 " calls and %" PRIu64 " requests are not answered%s",
+                       w->clients->outstanding, spawners_outstanding(w->spawners),
                        operators_busy(w->operators) ? ", an operator waits" : "");
         return false;
     }
     return true;
+}
+
+uint64_t checks_queued(const struct checks *c)
+{
+    const struct scheduler *leader = schedulers_leader(c->world->schedulers);
+    uint64_t queued = 0;
+    const struct job_function *f;
+    for (f = leader == NULL ? NULL : core_catalog(leader->core)->jobs.functions; f != NULL;
+         f = f->hh.next) {
+        queued += f->queued;
+    }
+    return leader == NULL ? 1 : queued;
 }
 
 /* ---- The end ---- */
@@ -175,12 +274,20 @@ bool checks_converged(struct checks *c, char *why, size_t why_size)
 static void final_schedulers(struct checks *c)
 {
     struct world *w = c->world;
-    uint64_t digest = catalog_digest(core_catalog(w->schedulers->each[0].core));
+    const struct scheduler *leader = schedulers_leader(w->schedulers);
+    if (leader == NULL) {
+        world_fail(w, "nobody leads at the end");
+        return;
+    }
+    uint64_t digest = catalog_digest(core_catalog(leader->core));
     for (uint32_t i = 0; i < w->schedulers->count; i++) {
         const struct scheduler *s = &w->schedulers->each[i];
+        if (!s->member || s->core == NULL) {
+            continue;
+        }
         const struct core_stats stats = core_stats(s->core);
         if (catalog_digest(core_catalog(s->core)) != digest) {
-            world_fail(w, "%s ends with another state than s1", s->name);
+            world_fail(w, "%s ends with another state than %s", s->name, leader->name);
         }
         if (core_catalog(s->core)->index < c->acknowledged) {
             world_fail(w, "%s lacks command %" PRIu64 ", which was acknowledged", s->name,
@@ -218,6 +325,15 @@ void checks_final(struct checks *c)
     struct world *w = c->world;
     final_schedulers(c);
     final_agents(c);
+    if (checks_queued(c) + spawners_outstanding(w->spawners) > 0) {
+        world_fail(w, "%" PRIu64 " durable invocations have not ended", checks_queued(c));
+    }
+    struct linear_report histories = linear_check(errands_history(w->errands), NULL);
+    world_trace(w, "%" PRIu64 " histories of %" PRIu64 " operations, %" PRIu64 " steps",
+                histories.keys, histories.operations, histories.steps);
+    if (histories.verdict != LINEAR_HOLDS) {
+        world_fail(w, "history: %s", histories.text);
+    }
     if (w->clients->outstanding > 0 || w->clients->final_ok != w->clients->final_count) {
         world_fail(w, "%" PRIu64 " of %" PRIu64 " final calls were answered OK",
                    w->clients->final_ok, w->clients->final_count);

@@ -12,6 +12,13 @@ struct checks;
 struct checks *checks_new(struct world *w);
 void checks_free(struct checks *c);
 
+/* A command is about to be applied and has been applied: durable invocations make legal moves only,
+ * and what is committed of an attempt is true. */
+struct scheduler;
+void checks_applies(struct checks *c, const struct scheduler *s, uint64_t index,
+                    const struct command *cmd);
+void checks_moved(struct checks *c, const struct scheduler *s, uint64_t index,
+                  const struct command *cmd);
 /* Every replica has the same state after the same index, whenever it gets there. */
 void checks_applied(struct checks *c, const char *who, uint64_t index, uint64_t digest);
 /* A term has one leader. */
@@ -24,8 +31,10 @@ void checks_obeyed(struct checks *c, const char *agent, uint32_t number, uint32_
 
 /* Is everything connected, led, registered and answered? Otherwise why not, in one line. */
 bool checks_converged(struct checks *c, char *why, size_t why_size);
+/* Durable invocations that the leader has not seen end. */
+uint64_t checks_queued(const struct checks *c);
 /* The end of all work: states are the same everywhere, nothing acknowledged is missing, nothing
- * runs, no slot is taken. */
+ * runs, no slot is taken, and the histories of the client API are linearizable. */
 void checks_final(struct checks *c);
 /* What the leader says of its instances (the answer to query instances) is what is there. */
 void checks_instances(struct checks *c, const struct records *records);

@@ -1,6 +1,7 @@
 #include "simulations/instances.h"
 
 #include "common/hash.h"
+#include "simulations/errands.h"
 
 /* of a thousand, while the world is not calm */
 enum { START_REFUSED = 20, INVOKE_REFUSED = 5, DEAF = 200 };
@@ -148,8 +149,14 @@ static void run_finish(struct run *r, enum status_code code)
     r->finished = true;
     r->code = code;
     i->running--;
-    clients_executed(r->call, r->hop, code, r->output);
-    on_read(i->agent->world, r, 0);
+    struct world *w = i->agent->world;
+    if (r->errand != NULL) {
+        errand_executed(w->errands, r->errand, r->attempt, r->attempt_term, code, r->output,
+                        sizeof r->output);
+    } else {
+        clients_executed(r->call, r->hop, code, r->output);
+    }
+    on_read(w, r, 0);
 }
 
 static void on_finished(struct world *w, void *data, uint64_t arg)
@@ -181,6 +188,10 @@ static void on_read(struct world *w, void *data, uint64_t arg)
     if (i == NULL || !r->finished || i->agent->core == NULL) {
         return;
     }
+    if (agent_paused(i->agent)) {
+        world_at(w, i->agent->endpoint->paused_until_us, on_read, r, 0);
+        return;
+    }
     DL_DELETE(i->runs, r);
     DL_APPEND(i->agent->ended_runs, r);
     r->owner = NULL;
@@ -190,11 +201,73 @@ static void on_read(struct world *w, void *data, uint64_t arg)
         .invocation = r->invocation,
         .attempt = r->attempt,
         .instance = i->id,
+        .attempt_term = r->attempt_term,
+        .durable = r->errand != NULL,
         .code = (uint32_t)r->code,
         .message = r->code == STATUS_OK ? "" : "the handler raised an error",
         .output = r->code == STATUS_OK ? bytes_of(swapped ? wrong : r->output, OUTPUT_BYTES)
                                        : bytes_of(NULL, 0)};
     CHECK(agent_result(i->agent, &result));
+}
+
+/* An attempt that runs already under another leader's term must have been adopted, not sent
+ * again. */
+static void check_fenced(const struct agent *a, const struct invoke *m)
+{
+    const struct instance_run *i;
+    const struct run *r;
+    for (i = a->instances; i != NULL; i = i->next) {
+        for (r = i->runs; r != NULL; r = r->next) {
+            if (!i->gone && id_compare(r->invocation, m->invocation) == 0 &&
+                r->attempt == m->attempt) {
+                world_fail(a->world, "attempt %u of %08x runs on %s under terms %llu and %llu",
+                           m->attempt, world_short(m->invocation), a->name,
+                           (unsigned long long)r->attempt_term,
+                           (unsigned long long)a->sender_term);
+            }
+        }
+    }
+}
+
+/* Where nothing fails, what really runs at once keeps to the function's limit. */
+static void check_limit(struct world *w, const struct function *f)
+{
+    uint32_t running = 0;
+    for (uint32_t n = 0; n < w->agents->count && !w->scenario->wild_instances; n++) {
+        const struct instance_run *i;
+        const struct run *r;
+        for (i = w->agents->each[n].instances; i != NULL; i = i->next) {
+            for (r = i->function == f ? i->runs : NULL; r != NULL; r = r->next) {
+                running += r->errand != NULL && !r->finished;
+            }
+        }
+    }
+    if (f->running_max != 0 && running > f->running_max) {
+        world_fail(w, "%u attempts of %s run at once, %u may", running, f->name, f->running_max);
+    }
+}
+
+/* NULL: nobody sent that; the world has failed. */
+static struct run *run_new(struct agent *a, struct instance_run *i, const struct invoke *m)
+{
+    struct world *w = a->world;
+    struct run run = {.owner = i,
+                      .invocation = m->invocation,
+                      .attempt = m->attempt,
+                      .attempt_term = a->sender_term,
+                      .deadline_us = world_now(w) + (uint64_t)m->timeout_ms * MS_US};
+    if (errands_own(m->payload)) {
+        check_fenced(a, m);
+        run.errand = errand_executes(w->errands, m, a->sender_term, a->number);
+    } else {
+        run.call = clients_executes(w->clients, m->payload, &run.hop);
+    }
+    if (run.errand == NULL && run.call == NULL) {
+        return NULL;
+    }
+    struct run *r = mem_must(mem_zalloc(1, sizeof *r));
+    *r = run;
+    return r;
 }
 
 struct status instance_invoke(struct agent *a, const struct invoke *m, struct errmsg *msg)
@@ -208,22 +281,18 @@ struct status instance_invoke(struct agent *a, const struct invoke *m, struct er
         world_fail(w, "%s instance %08x runs more than its concurrency %u", a->name,
                    world_short(i->id), i->concurrency);
     }
-    uint32_t hop = 0;
-    struct request *call = clients_executes(w->clients, m->payload, &hop);
-    if (call == NULL) {
+    struct run *r = run_new(a, i, m);
+    if (r == NULL) {
         return status_fail(msg, STATUS_INVALID, "unknown payload");
     }
-    struct run *r = mem_must(mem_zalloc(1, sizeof *r));
-    *r = (struct run){.owner = i,
-                      .invocation = m->invocation,
-                      .attempt = m->attempt,
-                      .call = call,
-                      .hop = hop,
-                      .deadline_us = world_now(w) + (uint64_t)m->timeout_ms * MS_US};
     DL_APPEND(i->runs, r);
     i->running++;
-    world_trace(w, "%s instance %08x runs call %llu", a->name, world_short(i->id),
-                (unsigned long long)call->number);
+    world_trace(w, "%s instance %08x runs %s %llu", a->name, world_short(i->id),
+                r->errand != NULL ? "errand" : "call",
+                (unsigned long long)(r->errand != NULL ? r->errand->number : r->call->number));
+    if (r->errand != NULL) {
+        check_limit(w, i->function);
+    }
     world_after(w, world_between(w, i->function->run_us_min, i->function->run_us_max), on_finished,
                 r, 0);
     return status_ok();

@@ -60,10 +60,11 @@ static struct status run_one(uint64_t seed, const struct simulation_options *bas
         return ran;
     }
     (void)printf("hash %016" PRIx64 " events %" PRIu64 " virtual %" PRIu64 ".%03" PRIu64
-                 " s calls %" PRIu64 " ok %" PRIu64 " commands %" PRIu64 " leaders %" PRIu64
+                 " s calls %" PRIu64 " ok %" PRIu64 " spawned %" PRIu64 " done %" PRIu64
+                 " commands %" PRIu64 " leaders %" PRIu64
                  "%s%s\n",
                  r.hash, r.events, r.virtual_ms / 1000, r.virtual_ms % 1000, r.calls, r.calls_ok,
-                 r.commands, r.leaders, r.failure[0] == '\0' ? "" : " FAILED: ", r.failure);
+                 r.spawned, r.done, r.commands, r.leaders, r.failure[0] == '\0' ? "" : " FAILED: ", r.failure);
     (void)fflush(stdout);
     return ran;
 }

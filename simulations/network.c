@@ -75,7 +75,7 @@ struct network {
     struct packet *packets;
     uint64_t blocked[ENDPOINTS_MAX][ENDPOINTS_MAX]; /* 0: open; else which block this is */
     uint64_t blocks;
-    uint32_t loss_permille;
+    uint32_t lost, doubled, late; /* of a thousand packets */
 };
 
 struct network *network_new(struct world *w)
@@ -131,6 +131,11 @@ struct endpoint *network_endpoint(struct network *n, const char *name, enum role
     return e;
 }
 
+bool endpoint_paused(const struct network *n, const struct endpoint *e)
+{
+    return e->paused_until_us > world_now(n->world);
+}
+
 static bool is_blocked(const struct network *n, const struct endpoint *from,
                        const struct endpoint *to)
 {
@@ -173,7 +178,7 @@ static void push(struct connection *c, int side, enum frame_kind kind, struct by
     if (payload.size > 0) {
         memcpy(f->data, payload.data, payload.size);
     }
-    f->due_us = world_now(w) + delay_us(w);
+    f->due_us = world_now(w) + delay_us(w) + c->end[0].endpoint->lag_us + c->end[1].endpoint->lag_us;
     if (f->due_us < s->last_due_us) {
         f->due_us = s->last_due_us;
     }
@@ -228,7 +233,8 @@ static void deliver(struct world *w, void *data, uint64_t side_arg)
     if (f == NULL) {
         return;
     }
-    if (is_blocked(c->network, c->end[side].endpoint, c->end[1 - side].endpoint)) {
+    if (is_blocked(c->network, c->end[side].endpoint, c->end[1 - side].endpoint) ||
+        endpoint_paused(c->network, c->end[1 - side].endpoint)) {
         s->stalled = true;
         return;
     }
@@ -370,6 +376,7 @@ void network_up(struct network *n, struct endpoint *e)
     (void)n;
     CHECK(!e->up);
     e->up = true;
+    e->paused_until_us = 0;
     e->epoch++;
 }
 
@@ -377,6 +384,7 @@ void network_down(struct network *n, struct endpoint *e, bool silently)
 {
     CHECK(e->up);
     e->up = false;
+    e->paused_until_us = 0;
     e->epoch++;
     struct connection *c, *next;
     DL_FOREACH_SAFE(n->live, c, next) {
@@ -433,6 +441,10 @@ static void packet_arrive(struct world *w, void *data, uint64_t arg)
     (void)arg;
     struct packet *p = data;
     struct network *n = p->network;
+    if (p->to->up && p->to->epoch == p->to_epoch && endpoint_paused(n, p->to)) {
+        world_at(w, p->to->paused_until_us, packet_arrive, p, 0);
+        return;
+    }
     DL_DELETE(n->packets, p);
     if (p->to->up && p->to->epoch == p->to_epoch && !is_blocked(n, p->from, p->to)) {
         p->to->events.packet(p->to->events.data, p->from, bytes_of(p->data, p->size));
@@ -442,12 +454,10 @@ static void packet_arrive(struct world *w, void *data, uint64_t arg)
     mem_free(p);
 }
 
-void network_packet(struct network *n, struct endpoint *from, struct endpoint *to,
-                    struct bytes payload)
+static void packet_send(struct network *n, struct endpoint *from, struct endpoint *to,
+                        struct bytes payload)
 {
-    if (!to->up || is_blocked(n, from, to) || world_chance(n->world, n->loss_permille)) {
-        return;
-    }
+    struct world *w = n->world;
     struct packet *p = mem_must(mem_zalloc(1, sizeof *p + payload.size));
     p->network = n;
     p->from = from;
@@ -456,7 +466,20 @@ void network_packet(struct network *n, struct endpoint *from, struct endpoint *t
     p->size = payload.size;
     memcpy(p->data, payload.data, payload.size);
     DL_APPEND(n->packets, p);
-    world_after(n->world, delay_us(n->world), packet_arrive, p, 0);
+    uint64_t late_us = world_chance(w, n->late) ? world_between(w, 50, 3000) * MS_US : 0;
+    world_after(w, delay_us(w) + late_us, packet_arrive, p, 0);
+}
+
+void network_packet(struct network *n, struct endpoint *from, struct endpoint *to,
+                    struct bytes payload)
+{
+    if (!to->up || is_blocked(n, from, to) || world_chance(n->world, n->lost)) {
+        return;
+    }
+    packet_send(n, from, to, payload);
+    if (world_chance(n->world, n->doubled)) {
+        packet_send(n, from, to, payload);
+    }
 }
 
 /* ---- Partitions ---- */
@@ -481,7 +504,8 @@ static void unblock_streams(struct network *n)
         c = n->connections[i];
         for (int side = 0; side < 2; side++) {
             struct stream *s = &c->stream[side];
-            if (s->stalled && !is_blocked(n, c->end[side].endpoint, c->end[1 - side].endpoint)) {
+            if (s->stalled && !is_blocked(n, c->end[side].endpoint, c->end[1 - side].endpoint) &&
+                !endpoint_paused(n, c->end[1 - side].endpoint)) {
                 s->stalled = false;
                 stream_schedule(c, side);
             }
@@ -513,11 +537,57 @@ void network_block(struct network *n, struct endpoint *from, struct endpoint *to
 void network_heal(struct network *n)
 {
     memset(n->blocked, 0, sizeof n->blocked);
-    n->loss_permille = 0;
+    n->lost = n->doubled = n->late = 0;
+    for (uint32_t i = 0; i < n->endpoints_count; i++) {
+        n->endpoints[i].lag_us = 0;
+    }
     unblock_streams(n);
 }
 
-void network_loss(struct network *n, uint32_t permille)
+void network_loss(struct network *n, uint32_t lost, uint32_t doubled, uint32_t late)
 {
-    n->loss_permille = permille;
+    n->lost = lost;
+    n->doubled = doubled;
+    n->late = late;
+}
+
+/* ---- Pauses ---- */
+
+static void pause_end(struct world *w, void *data, uint64_t epoch)
+{
+    struct endpoint *e = data;
+    if (e->up && e->epoch == epoch) {
+        world_trace(w, "%s goes on", e->name);
+    }
+    unblock_streams(w->network);
+}
+
+/* Its peers have not heard of it for too long. */
+static void pause_noticed(struct world *w, void *data, uint64_t until_us)
+{
+    struct endpoint *e = data;
+    if (!e->up || e->paused_until_us != until_us) {
+        return;
+    }
+    struct connection *c, *next;
+    DL_FOREACH_SAFE(w->network->live, c, next) {
+        for (int side = 0; side < 2; side++) {
+            if (c->end[side].endpoint == e) {
+                end_close(c, 1 - side);
+            }
+        }
+    }
+}
+
+void network_pause(struct network *n, struct endpoint *e, uint64_t for_us)
+{
+    struct world *w = n->world;
+    CHECK(e->up && !endpoint_paused(n, e));
+    world_trace(w, "%s is paused", e->name);
+    e->paused_until_us = world_now(w) + for_us;
+    world_at(w, e->paused_until_us, pause_end, e, e->epoch);
+    uint64_t patience_us = world_between(w, DEAD_MS, DEAD_MS + 1000) * MS_US;
+    if (patience_us < for_us) {
+        world_after(w, patience_us, pause_noticed, e, e->paused_until_us);
+    }
 }

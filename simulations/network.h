@@ -3,7 +3,9 @@
  * A connection is an ordered stream in each direction, as our TLS links are: its messages are
  * neither lost singly nor reordered. It breaks as a whole: a prefix of what was under way still
  * arrives. A partition stalls streams; one that lasts longer than a link believes in a silent peer
- * breaks them. Packets (Raft) are lost and overtake each other singly.
+ * breaks them. Packets (Raft) are lost, doubled, delayed and overtake each other singly. A paused
+ * endpoint takes nothing until it goes on, and then everything at once; its peers give it up as they
+ * would in a partition.
  *
  *     dial -> hello both ways -> opened at either end -> (message)* -> closed at either end -> the
  *     dialler tries again
@@ -34,6 +36,8 @@ struct endpoint {
     uint32_t number;
     bool up;
     uint64_t epoch; /* of the process behind it */
+    uint64_t paused_until_us;
+    uint64_t lag_us; /* added to the delay of all it sends and is sent */
     struct endpoint_events events;
     void *owner;
 };
@@ -59,6 +63,10 @@ void network_block(struct network *n, struct endpoint *from, struct endpoint *to
 /* Breaks a random open connection, if there is one. */
 void network_reset_one(struct network *n);
 void network_heal(struct network *n);
-void network_loss(struct network *n, uint32_t permille);
+/* Of a thousand packets. */
+void network_loss(struct network *n, uint32_t lost, uint32_t doubled, uint32_t late);
+/* Its process stands still that long, as under SIGSTOP. */
+void network_pause(struct network *n, struct endpoint *e, uint64_t for_us);
+bool endpoint_paused(const struct network *n, const struct endpoint *e);
 
 #endif

@@ -4,15 +4,23 @@
 
 #include <string.h>
 
-enum { STEPS_MAX = 256, RETRY_MS = 200, PATIENCE_MS = 6000 };
+enum { STEPS_MAX = 256, RETRY_MS = 200, PATIENCE_MS = 6000, MEMBER_PATIENCE_MS = 20000 };
 
-enum step_kind { STEP_DEPLOY, STEP_ROLLBACK, STEP_NODE, STEP_INSPECT, STEP_CALL };
+enum step_kind {
+    STEP_DEPLOY,
+    STEP_ROLLBACK,
+    STEP_NODE,
+    STEP_JOIN,
+    STEP_LEAVE,
+    STEP_INSPECT,
+    STEP_CALL,
+};
 
 struct step {
     enum step_kind kind;
     uint64_t at_us;
     const struct function *function;
-    uint32_t version;
+    uint32_t version; /* or the scheduler's number */
     const char *action;
     char node[16];
     event_fn done;
@@ -36,6 +44,12 @@ struct ask {
 };
 
 static void step_try(struct world *w, void *data, uint64_t try_number);
+
+static void retire(struct world *w, void *data, uint64_t number)
+{
+    (void)data;
+    scheduler_retire(&w->schedulers->each[number]);
+}
 
 static void step_next(struct operators *o)
 {
@@ -74,7 +88,8 @@ static void step_answered(struct operators *o, enum status_code code, const char
         step_again(o);
         return;
     case STATUS_NOT_FOUND: /* a node that has not been admitted yet */
-        if (s->kind == STEP_NODE) {
+    case STATUS_TIMEOUT:
+        if (s->kind == STEP_NODE || s->kind == STEP_JOIN || s->kind == STEP_LEAVE) {
             step_again(o);
             return;
         }
@@ -113,6 +128,57 @@ static void try_deploy(struct operators *o, struct scheduler *leader)
     *ask = (struct ask){o, o->try_number};
     core_submit(leader->core, scheduler_time(leader), &cmd, on_proposed, ask);
     arena_close(&a);
+}
+
+/* ---- Members ---- */
+
+static bool is_member(const struct scheduler *leader, uint64_t id)
+{
+    struct replica_member members[REPLICA_MEMBERS_MAX];
+    size_t count = replica_members(leader->replica, members);
+    for (size_t i = 0; i < count; i++) {
+        if (members[i].id == id) {
+            return members[i].role == REPLICA_VOTER;
+        }
+    }
+    return false;
+}
+
+static void on_changed(void *data, struct status status, const char *message)
+{
+    struct ask ask = *(struct ask *)data;
+    mem_free(data);
+    struct operators *o = ask.operators;
+    if (ask.try_number != o->try_number) {
+        return;
+    }
+    const struct step *s = &o->steps[o->next];
+    if (status_is_ok(status) && s->kind == STEP_LEAVE) {
+        world_after(o->world, 0, retire, o, s->version);
+    }
+    step_answered(o, status.code, message, 0);
+}
+
+static void try_member(struct operators *o, struct scheduler *leader)
+{
+    const struct step *s = &o->steps[o->next];
+    struct scheduler *who = &o->world->schedulers->each[s->version];
+    if (s->kind == STEP_JOIN && who->core == NULL) {
+        scheduler_start(who);
+    }
+    if (s->kind == STEP_JOIN && is_member(leader, who->id)) {
+        step_answered(o, STATUS_OK, "has joined", 0);
+        return;
+    }
+    struct ask *ask = mem_must(mem_zalloc(1, sizeof *ask));
+    *ask = (struct ask){o, o->try_number};
+    if (s->kind == STEP_LEAVE) {
+        replica_remove(leader->replica, who->id, on_changed, ask);
+        return;
+    }
+    struct replica_member m = {.id = who->id, .role = REPLICA_VOTER};
+    (void)snprintf(m.address, sizeof m.address, "%s", who->address);
+    replica_add(leader->replica, &m, on_changed, ask);
 }
 
 static void try_message(struct operators *o, struct scheduler *leader)
@@ -173,9 +239,12 @@ static void step_try(struct world *w, void *data, uint64_t try_number)
         step_again(o);
         return;
     }
-    world_after(w, PATIENCE_MS * MS_US, on_patience, o, try_number);
+    bool member = s->kind == STEP_JOIN || s->kind == STEP_LEAVE;
+    world_after(w, (member ? MEMBER_PATIENCE_MS : PATIENCE_MS) * MS_US, on_patience, o, try_number);
     if (s->kind == STEP_DEPLOY) {
         try_deploy(o, leader);
+    } else if (member) {
+        try_member(o, leader);
     } else {
         try_message(o, leader);
     }
@@ -267,6 +336,16 @@ void operators_node(struct operators *o, uint64_t at_us, const char *action, con
     struct step *s = step_add(o, STEP_NODE, at_us);
     s->action = action;
     (void)snprintf(s->node, sizeof s->node, "%s", node);
+}
+
+void operators_join(struct operators *o, uint64_t at_us, uint32_t scheduler)
+{
+    step_add(o, STEP_JOIN, at_us)->version = scheduler;
+}
+
+void operators_leave(struct operators *o, uint64_t at_us, uint32_t scheduler)
+{
+    step_add(o, STEP_LEAVE, at_us)->version = scheduler;
 }
 
 void operators_inspect(struct operators *o, uint64_t at_us, event_fn done)

@@ -22,6 +22,9 @@ void operators_rollback(struct operators *o, uint64_t at_us, const struct functi
                         uint32_t version);
 /* action: node.cordon, node.uncordon, node.drain. */
 void operators_node(struct operators *o, uint64_t at_us, const char *action, const char *node);
+/* A spare scheduler joins; a scheduler leaves, and its disk is wiped. */
+void operators_join(struct operators *o, uint64_t at_us, uint32_t scheduler);
+void operators_leave(struct operators *o, uint64_t at_us, uint32_t scheduler);
 /* Asks the leader for its instances and has them checked; done is called then. */
 void operators_inspect(struct operators *o, uint64_t at_us, event_fn done);
 void operators_call(struct operators *o, uint64_t at_us, event_fn done);

@@ -18,8 +18,10 @@ static const struct replica_config replica_defaults = {.election_timeout_ms = EL
 
 struct core_time scheduler_time(const struct scheduler *s)
 {
-    return (struct core_time){.mono_us = world_now(s->world) + s->clock_offset_us,
-                              .unix_ms = world_unix_ms(s->world) + s->clock_ahead_ms};
+    uint64_t now = world_now(s->world);
+    return (struct core_time){
+        .mono_us = now + s->clock_offset_us + now / 1000000 * s->clock_rate_ppm,
+        .unix_ms = (uint64_t)((int64_t)world_unix_ms(s->world) + s->clock_ahead_ms)};
 }
 
 /* ---- The core's environment ---- */
@@ -59,7 +61,9 @@ static uint64_t env_random(void *data)
 static void apply(struct scheduler *s, uint64_t index, const struct command *cmd)
 {
     struct errmsg msg = {.text = ""};
+    checks_applies(s->world->checks, s, index, cmd);
     struct status applied = core_apply(s->core, scheduler_time(s), index, cmd, &msg);
+    checks_moved(s->world->checks, s, index, cmd);
     world_trace(s->world, "%s applied %llu %s %s", s->name, (unsigned long long)index,
                 command_type_name(cmd->type), status_name(applied.code));
 }
@@ -134,32 +138,31 @@ static void on_role(void *data, const struct replica_status *st)
     }
 }
 
-static struct status on_snapshot(void *data, struct buffer *out)
+static void *on_snapshot_pin(void *data)
 {
     struct scheduler *s = data;
-    struct arena a = {.bytes_max = SIZE_MAX / 2};
-    struct state state;
-    struct status status = core_export(s->core, &a, &state);
-    if (status_is_ok(status)) {
-        status = state_encode(&state, out);
-    }
-    arena_close(&a);
-    world_trace(s->world, "%s snapshot at %llu: %zu bytes", s->name,
-                (unsigned long long)state.index, out->size);
+    return core_pin(s->core);
+}
+
+static struct status on_snapshot_encode(void *data, const void *pin, struct parts *out)
+{
+    struct scheduler *s = data;
+    struct status status = core_pin_encode(pin, out);
+    world_trace(s->world, "%s snapshot: %zu bytes", s->name, parts_size(out));
     return status;
+}
+
+static void on_snapshot_unpin(void *data, void *pin)
+{
+    struct scheduler *s = data;
+    core_unpin(s->core, pin);
 }
 
 static struct status on_restore(void *data, struct bytes bytes)
 {
     struct scheduler *s = data;
-    struct arena a = {.bytes_max = SIZE_MAX / 2};
-    struct state state;
     struct errmsg msg = {.text = ""};
-    struct status status = state_decode(bytes, &a, &state, &msg);
-    if (status_is_ok(status)) {
-        status = core_import(s->core, scheduler_time(s), &state, &msg);
-    }
-    arena_close(&a);
+    struct status status = core_restore(s->core, scheduler_time(s), bytes, &msg);
     if (!status_is_ok(status)) {
         world_fail(s->world, "%s cannot restore: %s", s->name, msg.text);
         return status;
@@ -171,10 +174,25 @@ static struct status on_restore(void *data, struct bytes bytes)
     return status_ok();
 }
 
+static void on_stopped(struct world *w, void *data, uint64_t epoch)
+{
+    (void)w;
+    struct scheduler *s = data;
+    if (s->core != NULL && s->endpoint->epoch == epoch) {
+        scheduler_crash(s);
+    }
+}
+
+/* A replica stops when its disk fails, and for no other reason. */
 static void on_fatal(void *data, const char *why)
 {
     struct scheduler *s = data;
-    world_fail(s->world, "replica %s stopped: %s", s->name, why);
+    world_trace(s->world, "%s stops: %s", s->name, why);
+    if (s->disk_fails) {
+        world_after(s->world, 0, on_stopped, s, s->endpoint->epoch);
+    } else {
+        world_fail(s->world, "replica %s stopped: %s", s->name, why);
+    }
 }
 
 static void on_replica_send(void *data, uint64_t member_id, const char *address, bool bulk,
@@ -263,6 +281,10 @@ static void on_tick(struct world *w, void *data, uint64_t epoch)
     if (!s->endpoint->up || s->endpoint->epoch != epoch) {
         return;
     }
+    if (scheduler_paused(s)) {
+        world_at(w, s->endpoint->paused_until_us, on_tick, s, epoch);
+        return;
+    }
     core_tick(s->core, scheduler_time(s));
     world_after(w, CORE_TICK_MS * MS_US, on_tick, s, epoch);
 }
@@ -276,7 +298,9 @@ void scheduler_start(struct scheduler *s)
     const struct core_config core_config = {0};
     s->core = mem_must(core_new(&env, &core_config));
     s->clock_offset_us = world_below(w, 1000 * SECOND_US);
+    s->clock_rate_ppm = world_below(w, 300);
     s->applied = 0;
+    s->member = true;
     world_trace(w, "%s starts", s->name);
     struct replica_config config = replica_defaults;
     config.id = s->id;
@@ -287,7 +311,9 @@ void scheduler_start(struct scheduler *s)
                                           .on_apply = on_apply,
                                           .on_proposed = on_proposed,
                                           .on_role = on_role,
-                                          .snapshot = on_snapshot,
+                                          .snapshot_pin = on_snapshot_pin,
+                                          .snapshot_encode = on_snapshot_encode,
+                                          .snapshot_unpin = on_snapshot_unpin,
                                           .restore = on_restore,
                                           .on_fatal = on_fatal};
     struct errmsg msg = {.text = ""};
@@ -310,18 +336,50 @@ void scheduler_crash(struct scheduler *s)
     s->core = NULL;
 }
 
-struct schedulers *schedulers_new(struct world *w, uint32_t count)
+bool scheduler_paused(const struct scheduler *s)
 {
+    return endpoint_paused(s->world->network, s->endpoint);
+}
+
+static void pause_ends(struct world *w, void *data, uint64_t epoch)
+{
+    struct scheduler *s = data;
+    if (s->core != NULL && s->endpoint->epoch == epoch) {
+        sim_raft_pause(w->raft, s->id, false);
+    }
+}
+
+void scheduler_pause(struct scheduler *s, uint64_t for_us)
+{
+    network_pause(s->world->network, s->endpoint, for_us);
+    sim_raft_pause(s->world->raft, s->id, true);
+    world_after(s->world, for_us, pause_ends, s, s->endpoint->epoch);
+}
+
+void scheduler_retire(struct scheduler *s)
+{
+    world_trace(s->world, "%s is no member any more", s->name);
+    s->member = false;
+    if (s->core != NULL) {
+        scheduler_crash(s);
+    }
+    sim_raft_wipe(s->world->raft, s->id);
+}
+
+struct schedulers *schedulers_new(struct world *w, uint32_t founders, uint32_t spares)
+{
+    uint32_t count = founders + spares;
     CHECK(count <= SCHEDULERS_MAX);
     struct schedulers *all = mem_must(mem_zalloc(1, sizeof *all));
     all->world = w;
     all->count = count;
+    all->founders = founders;
     for (uint32_t i = 0; i < count; i++) {
         struct scheduler *s = &all->each[i];
         s->world = w;
         s->number = i;
         s->id = i + 1;
-        s->clock_ahead_ms = world_below(w, 1000);
+        s->clock_ahead_ms = (int64_t)world_below(w, 1000);
         (void)snprintf(s->name, sizeof s->name, "s%u", i + 1);
         (void)snprintf(s->address, sizeof s->address, "s%u:7000", i + 1);
         const struct endpoint_events events = {.data = s,
@@ -350,20 +408,20 @@ void schedulers_free(struct schedulers *all)
 void schedulers_start(struct schedulers *all)
 {
     struct replica_member members[SCHEDULERS_MAX] = {{.id = 0}};
-    for (uint32_t i = 0; i < all->count; i++) {
+    for (uint32_t i = 0; i < all->founders; i++) {
         members[i] = (struct replica_member){.id = all->each[i].id, .role = REPLICA_VOTER};
         (void)snprintf(members[i].address, sizeof members[i].address, "%s", all->each[i].address);
     }
-    for (uint32_t i = 0; i < all->count; i++) {
+    for (uint32_t i = 0; i < all->founders; i++) {
         struct replica_config config = replica_defaults;
         struct errmsg msg = {.text = ""};
         config.id = all->each[i].id;
         config.address = all->each[i].address;
         struct status founded =
-            sim_raft_bootstrap(all->world->raft, &config, members, all->count, &msg);
+            sim_raft_bootstrap(all->world->raft, &config, members, all->founders, &msg);
         CHECK(status_is_ok(founded));
     }
-    for (uint32_t i = 0; i < all->count; i++) {
+    for (uint32_t i = 0; i < all->founders; i++) {
         scheduler_start(&all->each[i]);
     }
 }
@@ -374,7 +432,7 @@ struct scheduler *schedulers_leader(struct schedulers *all)
     uint64_t term = 0;
     for (uint32_t i = 0; i < all->count; i++) {
         struct scheduler *s = &all->each[i];
-        if (s->core != NULL && core_is_leader(s->core)) {
+        if (s->core != NULL && !scheduler_paused(s) && core_is_leader(s->core)) {
             struct replica_status st = replica_status(s->replica);
             if (st.term >= term) {
                 term = st.term;

@@ -18,8 +18,11 @@ struct scheduler {
     struct endpoint *endpoint;
     struct replica *replica; /* NULL while down */
     struct core *core;
+    bool member;              /* of the cluster, or about to be */
+    bool disk_fails; /* or did, since it started: its replica may stop */
     uint64_t clock_offset_us; /* monotonic clocks start anywhere */
-    uint64_t clock_ahead_ms;  /* wall clocks differ */
+    uint64_t clock_rate_ppm;  /* and run at their own pace: this much faster */
+    int64_t clock_ahead_ms;   /* wall clocks differ, and jump */
     uint64_t applied;
     struct arena decode;
     struct buffer encode;
@@ -28,15 +31,21 @@ struct scheduler {
 struct schedulers {
     struct world *world;
     struct scheduler each[SCHEDULERS_MAX];
-    uint32_t count;
+    uint32_t count, founders;
 };
 
-struct schedulers *schedulers_new(struct world *w, uint32_t count);
+/* The first `founders` found the cluster; the others may join later. */
+struct schedulers *schedulers_new(struct world *w, uint32_t founders, uint32_t spares);
 void schedulers_free(struct schedulers *s);
 /* Founds the cluster and starts everyone. */
 void schedulers_start(struct schedulers *s);
 void scheduler_start(struct scheduler *s);
 void scheduler_crash(struct scheduler *s);
+/* The process stands still that long. */
+void scheduler_pause(struct scheduler *s, uint64_t for_us);
+bool scheduler_paused(const struct scheduler *s);
+/* It is no member any more: it stops, and its disk is gone. */
+void scheduler_retire(struct scheduler *s);
 struct core_time scheduler_time(const struct scheduler *s);
 /* The one that leads and has told its core so; NULL: none. */
 struct scheduler *schedulers_leader(struct schedulers *s);

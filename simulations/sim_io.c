@@ -45,6 +45,9 @@ struct member {
     uint64_t id; /* 0: unused slot */
     struct sim_disk_speed speed;
     bool fails;
+    bool full;
+    uint32_t errors_ppm;
+    uint64_t mark; /* as uv_host keeps one */
     uint64_t starts;       /* seeds its randomness together with the world's seed and the id */
     struct sim_host *host; /* NULL: down */
 };
@@ -64,6 +67,7 @@ struct sim_host {
     uint64_t next_tick_us;
     bool dirty;
     bool released;
+    bool paused;
 };
 
 struct sim_raft {
@@ -71,6 +75,7 @@ struct sim_raft {
     uint64_t now_us;
     uint64_t sequence;
     bool running;
+    uint32_t cures_off;
     struct member members[SIM_REPLICAS_MAX];
 };
 
@@ -204,10 +209,17 @@ static int io_recover(struct raft_io *io, const struct raft_configuration *conf)
     return RAFT_INVALID;
 }
 
+/* Whether the next write fails although the disk as a whole works. */
+static bool write_fails(struct sim_host *h)
+{
+    struct member *m = h->member;
+    return m->errors_ppm > 0 && random_below(&h->random, 1000000) < m->errors_ppm;
+}
+
 static int io_set_term(struct raft_io *io, raft_term term)
 {
     struct member *m = host_of(io)->member;
-    if (m->fails) {
+    if (m->fails || write_fails(host_of(io))) {
         return RAFT_IOERR;
     }
     m->disk.term = term;
@@ -218,7 +230,7 @@ static int io_set_term(struct raft_io *io, raft_term term)
 static int io_set_vote(struct raft_io *io, raft_id id)
 {
     struct member *m = host_of(io)->member;
-    if (m->fails) {
+    if (m->fails || write_fails(host_of(io))) {
         return RAFT_IOERR;
     }
     m->disk.vote = id;
@@ -349,6 +361,12 @@ static void host_wake(struct replica_host *base)
     ((struct sim_host *)base)->dirty = true;
 }
 
+static void mark_disk(struct sim_host *h)
+{
+    uint64_t mark = replica_mark(h->base.replica);
+    h->member->mark = mark > h->member->mark ? mark : h->member->mark;
+}
+
 static void host_release(struct replica_host *base)
 {
     ((struct sim_host *)base)->released = true;
@@ -382,6 +400,8 @@ static struct sim_host *host_new(struct sim_raft *w, struct member *m)
     m->starts++;
     h->random = w->seed ^ (m->id << 32) ^ (m->starts << 48);
     (void)random_next(&h->random);
+    h->base.mark = m->mark;
+    h->base.cures_off = w->cures_off;
     h->base.wake = host_wake;
     h->base.release = host_release;
     h->base.abandon = host_abandon;
@@ -473,6 +493,9 @@ static struct op *next_op(const struct sim_host *h)
 
 static uint64_t host_next_us(const struct sim_host *h)
 {
+    if (h->paused) {
+        return NEVER;
+    }
     uint64_t next = h->tick_us == 0 ? NEVER : h->next_tick_us;
     const struct op *op = next_op(h);
     return op != NULL && op->due_us < next ? op->due_us : next;
@@ -520,6 +543,25 @@ static void settle(struct sim_raft *w)
     }
 }
 
+/* What becomes of an operation that is due: a status of libraft's. A write that fails may have got
+ * to the disk in part. */
+static int op_do(struct sim_host *h, struct op *op)
+{
+    struct member *m = h->member;
+    bool write = op->kind == OP_APPEND || op->kind == OP_PUT;
+    if (m->fails && op->kind != OP_WORK) {
+        return RAFT_IOERR;
+    }
+    if (write && (m->full || write_fails(h))) {
+        if (op->kind == OP_APPEND) {
+            op_write(m, op, (size_t)random_below(&h->random, (uint64_t)op->count + 1));
+        }
+        return m->full ? RAFT_NOSPACE : RAFT_IOERR;
+    }
+    op_write(m, op, op->count);
+    return 0;
+}
+
 /* Does the one thing of this host that is due next. */
 static void host_step(struct sim_host *h)
 {
@@ -527,8 +569,7 @@ static void host_step(struct sim_host *h)
     h->dirty = true;
     if (op != NULL && (h->tick_us == 0 || op->due_us <= h->next_tick_us)) {
         op_unlink(h, op);
-        op_write(h->member, op, op->count);
-        op_answer(h->member, op, h->member->fails && op->kind != OP_WORK ? RAFT_IOERR : 0);
+        op_answer(h->member, op, op_do(h, op));
         return;
     }
     h->next_tick_us += h->tick_us;
@@ -633,6 +674,7 @@ void sim_raft_crash(struct sim_raft *w, uint64_t id)
     }
     struct sim_host *h = m->host;
     if (!h->released) {
+        mark_disk(h);
         crash_writes(h);
         bool fails = m->fails;
         m->fails = true; /* nothing more gets there while libraft is taken down */
@@ -648,6 +690,46 @@ void sim_raft_wipe(struct sim_raft *w, uint64_t id)
     struct member *m = member_get(w, id);
     CHECK(m->host == NULL);
     sim_disk_close(&m->disk);
+    m->mark = 0;
+}
+
+uint64_t sim_raft_rot(struct sim_raft *w, uint64_t id, uint64_t entries)
+{
+    struct member *m = member_get(w, id);
+    CHECK(m->host == NULL);
+    uint64_t kept = m->disk.count > entries ? m->disk.count - entries : 0;
+    uint64_t lost = m->disk.count - kept;
+    sim_disk_truncate(&m->disk, m->disk.first + kept);
+    return lost;
+}
+
+void sim_raft_cures_off(struct sim_raft *w, uint32_t cures)
+{
+    w->cures_off = cures;
+}
+
+void sim_raft_disk_errors(struct sim_raft *w, uint64_t id, uint32_t per_million)
+{
+    member_get(w, id)->errors_ppm = per_million;
+}
+
+void sim_raft_disk_full(struct sim_raft *w, uint64_t id, bool full)
+{
+    member_get(w, id)->full = full;
+}
+
+void sim_raft_pause(struct sim_raft *w, uint64_t id, bool paused)
+{
+    struct member *m = member_find(w, id);
+    if (m == NULL || m->host == NULL || m->host->paused == paused) {
+        return;
+    }
+    struct sim_host *h = m->host;
+    h->paused = paused;
+    h->next_tick_us = h->next_tick_us > w->now_us ? h->next_tick_us : w->now_us;
+    for (struct op *op = h->first; op != NULL && !paused; op = op->next) {
+        op->due_us = op->due_us > w->now_us ? op->due_us : w->now_us;
+    }
 }
 
 void sim_raft_disk_fail(struct sim_raft *w, uint64_t id, bool fails)

@@ -56,8 +56,19 @@ NODISCARD struct status replica_open_sim(struct replica **out, struct sim_raft *
 void sim_raft_crash(struct sim_raft *w, uint64_t id);
 /* Its disk is lost, too. The member must be down. */
 void sim_raft_wipe(struct sim_raft *w, uint64_t id);
+/* Its disk loses the last entries of the log, as by bit rot in an open segment; the member must be
+ * down. Returns how many. */
+uint64_t sim_raft_rot(struct sim_raft *w, uint64_t id, uint64_t entries);
+/* Replicas opened from now on run without these cures (enum guard_cure, scheduler/replica/guard.h). */
+void sim_raft_cures_off(struct sim_raft *w, uint32_t cures);
+/* Its process stands still, as under SIGSTOP, until it goes on: nothing of it happens. */
+void sim_raft_pause(struct sim_raft *w, uint64_t id, bool paused);
 /* From now on every write fails, or works again. */
 void sim_raft_disk_fail(struct sim_raft *w, uint64_t id, bool fails);
+/* So many of a million writes fail from now on; a failed append may be on the disk in part. */
+void sim_raft_disk_errors(struct sim_raft *w, uint64_t id, uint32_t per_million);
+/* Appends and snapshots fail; term and vote can still be written. */
+void sim_raft_disk_full(struct sim_raft *w, uint64_t id, bool full);
 void sim_raft_disk_speed(struct sim_raft *w, uint64_t id, struct sim_disk_speed speed);
 
 /* What is on the disk: the index of the last entry or snapshot that would survive a crash now. */

@@ -52,6 +52,7 @@ struct simulation_result {
     uint64_t events;
     uint64_t virtual_ms;
     uint64_t calls, calls_ok; /* that clients made; that were answered OK */
+    uint64_t spawned, done;   /* acknowledged spawns; those of them that succeeded */
     uint64_t commands;        /* acknowledged */
     uint64_t leaders;         /* terms that had one */
     /* what the first failed check said; empty: all held */

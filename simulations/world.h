@@ -22,7 +22,6 @@ enum {
     SCHEDULERS_MAX = 5,
     AGENTS_MAX = 64,
     CLIENTS_MAX = 16,
-    FUNCTIONS_MAX = 8,
     HOPS_MAX = 24, /* schedulers that one call asks, at most */
     TRACE_LINE_BYTES_MAX = 400,
 };
@@ -51,10 +50,14 @@ struct scenario {
     uint32_t schedulers, agents, clients;
     uint32_t seconds;  /* of faults and load */
     uint32_t think_ms; /* mean pause of a client between calls */
-    uint32_t raft_loss_permille;
-    uint32_t reset_ms; /* a random connection breaks */
-    uint32_t partitions, scheduler_crashes, agent_crashes, node_losses, slow_disks;
+    uint32_t raft_lost, raft_doubled, raft_late; /* of a thousand packets */
+    uint32_t reset_ms;                           /* a random connection breaks */
+    /* How often, at random times. */
+    uint32_t partitions, scheduler_crashes, scheduler_pauses, disk_failures, clock_jumps, transfers;
+    uint32_t agent_crashes, node_losses, agent_pauses, slow_agents, lying_agents, slow_disks;
+    uint32_t spawners, spawn_ms; /* clients of durable work; mean pause of one between requests */
     bool leader_crash, operators, wild_instances;
+    uint32_t spares; /* schedulers beyond those that found the cluster; members come and go */
 };
 
 struct world {
@@ -75,6 +78,8 @@ struct world {
     struct schedulers *schedulers;
     struct agents *agents;
     struct clients *clients;
+    struct errands *errands;
+    struct spawners *spawners;
     struct operators *operators;
     struct checks *checks;
     uint64_t bug_count;

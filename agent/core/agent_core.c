@@ -53,6 +53,8 @@ static size_t register_attempts(const struct agent_core *c, struct attempt_repor
         out[count++] = (struct attempt_report){
             .invocation = a->key.invocation,
             .attempt = (uint32_t)a->key.attempt,
+            .attempt_term = a->attempt_term,
+            .durable = a->durable,
             .instance = a->instance->id,
         };
     }

@@ -144,6 +144,8 @@ void core_invoke_refuse(struct agent_core *c, uint64_t peer, const struct invoke
         .instance = i->instance,
         .code = (uint32_t)code,
         .message = message,
+        .attempt_term = c->term,
+        .durable = i->durable,
     };
     (void)result_send(c, peer, &r);
 }
@@ -223,6 +225,8 @@ void core_invoke(struct agent_core *c, uint64_t now_us, const struct invoke *i)
         return;
     }
     c->stats.invokes++;
+    a->durable = i->durable;
+    a->attempt_term = c->term;
     a->begun_us = now_us;
     a->due_us = after_ms(now_us, filled.timeout_ms);
     core_due(c, a->due_us);
@@ -280,6 +284,8 @@ static void attempt_end(struct agent_core *c, uint64_t now_us, struct core_attem
 {
     char verdict[VERDICT_BYTES];
     r->instance = a->instance->id;
+    r->durable = a->durable;
+    r->attempt_term = a->attempt_term;
     if (a->verdict != STATUS_OK) {
         memcpy(verdict, a->verdict_text, sizeof verdict);
         r->code = (uint32_t)a->verdict;

@@ -60,6 +60,8 @@ struct core_attempt_key {
 struct core_attempt {
     struct core_attempt_key key;
     struct core_instance *instance;
+    bool durable;          /* of a durable invocation: its result is kept until it is acknowledged */
+    uint64_t attempt_term; /* the term of the leader that sent it */
     uint64_t begun_us;
     uint64_t due_us; /* running: its timeout; given up: the instance's death */
     /* TIMEOUT or CANCELED once it is given up, with verdict_text; OK before. */

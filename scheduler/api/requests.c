@@ -1,5 +1,8 @@
 /* Where each message goes: to the core, or to the part of the front end that does what needs keys,
  * files or other machines. */
+#include "scheduler/api/backups.h"
+#include "scheduler/api/payload_port.h"
+#include "scheduler/api/seals.h"
 #include "scheduler/api/server_internal.h"
 
 #include <string.h>
@@ -11,7 +14,7 @@ static void to_core(struct server *s, struct session *from, const struct message
 
 static void on_admin(struct server *s, struct session *from, const struct message *m)
 {
-    if (!members_admin(s, from, m)) {
+    if (!seals_admin(s, from, m) && !members_admin(s, from, m)) {
         to_core(s, from, m);
     }
 }
@@ -20,6 +23,10 @@ static void on_query(struct server *s, struct session *from, const struct messag
 {
     if (strcmp(m->query.what, "cluster") == 0) {
         members_status(s, from, m);
+    } else if (strcmp(m->query.what, "keys") == 0) {
+        seals_query(s, from, m);
+    } else if (strcmp(m->query.what, "backups") == 0) {
+        backups_query(s, from, m);
     } else {
         to_core(s, from, m);
     }
@@ -58,6 +65,8 @@ void requests_receive(struct server *s, struct session *from, const struct messa
 {
     static const receive receivers[MESSAGE_TYPE_COUNT_] = {
         [MESSAGE_REPLY] = on_answer,
+        [MESSAGE_SPAWN] = payload_port_receive,
+        [MESSAGE_OUTCOME_QUERY] = to_core,
         [MESSAGE_CALL] = to_core,
         [MESSAGE_CHUNK_QUERY] = chunks_receive,
         [MESSAGE_CHUNK_MISSING] = chunks_receive,
@@ -77,8 +86,14 @@ void requests_receive(struct server *s, struct session *from, const struct messa
         [MESSAGE_NODE_REGISTER] = to_core,
         [MESSAGE_HEARTBEAT] = to_core,
         [MESSAGE_INSTANCE_EVENT] = to_core,
-        [MESSAGE_RESULT] = to_core,
+        [MESSAGE_RESULT] = payload_port_receive,
+        [MESSAGE_PAYLOAD_PUT] = payload_port_receive,
+        [MESSAGE_PAYLOAD_HAVE] = payload_port_receive,
+        [MESSAGE_PAYLOAD_GET] = payload_port_receive,
+        [MESSAGE_PAYLOAD_DATA] = payload_port_receive,
         [MESSAGE_RAFT] = on_raft,
+        [MESSAGE_BACKUP_GET] = backups_receive,
+        [MESSAGE_BACKUP_DATA] = backups_receive,
     };
     receive fn = receivers[m->type];
     if (fn == NULL) {

@@ -6,7 +6,12 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/pki/pki.h"
+#include "scheduler/api/backup_make.h"
+#include "scheduler/api/backups.h"
+#include "scheduler/api/payload_port.h"
+#include "scheduler/api/payloads.h"
 #include "scheduler/api/roles.h"
+#include "scheduler/api/seals.h"
 #include "scheduler/api/server_internal.h"
 
 #include <errno.h>
@@ -94,6 +99,9 @@ void session_who(const struct session *p, char out[2 * NAME_BYTES_MAX])
 static void core_send(void *data, uint64_t peer, const struct message *m)
 {
     struct server *s = data;
+    if (s->payloads != NULL && payloads_send(s->payloads, peer, m)) {
+        return; /* Once its payload is there. */
+    }
     struct session *to = session_find(s, peer);
     if (to != NULL) {
         session_send(s, to, m);
@@ -106,7 +114,7 @@ static struct status core_propose(void *data, uint64_t ticket, const struct comm
     struct buffer bytes = {0};
     struct status status = command_encode(c, &bytes);
     if (status_is_ok(status)) {
-        status = replica_propose(s->replica, ticket, bytes_of(bytes.data, bytes.size));
+        status = seals_propose(s, ticket, c->type, bytes_of(bytes.data, bytes.size));
     }
     buffer_close(&bytes);
     return status;
@@ -157,12 +165,15 @@ static void on_apply(void *data, uint64_t index, uint64_t term, struct bytes byt
     struct arena a = {0};
     struct command cmd;
     struct errmsg msg = {.text = ""};
-    struct status decoded = command_decode(bytes, &a, &cmd, &msg);
+    struct status decoded = seals_open_entry(s, bytes, &bytes, &msg);
+    if (status_is_ok(decoded)) {
+        decoded = command_decode(bytes, &a, &cmd, &msg);
+    }
     if (!status_is_ok(decoded)) {
         /* Applying what others apply and this build cannot read would make it diverge. */
         LOG_ERROR("cannot read a committed command", LOG_UINT("index", index),
                   LOG_STR("why", msg.text));
-        s->on_fatal(s->data, "a committed command cannot be read by this build");
+        s->on_fatal(s->data, "a committed command cannot be read");
         arena_close(&a);
         return;
     }
@@ -173,6 +184,8 @@ static void on_apply(void *data, uint64_t index, uint64_t term, struct bytes byt
         revocations_refresh(s);
         link_hub_each(s->hub, close_if_revoked, s);
     }
+    seals_applied(s, &cmd, applied);
+    payload_port_applied(s, &cmd);
     arena_close(&a);
 }
 
@@ -186,36 +199,35 @@ static void on_role(void *data, const struct replica_status *st)
 {
     (void)st;
     members_role(data);
+    seals_role(data);
 }
 
-static struct status on_snapshot(void *data, struct buffer *out)
+static void *on_snapshot_pin(void *data)
 {
-    struct server *s = data;
-    struct arena a = {.bytes_max = SIZE_MAX / 2};
-    struct state state;
-    struct status status = core_export(s->core, &a, &state);
-    if (status_is_ok(status)) {
-        status = state_encode(&state, out);
-    }
-    arena_close(&a);
-    return status;
+    return seals_pin(data);
+}
+
+static struct status on_snapshot_encode(void *data, const void *pin, struct parts *out)
+{
+    return seals_encode(data, pin, out);
+}
+
+static void on_snapshot_unpin(void *data, void *pin)
+{
+    seals_unpin(data, pin);
 }
 
 static struct status on_restore(void *data, struct bytes bytes)
 {
     struct server *s = data;
-    struct arena a = {.bytes_max = SIZE_MAX / 2};
-    struct state state;
     struct errmsg msg = {.text = ""};
-    struct status status = state_decode(bytes, &a, &state, &msg);
-    if (status_is_ok(status)) {
-        status = core_import(s->core, server_now(s), &state, &msg);
-    }
-    arena_close(&a);
+    makings_unpin(s);
+    struct status status = seals_restore(s, bytes, &msg);
     if (!status_is_ok(status)) {
         LOG_ERROR("cannot restore the state", LOG_STR("why", msg.text));
         return status;
     }
+    payloads_restored(s->payloads);
     revocations_refresh(s);
     return status_ok();
 }
@@ -383,6 +395,7 @@ static void on_close(void *data, struct link *l, struct status why, const char *
         members_disconnected(s, p);
     }
     relays_session_closed(s, p->handle);
+    backups_session_closed(s, p->handle);
     core_peer_close(s->core, server_now(s), p->handle);
     HASH_DEL(s->sessions, p);
     mem_free(p);
@@ -429,6 +442,7 @@ static void on_tick(uv_timer_t *timer)
 {
     struct server *s = timer->data;
     core_tick(s->core, server_now(s));
+    payloads_tick(s->payloads);
 }
 
 static void on_maintenance(uv_timer_t *timer)
@@ -436,7 +450,9 @@ static void on_maintenance(uv_timer_t *timer)
     struct server *s = timer->data;
     struct core_time now = server_now(s);
     members_maintain(s);
+    seals_tick(s);
     deploys_tick(s, now.mono_us);
+    backups_tick(s, now.mono_us);
     chunks_pull(s);
     if (now.mono_us - s->renewed_check_us > (uint64_t)RENEW_CHECK_MS * 1000) {
         s->renewed_check_us = now.mono_us;
@@ -458,7 +474,8 @@ static struct status open_parts(struct server *s, struct errmsg *msg)
     TRY(open_identity(s, msg));
     TRY(make_folder(s->config->data, msg));
     const struct core_env env = {
-        .data = s, .send = core_send, .propose = core_propose, .random = core_random};
+        .data = s, .send = core_send, .propose = core_propose, .random = core_random,
+        .payload_dropped = payload_port_dropped};
     const struct core_config core_config = {0};
     s->core = core_new(&env, &core_config);
     s->revocations = revocations_new();
@@ -467,7 +484,9 @@ static struct status open_parts(struct server *s, struct errmsg *msg)
     }
     char folder[CONFIG_PATH_BYTES_MAX + 16];
     (void)snprintf(folder, sizeof folder, "%s/chunks", s->config->data);
+    TRY(seals_open(s, msg));
     TRY(chunk_store_open(&s->chunks, folder, s->config->chunk_bytes_max, msg));
+    TRY(backups_open(s, msg));
     TRY(stats_open(s, msg));
     const struct tls_identity own = {
         .ca_pem = s->ca_pem, .cert_pem = s->cert_pem, .key_pem = s->key_pem};
@@ -481,7 +500,7 @@ static struct status open_parts(struct server *s, struct errmsg *msg)
                                        .on_dial_failed = on_dial_failed,
                                        .allow = allow};
     TRY(link_hub_open(&s->hub, s->loop, &own, &limits, &events, msg));
-    return status_ok();
+    return payload_port_open(s, msg); /* Last: it cannot be taken apart outside the loop. */
 }
 
 static struct status open_replica(struct server *s, struct errmsg *msg)
@@ -511,7 +530,9 @@ static struct status open_replica(struct server *s, struct errmsg *msg)
                                           .on_apply = on_apply,
                                           .on_proposed = on_proposed,
                                           .on_role = on_role,
-                                          .snapshot = on_snapshot,
+                                          .snapshot_pin = on_snapshot_pin,
+                                          .snapshot_encode = on_snapshot_encode,
+                                          .snapshot_unpin = on_snapshot_unpin,
                                           .restore = on_restore,
                                           .on_fatal = on_replica_fatal};
     return replica_open(&s->replica, s->loop, &config, &events, msg);
@@ -519,8 +540,11 @@ static struct status open_replica(struct server *s, struct errmsg *msg)
 
 static void server_free(struct server *s)
 {
+    backups_close(s);
     core_free(s->core);
+    seals_close(s);
     chunk_store_close(s->chunks);
+    payload_store_close(s->payload_store);
     revocations_free(s->revocations);
     metrics_free(s->metrics);
     mem_free(s->ca_pem);
@@ -579,7 +603,7 @@ uint16_t server_port(const struct server *s)
     return s->port;
 }
 
-/* ---- Stopping: leadership is handed over -> links -> replica -> timers -> free ---- */
+/* ---- Stopping: leadership is handed over -> links -> replica -> payloads -> timers -> free ---- */
 
 static void on_timer_closed(uv_handle_t *handle)
 {
@@ -593,11 +617,23 @@ static void on_timer_closed(uv_handle_t *handle)
     stopped(data);
 }
 
+static void on_payloads_closed(void *data)
+{
+    struct server *s = data;
+    s->payloads = NULL;
+    uv_close((uv_handle_t *)&s->tick, on_timer_closed);
+    uv_close((uv_handle_t *)&s->maintenance, on_timer_closed);
+}
+
+static void close_replica(struct server *s)
+{
+    replica_close(s->replica, on_replica_closed, s);
+}
+
 static void on_replica_closed(void *data)
 {
     struct server *s = data;
-    uv_close((uv_handle_t *)&s->tick, on_timer_closed);
-    uv_close((uv_handle_t *)&s->maintenance, on_timer_closed);
+    payloads_close(s->payloads, on_payloads_closed, s);
 }
 
 static void on_hub_closed(void *data)
@@ -608,7 +644,7 @@ static void on_hub_closed(void *data)
         HASH_DEL(s->sessions, p);
         mem_free(p);
     }
-    replica_close(s->replica, on_replica_closed, s);
+    backups_stop(s, close_replica);
 }
 
 static void close_now(struct server *s)

@@ -85,6 +85,10 @@ struct server {
     struct replica *replica;
     struct core *core;
     struct chunk_store *chunks;
+    struct payload_store *payload_store;
+    struct payloads *payloads;
+    bool payload_log_known;
+    uint64_t payload_log_last; /* the log's last entry at the start */
     struct revocations *revocations;
     struct metrics *metrics;
     char *ca_pem, *cert_pem, *key_pem, *ca_key_pem;
@@ -102,6 +106,9 @@ struct server {
     uint64_t pulled_index, pull_turn;
     char leader_address[CONFIG_ADDRESS_BYTES_MAX + 1];
     struct stats *stats;
+    struct seals *seals; /* NULL: nothing on disk is sealed */
+    struct backups *backups;
+    struct making *makings; /* backups that are being made */
     uint64_t random[RANDOM_POOL];
     size_t random_left;
     bool stopping, closing;

@@ -19,6 +19,8 @@ struct stat_row {
 #define CALLS {"skep_calls_total", "Calls by how they ended.", 1, NULL, 0}, "outcome"
 #define LINKS_REFUSED                                                                              \
     {"skep_link_refused_total", "Connections refused, by reason.", 1, NULL, 0}, "reason"
+#define INVOCATIONS                                                                                \
+    {"skep_durable_ended_total", "Durable invocations by how they ended.", 1, NULL, 0}, "outcome"
 #define COUNTER(name, help) {name, help, 1, NULL, 0}, NULL, NULL
 
 static const struct stat_row rows[] = {
@@ -77,6 +79,24 @@ static const struct stat_row rows[] = {
      "malformed",
      SERVER(refused_malformed),
      false},
+    {COUNTER("skep_spawns_received_total", "Durable spawns taken."), CORE(spawns), false},
+    {COUNTER("skep_spawns_limited_total", "Durable spawns refused for a limit."),
+     CORE(spawns_limit), false},
+    {INVOCATIONS, "done", CORE(jobs_done), false},
+    {INVOCATIONS, "dead", CORE(jobs_dead), false},
+    {INVOCATIONS, "canceled", CORE(jobs_canceled), false},
+    {COUNTER("skep_durable_attempts_total", "Attempts of durable invocations started."),
+     CORE(attempts_durable), false},
+    {COUNTER("skep_durable_attempts_lost_total", "Attempts lost with their node."),
+     CORE(attempts_lost), false},
+    {COUNTER("skep_durable_results_late_total", "Ends of attempts that came after the first."),
+     CORE(jobs_late), false},
+    {COUNTER("skep_schedules_fired_total", "Invocations made by schedules."), CORE(schedules_fired),
+     false},
+    {COUNTER("skep_durable_held", "Durable invocations held, ended ones too."), CORE(jobs), true},
+    {COUNTER("skep_durable_queued", "Durable invocations that have not ended."), CORE(jobs_queued),
+     true},
+    {COUNTER("skep_durable_bytes", "Bytes of durable invocations held."), CORE(jobs_bytes), true},
     {COUNTER("skep_raft_term", "The current term."), REPLICA(term), true},
     {COUNTER("skep_raft_commit_index", "The last committed entry."), REPLICA(commit_index), true},
     {COUNTER("skep_raft_applied_index", "The last applied entry."), REPLICA(applied_index), true},

@@ -127,6 +127,114 @@ static struct status make_revoke(const struct core *c, const struct admin *a, st
     return status_ok();
 }
 
+static struct status make_setting(const struct core *c, const struct admin *a, struct command *out,
+                                  struct errmsg *msg)
+{
+    (void)c;
+    if (a->name[0] == '\0') {
+        return status_fail(msg, STATUS_INVALID, "name the setting");
+    }
+    out->type = COMMAND_SETTING;
+    out->command_setting = (struct command_setting){.key = a->name, .value = arg_find(a, "value")};
+    return status_ok();
+}
+
+static struct status invocation_of(const struct admin *a, struct id128 *out, struct errmsg *msg)
+{
+    return id_parse(a->name, INVOCATION_PREFIX, out, msg);
+}
+
+static struct status make_cancel(const struct core *c, const struct admin *a, struct command *out,
+                                 struct errmsg *msg)
+{
+    (void)c;
+    out->type = COMMAND_INVOCATION_CANCEL;
+    out->command_invocation_cancel.reason = arg_find(a, "reason");
+    return invocation_of(a, &out->command_invocation_cancel.invocation, msg);
+}
+
+static struct status make_redrive(const struct core *c, const struct admin *a, struct command *out,
+                                  struct errmsg *msg)
+{
+    (void)c;
+    out->type = COMMAND_REDRIVE;
+    return invocation_of(a, &out->command_redrive.invocation, msg);
+}
+
+static struct status make_purge(const struct core *c, const struct admin *a, struct command *out,
+                                struct errmsg *msg)
+{
+    (void)c;
+    out->type = COMMAND_PURGE;
+    return invocation_of(a, &out->command_purge.invocation, msg);
+}
+
+/* ---- All of a function's at once ---- */
+
+enum { MANY_MAX = 1000 };
+
+/* Proposals for many invocations, answered as one. */
+struct many {
+    struct core *core;
+    uint64_t peer, request;
+    uint32_t open, done, failed;
+    bool more;
+};
+
+static void many_answer(struct many *k)
+{
+    char text[REASON_BYTES_MAX];
+    (void)snprintf(text, sizeof text, "%u done, %u failed%s", k->done, k->failed,
+                   k->more ? "; there are more: do it again" : "");
+    send_reply(k->core, k->peer, k->request, k->failed > 0 ? STATUS_FAILED : STATUS_OK, text);
+    mem_free(k);
+}
+
+static void many_done(void *data, struct status s, const char *message, uint64_t index)
+{
+    (void)message;
+    (void)index;
+    struct many *k = data;
+    k->done += status_is_ok(s);
+    k->failed += !status_is_ok(s);
+    if (--k->open == 0) {
+        many_answer(k);
+    }
+}
+
+static void many_start(struct core *c, struct core_time now, uint64_t peer, const struct message *m,
+                       const char *by, enum command_type type)
+{
+    struct many *k = mem_must(mem_zalloc(1, sizeof *k));
+    *k = (struct many){.core = c, .peer = peer, .request = m->request, .open = 1};
+    enum invocation_state wanted =
+        type == COMMAND_INVOCATION_CANCEL ? INVOCATION_QUEUED : INVOCATION_DEAD;
+    const char *function = arg_find(&m->admin, "function");
+    for (struct job *j = c->catalog.jobs.jobs; j != NULL; j = j->hh.next) {
+        if (j->state != wanted || strcmp(j->function->name, function) != 0) {
+            continue;
+        }
+        if (k->open > MANY_MAX) {
+            k->more = true;
+            break;
+        }
+        struct command cmd = {.type = type, .by = by};
+        if (type == COMMAND_INVOCATION_CANCEL) {
+            cmd.command_invocation_cancel = (struct command_invocation_cancel){
+                .invocation = j->id, .reason = arg_find(&m->admin, "reason")};
+        } else if (type == COMMAND_REDRIVE) {
+            cmd.command_redrive.invocation = j->id;
+        } else {
+            cmd.command_purge.invocation = j->id;
+        }
+        k->open++;
+        core_submit_up_to(c, now, &cmd, CORE_SPAWNS_PENDING_MAX, many_done, k);
+    }
+    if (--k->open == 0) {
+        many_answer(k);
+    }
+}
+
 static const struct {
     const char *action;
     admin_make make;
@@ -138,6 +246,10 @@ static const struct {
     {"node.drain", make_node_drain},
     {"node.remove", make_node_remove},
     {"ca.revoke", make_revoke},
+    {"setting.set", make_setting},
+    {"invocation.cancel", make_cancel},
+    {"dead.redrive", make_redrive},
+    {"dead.purge", make_purge},
 };
 
 static void on_done(void *data, struct status s, const char *message, uint64_t index)
@@ -170,6 +282,12 @@ void admin_receive(struct core *c, struct core_time now, uint64_t peer, const st
         struct command cmd = {.by = by};
         struct errmsg msg = {.text = ""};
         struct status s = actions[i].make(c, &m->admin, &cmd, &msg);
+        bool durable = cmd.type == COMMAND_INVOCATION_CANCEL || cmd.type == COMMAND_REDRIVE ||
+                       cmd.type == COMMAND_PURGE;
+        if (durable && m->admin.name[0] == '\0' && arg_find(&m->admin, "function")[0] != '\0') {
+            many_start(c, now, peer, m, by, cmd.type);
+            return;
+        }
         if (!status_is_ok(s)) {
             send_reply(c, peer, m->request, s.code, msg.text);
             return;

@@ -8,6 +8,7 @@
 enum {
     ATTEMPTS_MAX = 5,
     RETRY_AFTER_MS = 200,
+    CALLS_PER_JOB = 3, /* when both wait, calls take this many slots for each durable attempt */
     /* The agent's own answer to a timeout says more; the scheduler waits this much longer for
      * it. */
     TIMEOUT_GRACE_US = 1500000,
@@ -103,12 +104,16 @@ static void work_end(struct core *c, struct core_time now, struct work *w,
 static void work_fail(struct core *c, struct core_time now, struct work *w, enum status_code code,
                       const char *message)
 {
+    CHECK(w->job == NULL);
     const struct call_reply reply = {.code = code, .message = message};
     work_end(c, now, w, &reply);
 }
 
-/* Sends the work to a free slot of i. */
-static void work_run(struct core *c, struct core_time now, struct work *w, struct instance *i)
+static const struct digest no_ref;
+
+/* Sends the work to a free slot of i; its payload is its own or the one that ref names. */
+static void work_run(struct core *c, struct core_time now, struct work *w, struct instance *i,
+                     const struct digest *ref, uint64_t ref_bytes)
 {
     CHECK(i->in_free);
     CHECK(i->inflight + i->foreign < i->concurrency);
@@ -122,7 +127,7 @@ static void work_run(struct core *c, struct core_time now, struct work *w, struc
     instance_refile(i);
     /* The function's timeout is of one attempt: waiting for a cold start does not use it up. */
     uint64_t left_us = w->due_us > now.mono_us ? w->due_us - now.mono_us : 0;
-    uint64_t attempt_us = w->function->current->spec.timeout_ms * 1000;
+    uint64_t attempt_us = w->attempt_ms * 1000;
     left_us = left_us < attempt_us ? left_us : attempt_us;
     const struct message m = {.type = MESSAGE_INVOKE,
                               .term = c->term,
@@ -130,16 +135,28 @@ static void work_run(struct core *c, struct core_time now, struct work *w, struc
                                          .attempt = w->attempt,
                                          .instance = i->id,
                                          .timeout_ms = (uint32_t)(left_us / 1000 + 1),
-                                         .payload = bytes_of(w->payload, w->payload_size)}};
+                                         .payload = bytes_of(w->payload, w->payload_size),
+                                         .durable = w->job != NULL,
+                                         .payload_ref = *ref,
+                                         .payload_bytes = ref_bytes}};
     c->env.send(c->env.data, i->node->peer, &m);
 }
 
 void calls_dispatch(struct core *c, struct core_time now, struct runtime *f)
 {
-    while (f->queue != NULL && f->free != NULL) {
+    bool durable = core_settled(c, now);
+    while (f->free != NULL) {
+        bool mine = f->queue != NULL && (!durable || f->turn++ % (CALLS_PER_JOB + 1) != 0);
+        if (!mine && durable && durable_run(c, now, f)) {
+            continue;
+        }
+        durable = durable && mine; /* None may start now: the calls have the rest. */
+        if (f->queue == NULL) {
+            break;
+        }
         struct work *w = f->queue;
         leave_queue(w);
-        work_run(c, now, w, f->free);
+        work_run(c, now, w, f->free, &no_ref, 0);
     }
     if (f->queue == NULL) {
         f->pending_logged = false;
@@ -170,6 +187,7 @@ static struct work *work_new(struct core *c, struct core_time now, uint64_t peer
         timeout_ms = CORE_TIMEOUT_MS_MAX;
     }
     w->due_us = now.mono_us + timeout_ms * 1000;
+    w->attempt_ms = spec->timeout_ms;
     wheel_add(&c->wheel, &w->deadline, w->due_us);
     HASH_ADD(hh, c->calls, id, sizeof w->id, w);
     c->payload_bytes += w->payload_size;
@@ -220,7 +238,7 @@ void calls_receive(struct core *c, struct core_time now, uint64_t peer, const st
         return;
     }
     if (at_once) {
-        work_run(c, now, w, f->free);
+        work_run(c, now, w, f->free, &no_ref, 0);
         return;
     }
     w->cold = f->ready == 0;
@@ -242,6 +260,69 @@ static void late_result(struct core *c, struct core_time now, const struct resul
     }
 }
 
+/* ---- Attempts of durable invocations ---- */
+
+struct work *calls_run_job(struct core *c, struct core_time now, struct job *j,
+                           const struct state_job *content, struct instance *i, uint32_t attempt,
+                           uint64_t attempt_term)
+{
+    struct work *w = mem_must(mem_zalloc(1, sizeof *w));
+    const struct function_spec *spec = &i->function->current->spec;
+    w->id = j->id;
+    w->job = j;
+    w->function = i->function;
+    w->arrived_us = now.mono_us;
+    w->attempt_ms = content->timeout_ms != 0 ? content->timeout_ms : spec->timeout_ms;
+    w->due_us = now.mono_us + w->attempt_ms * 1000;
+    w->attempt_term = attempt_term;
+    wheel_add(&c->wheel, &w->deadline, w->due_us);
+    HASH_ADD(hh, c->calls, id, sizeof w->id, w);
+    j->work = w;
+    if (attempt == 0) {
+        w->attempt = j->attempt > j->attempts ? j->attempt : j->attempts;
+        w->payload = mem_must(mem_dup(content->payload.data, content->payload.size));
+        w->payload_size = content->payload.size;
+        c->payload_bytes += w->payload_size;
+        work_run(c, now, w, i, &content->payload_ref, content->payload_bytes);
+        /* It is sent and will not be again under this number. */
+        c->payload_bytes -= w->payload_size;
+        mem_free(w->payload);
+        w->payload = NULL;
+        w->payload_size = 0;
+    } else {
+        w->state = WORK_RUNNING;
+        w->instance = i;
+        w->attempt = attempt;
+        w->sent_us = now.mono_us;
+        DL_APPEND(i->calls, w);
+        i->inflight++;
+        instance_refile(i);
+    }
+    j->attempt = w->attempt;
+    return w;
+}
+
+void calls_release_job(struct core *c, struct work *w)
+{
+    if (w->instance != NULL) {
+        leave_instance(w);
+    }
+    w->job->work = NULL;
+    work_free(c, w);
+}
+
+/* The end of an attempt that came without a result. */
+static void job_failed(struct core *c, struct core_time now, struct work *w, enum status_code code,
+                       const char *message, const char *node)
+{
+    const struct result r = {.invocation = w->id,
+                             .attempt = w->attempt,
+                             .attempt_term = w->attempt_term,
+                             .code = code,
+                             .message = message};
+    durable_ended(c, now, w, &r, 0, node);
+}
+
 /* The agent did not start this attempt: it may be tried again. */
 static bool refused_before_running(enum status_code code)
 {
@@ -252,6 +333,10 @@ static bool refused_before_running(enum status_code code)
 static void requeue(struct core *c, struct core_time now, struct work *w, const struct result *r)
 {
     c->stats.calls_requeued++;
+    if (w->job != NULL) {
+        durable_refused(c, now, w);
+        return;
+    }
     if (w->attempt >= ATTEMPTS_MAX) {
         work_fail(c, now, w, STATUS_UNAVAILABLE, r->message);
         return;
@@ -278,8 +363,12 @@ void calls_result(struct core *c, struct core_time now, uint64_t peer, const str
     }
     struct work *w = work_find(c, r->invocation);
     if (w == NULL || w->state != WORK_RUNNING || w->attempt != r->attempt ||
-        id_compare(w->instance->id, r->instance) != 0) {
+        id_compare(w->instance->id, r->instance) != 0 ||
+        (w->job != NULL && w->attempt_term != r->attempt_term)) {
         late_result(c, now, r);
+        if (r->durable) {
+            durable_late(c, now, peer, r);
+        }
         return;
     }
     struct instance *i = w->instance;
@@ -293,6 +382,8 @@ void calls_result(struct core *c, struct core_time now, uint64_t peer, const str
             instance_gone(c, now, i, STATUS_UNKNOWN, "the agent does not know this instance");
             return;
         }
+    } else if (w->job != NULL) {
+        durable_ended(c, now, w, r, peer, i->node->name);
     } else {
         const struct call_reply reply = {.code = code,
                                          .message = r->message,
@@ -322,6 +413,13 @@ static void abandon(struct core *c, struct work *w, const char *reason)
     c->env.send(c->env.data, i->node->peer, &m);
 }
 
+void calls_abandon_job(struct core *c, struct work *w, const char *reason)
+{
+    abandon(c, w, reason);
+    w->job->work = NULL;
+    work_free(c, w);
+}
+
 static void expire_queued(struct core *c, struct core_time now, struct work *w)
 {
     struct runtime *f = w->function;
@@ -345,6 +443,10 @@ void calls_expire(struct core *c, struct core_time now)
             expire_queued(c, now, w);
         } else if (now.mono_us < w->due_us + TIMEOUT_GRACE_US) {
             wheel_add(&c->wheel, e, w->due_us + TIMEOUT_GRACE_US);
+        } else if (w->job != NULL) {
+            const char *node = w->instance->node->name;
+            abandon(c, w, "deadline");
+            job_failed(c, now, w, STATUS_TIMEOUT, "the attempt did not end in time", node);
         } else {
             abandon(c, w, "deadline");
             work_fail(c, now, w, STATUS_TIMEOUT, "the deadline passed while the call ran");
@@ -359,6 +461,10 @@ void calls_fail_one(struct core *c, struct core_time now, struct work *w, enum s
     const struct call_reply reply = {
         .code = code, .message = message, .instance = i->id, .node = i->node->name};
     leave_instance(w);
+    if (w->job != NULL) {
+        job_failed(c, now, w, code, message, i->node->name);
+        return;
+    }
     work_end(c, now, w, &reply);
 }
 
@@ -386,7 +492,7 @@ void calls_forget_peer(struct core *c, struct core_time now, uint64_t peer)
     (void)now;
     struct work *w, *next;
     HASH_ITER(hh, c->calls, w, next) {
-        if (w->peer != peer) {
+        if (w->peer != peer || w->job != NULL) {
             continue;
         }
         if (w->state == WORK_QUEUED) {
@@ -404,7 +510,9 @@ void calls_fail_all(struct core *c, struct core_time now)
 {
     struct work *w, *next;
     HASH_ITER(hh, c->calls, w, next) {
-        if (w->state == WORK_QUEUED) {
+        if (w->job != NULL) {
+            durable_back(c, now, w);
+        } else if (w->state == WORK_QUEUED) {
             leave_queue(w);
             work_fail(c, now, w, STATUS_NOT_LEADER, "this scheduler is no longer the leader");
         } else {

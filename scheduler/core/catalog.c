@@ -108,7 +108,9 @@ void catalog_close(struct catalog *c)
     REMOVE_ALL(c->revoked, catalog_revoked);
     REMOVE_ALL(c->settings, catalog_setting);
     REMOVE_ALL(c->schedulers, catalog_setting);
-    *c = (struct catalog){0};
+    jobs_close(&c->jobs);
+    keys_close(&c->keys);
+    *c = (struct catalog){.jobs = c->jobs}; /* Which keeps who is told of changes. */
 }
 
 /* ---- Functions ---- */
@@ -178,6 +180,14 @@ static struct status apply_function_delete(struct catalog *c, const struct comma
 {
     struct catalog_function *f;
     TRY(function_or_fail(c, cmd->command_function_delete.name, &f, msg));
+    const struct job_function *jobs = jobs_function_find(&c->jobs, f->name);
+    if (jobs != NULL && jobs->queued > 0) {
+        return status_fail(msg, STATUS_CONFLICT,
+                           "%" PRIu64 " durable invocations of %s have not ended; wait for them or "
+                           "cancel them: skep cancel --function %s",
+                           jobs->queued, f->name, f->name);
+    }
+    jobs_function_deleted(&c->jobs, f->name);
     function_remove(c, f);
     return status_ok();
 }
@@ -389,6 +399,54 @@ static struct status apply_scheduler_remove(struct catalog *c, const struct comm
     return status_ok();
 }
 
+/* ---- Durable invocations ---- */
+
+static const struct function_spec *spec_of(const struct catalog *c, const char *name)
+{
+    const struct catalog_function *f = catalog_function_find(c, name);
+    return f == NULL ? NULL : &catalog_current(f)->spec;
+}
+
+static struct status apply_spawn(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+{
+    const struct command_spawn *s = &cmd->command_spawn;
+    return jobs_spawn(&c->jobs, c->index, c->time_ms, s, spec_of(c, s->function), msg);
+}
+
+static struct status apply_finish(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+{
+    const struct command_finish *f = &cmd->command_finish;
+    const struct job *j = jobs_find(&c->jobs, f->invocation);
+    const struct function_spec *spec = j == NULL ? NULL : spec_of(c, j->function->name);
+    return jobs_finish(&c->jobs, c->time_ms, f, spec, msg);
+}
+
+static struct status apply_cancel(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+{
+    return jobs_cancel(&c->jobs, c->time_ms, &cmd->command_invocation_cancel, msg);
+}
+
+static struct status apply_redrive(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+{
+    return jobs_redrive(&c->jobs, c->time_ms, &cmd->command_redrive, msg);
+}
+
+static struct status apply_purge(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+{
+    return jobs_purge(&c->jobs, &cmd->command_purge, msg);
+}
+
+static struct status apply_expire(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+{
+    (void)msg;
+    return jobs_expire(&c->jobs, c->time_ms, &cmd->command_expire);
+}
+
+static struct status apply_key_put(struct catalog *c, const struct command *cmd, struct errmsg *msg)
+{
+    return keys_put(&c->keys, c->index, c->time_ms, &cmd->command_key_put, msg);
+}
+
 struct status catalog_apply(struct catalog *c, uint64_t index, const struct command *cmd,
                             struct errmsg *msg)
 {
@@ -406,6 +464,13 @@ struct status catalog_apply(struct catalog *c, uint64_t index, const struct comm
         [COMMAND_SETTING] = apply_setting,
         [COMMAND_SCHEDULER_PUT] = apply_scheduler_put,
         [COMMAND_SCHEDULER_REMOVE] = apply_scheduler_remove,
+        [COMMAND_SPAWN] = apply_spawn,
+        [COMMAND_FINISH] = apply_finish,
+        [COMMAND_INVOCATION_CANCEL] = apply_cancel,
+        [COMMAND_REDRIVE] = apply_redrive,
+        [COMMAND_PURGE] = apply_purge,
+        [COMMAND_EXPIRE] = apply_expire,
+        [COMMAND_KEY_PUT] = apply_key_put,
     };
     CHECK(index > c->index);
     CHECK(cmd->type > COMMAND_NONE);
@@ -413,6 +478,10 @@ struct status catalog_apply(struct catalog *c, uint64_t index, const struct comm
     c->index = index;
     if (cmd->time_ms > c->time_ms) {
         c->time_ms = cmd->time_ms; /* A new leader's clock may be behind the old one's. */
+    }
+    if (appliers[cmd->type] == NULL) {
+        return status_fail(msg, STATUS_UNSUPPORTED, "no state is changed by %s",
+                           command_type_name(cmd->type));
     }
     return appliers[cmd->type](c, cmd, msg);
 }
@@ -488,6 +557,17 @@ struct status catalog_export(const struct catalog *c, struct arena *a, struct st
         out->revoked[i++] =
             (struct state_revoked){.what = r->what, .reason = r->reason, .time_ms = r->time_ms};
     }
+    i = 0;
+    EXPORT_BEGIN(schedules, jobs.schedules)
+    for (struct job_schedule *s = c->jobs.schedules; s != NULL; s = s->hh.next) {
+        const char *slash = strchr(s->key, '/');
+        out->schedules[i].function = arena_text(a, s->key, (size_t)(slash - s->key));
+        out->schedules[i].name = slash + 1;
+        out->schedules[i++].fired_ms = s->fired_ms;
+    }
+    out->jobs_count = HASH_COUNT(c->jobs.jobs);
+    out->jobs_late = c->jobs.late;
+    TRY(keys_export(&c->keys, a, out));
     TRY(export_texts(c->settings, a, &out->settings, &out->settings_count));
     return export_texts(c->schedulers, a, &out->schedulers, &out->schedulers_count);
 }
@@ -567,6 +647,15 @@ static struct status import_all(struct catalog *c, const struct state *s, struct
         TRY(texts_put(&c->settings, CATALOG_SETTINGS_MAX, "setting", s->settings[i].key,
                       s->settings[i].value, msg));
     }
+    struct name name;
+    for (size_t i = 0; i < s->schedules_count; i++) {
+        const struct state_schedule *k = &s->schedules[i];
+        TRY(name_parse("schedule's function", k->function, strlen(k->function), &name, msg));
+        TRY(name_parse("schedule", k->name, strlen(k->name), &name, msg));
+        jobs_fired(&c->jobs, k->function, k->name, k->fired_ms);
+    }
+    c->jobs.late = s->jobs_late;
+    TRY(keys_import(&c->keys, s, msg));
     for (size_t i = 0; i < s->schedulers_count; i++) {
         const struct pair *p = &s->schedulers[i];
         TRY(texts_put(&c->schedulers, CATALOG_SCHEDULERS_MAX, "scheduler", p->key, p->value, msg));
@@ -585,6 +674,25 @@ struct status catalog_import(struct catalog *c, const struct state *s, struct er
     c->index = s->index;
     c->time_ms = s->time_ms;
     return status_ok();
+}
+
+void catalog_adopt(struct catalog *c, const struct state *s)
+{
+    CHECK(HASH_COUNT(c->functions) == 0);
+    for (size_t i = 0; i < s->functions_count; i++) {
+        CHECK(status_is_ok(import_function(c, &s->functions[i], NULL)));
+    }
+    for (size_t i = 0; i < s->settings_count; i++) {
+        struct status put = texts_put(&c->settings, CATALOG_SETTINGS_MAX, "setting",
+                                      s->settings[i].key, s->settings[i].value, NULL);
+        CHECK(status_is_ok(put) || put.code == STATUS_LIMIT);
+    }
+    for (size_t i = 0; i < s->schedules_count; i++) {
+        const struct state_schedule *k = &s->schedules[i];
+        jobs_fired(&c->jobs, k->function, k->name, k->fired_ms);
+    }
+    c->jobs.late += s->jobs_late;
+    c->time_ms = s->time_ms > c->time_ms ? s->time_ms : c->time_ms;
 }
 
 /* ---- Digest ---- */
@@ -623,6 +731,7 @@ static uint64_t fnv_text(uint64_t h, const char *text)
 
 ROW_DIGESTER(text)
 ROW_DIGESTER(pair)
+ROW_DIGESTER(schedule_spec)
 ROW_DIGESTER(function_spec)
 
 /* The number of entries comes first: one table cannot pass for the next. */
@@ -675,6 +784,17 @@ uint64_t catalog_digest(const struct catalog *c)
     for (struct catalog_revoked *r = c->revoked; r != NULL; r = r->hh.next) {
         h = fnv_text(fnv_text(h, r->what), r->reason);
         h = fnv(h, &r->time_ms, sizeof r->time_ms);
+    }
+    const uint64_t jobs[] = {HASH_COUNT(c->jobs.jobs), c->jobs.sum, c->jobs.late, c->jobs.bytes};
+    h = fnv(h, jobs, sizeof jobs);
+    for (const struct job_schedule *s = c->jobs.schedules; s != NULL; s = s->hh.next) {
+        h = fnv(fnv_text(h, s->key), &s->fired_ms, sizeof s->fired_ms);
+    }
+    h = fnv(h, &c->keys.count, sizeof c->keys.count);
+    for (size_t i = 0; i < c->keys.count; i++) {
+        const struct data_key *k = &c->keys.items[i];
+        h = fnv_text(fnv(h, k->wrapped, k->wrapped_size), k->wrapped_by);
+        h = fnv(fnv(h, &k->time_ms, sizeof k->time_ms), &k->index, sizeof k->index);
     }
     return fnv_settings(fnv_settings(h, c->settings), c->schedulers);
 }

@@ -11,6 +11,8 @@
 #include "common/hash.h"
 #include "common/status.h"
 #include "proto/message.h"
+#include "scheduler/core/jobs.h"
+#include "scheduler/core/keys.h"
 
 enum {
     CATALOG_FUNCTIONS_MAX = 10000,
@@ -78,6 +80,8 @@ struct catalog {
     struct catalog_revoked *revoked;
     struct catalog_setting *settings;
     struct catalog_setting *schedulers;
+    struct job_table jobs;
+    struct key_table keys;
 };
 
 /* All zeros is a valid empty catalog. */
@@ -105,6 +109,10 @@ NODISCARD struct status catalog_export(const struct catalog *c, struct arena *a,
 /* Replaces the whole state. CORRUPT for texts over their limits; c is empty then. */
 NODISCARD struct status catalog_import(struct catalog *c, const struct state *s,
                                        struct errmsg *msg);
+/* Takes functions, settings (in place of those of the same key) and schedules' times into a catalog
+ * without functions, from a state that catalog_import has been seen to take. Settings beyond
+ * CATALOG_SETTINGS_MAX are left out. */
+void catalog_adopt(struct catalog *c, const struct state *s);
 
 /* FNV-1a over everything, to compare replicas after every command
  * (www.isthe.com/chongo/tech/comp/fnv). */

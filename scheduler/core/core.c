@@ -24,6 +24,7 @@ struct core *core_new(const struct core_env *env, const struct core_config *conf
         c->config.calls_max = CORE_CALLS_MAX;
     }
     wheel_init(&c->wheel, 0);
+    durable_init(c);
     return c;
 }
 
@@ -40,6 +41,7 @@ void core_free(struct core *c)
         mem_free(o);
     }
     calls_fail_all(c, (struct core_time){0});
+    durable_role_lost(c, (struct core_time){0});
     instances_clear(c);
     nodes_clear(c);
     struct peer *p, *next_peer;
@@ -47,6 +49,7 @@ void core_free(struct core *c)
         HASH_DEL(c->peers, p);
         mem_free(p);
     }
+    restore_close(&c->restore);
     catalog_close(&c->catalog);
     mem_free(c);
 }
@@ -84,6 +87,16 @@ void send_not_leader(struct core *c, uint64_t peer, const struct message *m)
         answer.type = MESSAGE_CALL_REPLY;
         answer.call_reply =
             (struct call_reply){.code = STATUS_NOT_LEADER, .message = text, .leader = leader};
+        break;
+    case MESSAGE_SPAWN:
+        answer.type = MESSAGE_SPAWN_REPLY;
+        answer.spawn_reply =
+            (struct spawn_reply){.code = STATUS_NOT_LEADER, .message = text, .leader = leader};
+        break;
+    case MESSAGE_OUTCOME_QUERY:
+        answer.type = MESSAGE_OUTCOME;
+        answer.outcome =
+            (struct outcome){.code = STATUS_NOT_LEADER, .message = text, .leader = leader};
         break;
     case MESSAGE_QUERY:
         answer.type = MESSAGE_RECORDS;
@@ -140,6 +153,7 @@ void core_peer_close(struct core *c, struct core_time now, uint64_t peer)
         nodes_peer_close(c, now, peer);
     }
     if (p->calls > 0) {
+        durable_forget_peer(c, peer);
         calls_forget_peer(c, now, peer);
     }
     HASH_DEL(c->peers, p);
@@ -151,6 +165,12 @@ void core_receive(struct core *c, struct core_time now, uint64_t peer, const str
     switch (m->type) {
     case MESSAGE_CALL:
         calls_receive(c, now, peer, m);
+        break;
+    case MESSAGE_SPAWN:
+        durable_spawn(c, now, peer, m);
+        break;
+    case MESSAGE_OUTCOME_QUERY:
+        durable_outcome(c, now, peer, m);
         break;
     case MESSAGE_RESULT:
         calls_result(c, now, peer, &m->result);
@@ -202,9 +222,15 @@ struct status core_apply(struct core *c, struct core_time now, uint64_t index,
                          const struct command *cmd, struct errmsg *msg)
 {
     struct errmsg local = {.text = ""};
+    c->applying = now;
     struct status s = catalog_apply(&c->catalog, index, cmd, &local);
-    struct outcome *o = &c->outcomes[index % OUTCOMES_MAX];
-    *o = (struct outcome){.index = index, .code = s.code};
+    if (cmd->type == COMMAND_RESTORE) {
+        s = restore_apply(c, now, &cmd->command_restore, &local);
+    } else {
+        restore_check(c);
+    }
+    struct applied *o = &c->outcomes[index % OUTCOMES_MAX];
+    *o = (struct applied){.index = index, .code = s.code};
     (void)snprintf(o->message, sizeof o->message, "%.*s", REASON_BYTES_MAX - 1, local.text);
     if (msg != NULL) {
         *msg = local;
@@ -216,6 +242,7 @@ struct status core_apply(struct core *c, struct core_time now, uint64_t index,
     if (cmd->type == COMMAND_NODE_REMOVE && status_is_ok(s)) {
         node_removed(c, now, cmd->command_node_remove.name);
     }
+    durable_applied(c, now, cmd);
     if (c->leader && changes_what_agents_know(cmd->type)) {
         nodes_lead(c);
     }
@@ -225,11 +252,17 @@ struct status core_apply(struct core *c, struct core_time now, uint64_t index,
 void core_submit(struct core *c, struct core_time now, const struct command *cmd, core_done done,
                  void *data)
 {
+    core_submit_up_to(c, now, cmd, CORE_PENDING_MAX, done, data);
+}
+
+void core_submit_up_to(struct core *c, struct core_time now, const struct command *cmd,
+                       unsigned max, core_done done, void *data)
+{
     if (!c->leader) {
         done(data, status_of(STATUS_NOT_LEADER), "this scheduler is not the leader", 0);
         return;
     }
-    if (HASH_COUNT(c->proposals) >= CORE_PENDING_MAX) {
+    if (HASH_COUNT(c->proposals) >= max) {
         done(data, status_of(STATUS_LIMIT), "too many changes are in flight; try again", 0);
         return;
     }
@@ -266,7 +299,7 @@ void core_proposed(struct core *c, struct core_time now, uint64_t ticket, struct
         done.done(done.data, s, text, 0);
         return;
     }
-    const struct outcome *o = &c->outcomes[index % OUTCOMES_MAX];
+    const struct applied *o = &c->outcomes[index % OUTCOMES_MAX];
     if (o->index != index) {
         done.done(done.data, status_of(STATUS_UNKNOWN), "the outcome of the change was not kept",
                   index);
@@ -289,6 +322,7 @@ void core_role(struct core *c, struct core_time now, bool leader, uint64_t term,
     if (c->leader) {
         c->leader = false;
         calls_fail_all(c, now);
+        durable_role_lost(c, now);
         instances_clear(c);
     }
     c->term = term;
@@ -308,6 +342,7 @@ void core_tick(struct core *c, struct core_time now)
         return;
     }
     calls_expire(c, now);
+    durable_tick(c, now);
     if (now.mono_us - c->scaled_us < SCALE_EVERY_US) {
         return;
     }
@@ -318,23 +353,6 @@ void core_tick(struct core *c, struct core_time now)
 }
 
 /* ---- State in and out ---- */
-
-struct status core_export(const struct core *c, struct arena *a, struct state *out)
-{
-    return catalog_export(&c->catalog, a, out);
-}
-
-struct status core_import(struct core *c, struct core_time now, const struct state *s,
-                          struct errmsg *msg)
-{
-    struct runtime *f, *next;
-    HASH_ITER(hh, c->runtimes, f, next) {
-        f->current = NULL;
-    }
-    struct status imported = catalog_import(&c->catalog, s, msg);
-    runtimes_sync(c, now);
-    return imported;
-}
 
 const struct catalog *core_catalog(const struct core *c)
 {
@@ -357,6 +375,13 @@ struct core_stats core_stats(const struct core *c)
         s.queued += f->queued;
     }
     s.running = HASH_COUNT(c->calls) - s.queued;
+    s.jobs = HASH_COUNT(c->catalog.jobs.jobs);
+    s.jobs_late = c->catalog.jobs.late;
+    s.jobs_bytes = c->catalog.jobs.bytes;
+    s.jobs_queued = 0;
+    for (const struct job_function *k = c->catalog.jobs.functions; k != NULL; k = k->hh.next) {
+        s.jobs_queued += k->queued;
+    }
     for (const struct instance *i = c->instances; i != NULL; i = i->hh.next) {
         s.instances_ready += i->state == INSTANCE_READY;
     }
@@ -467,4 +492,8 @@ void core_check(const struct core *c)
         bytes += k->payload_size;
     }
     CHECK(bytes == c->payload_bytes);
+    jobs_check(&c->catalog.jobs);
+    for (const struct work *w = c->calls; w != NULL; w = w->hh.next) {
+        CHECK_IMPLIES(w->job != NULL, w->job->work == w && w->state == WORK_RUNNING);
+    }
 }

@@ -18,6 +18,7 @@
 #define SCHEDULER_CORE_CORE_H
 
 #include "common/net/identity.h"
+#include "common/parts.h"
 #include "common/status.h"
 #include "proto/message.h"
 
@@ -40,6 +41,9 @@ struct core_env {
     /* Proposes a command; core_proposed answers the ticket, unless this call fails. */
     struct status (*propose)(void *data, uint64_t ticket, const struct command *c);
     uint64_t (*random)(void *data);
+    /* The replicated state no longer names this payload (it is deleted), on every replica, from
+     * inside core_apply. */
+    void (*payload_dropped)(void *data, const struct digest *payload);
 };
 
 struct core_config {
@@ -53,6 +57,8 @@ enum {
     CORE_CALLS_MAX = 100000,
     CORE_INSTANCES_MAX = 100000,
     CORE_PENDING_MAX = 512,             /* own proposals in flight */
+    CORE_SPAWNS_PENDING_MAX = 8192,     /* spawns on their way into the log */
+    CORE_OUTCOME_WAITS_MAX = 100000,
     CORE_PAYLOAD_BYTES_MAX = 512 << 20, /* of all calls held */
     CORE_PEERS_MAX = 16384,
     CORE_JOURNAL_MAX = 1024,
@@ -66,6 +72,9 @@ struct core_stats {
     uint64_t cold_starts, starts_failed, instances_stopped, results_late, reports_stale,
         messages_refused;
     uint64_t queued, running, instances, instances_ready, nodes_ready;
+    uint64_t spawns, spawns_limit, jobs_done, jobs_dead, jobs_canceled, attempts_durable,
+        attempts_lost, schedules_fired;
+    uint64_t jobs, jobs_queued, jobs_late, jobs_bytes;
 };
 
 /* NULL when out of memory. env and config are copied. */
@@ -98,11 +107,25 @@ typedef void (*core_done)(void *data, struct status s, const char *message, uint
 void core_submit(struct core *c, struct core_time now, const struct command *cmd, core_done done,
                  void *data);
 
-/* The replicated state as plain structs (borrowed from the core, in the arena), and back. */
-struct arena;
-NODISCARD struct status core_export(const struct core *c, struct arena *a, struct state *out);
-NODISCARD struct status core_import(struct core *c, struct core_time now, const struct state *s,
-                                    struct errmsg *msg);
+/* A snapshot of the replicated state: pinned at once, encoded at leisure.
+ *
+ *     core_pin -> core_pin_encode (any thread; the core goes on) -> core_unpin
+ *
+ * The encoded state is a list of frames, u32 size | protobuf: first `State`, then one `StateJob` a
+ * durable invocation. core_pin answers NULL when out of memory or while another pin is held. */
+struct core_pin;
+struct core_pin *core_pin(struct core *c);
+NODISCARD struct status core_pin_encode(const struct core_pin *p, struct parts *out);
+void core_unpin(struct core *c, struct core_pin *p);
+/* Replaces the whole replicated state by an encoded one. CORRUPT; the state is empty then. */
+NODISCARD struct status core_restore(struct core *c, struct core_time now, struct bytes snapshot,
+                                     struct errmsg *msg);
+/* Calls fn for each payload outside the log that the state names; fn must not change the core. */
+void core_payloads(const struct core *c, void (*fn)(void *data, const struct digest *payload),
+                   void *data);
+/* Is the function of that durable invocation of data_class phi, whose payloads stay outside the log
+ * whatever their size? */
+bool core_invocation_sensitive(const struct core *c, struct id128 invocation);
 const struct catalog *core_catalog(const struct core *c);
 
 bool core_is_leader(const struct core *c);

@@ -5,6 +5,7 @@
 #include "common/hash.h"
 #include "scheduler/core/catalog.h"
 #include "scheduler/core/core.h"
+#include "scheduler/core/restore.h"
 #include "scheduler/core/wheel.h"
 
 enum {
@@ -69,6 +70,7 @@ struct instance {
     struct instance *free_prev, *free_next;
     bool in_free;
     bool leaving;       /* its node is draining */
+    bool evicting;      /* gives way to a function with less than its share, once it is idle */
     struct work *calls; /* running here */
     UT_hash_handle hh;
 };
@@ -82,7 +84,10 @@ struct work {
     enum work_state state;
     struct runtime *function;
     struct instance *instance; /* while running */
-    uint64_t peer, request;
+    uint64_t peer, request; /* 0 for an attempt of a durable invocation */
+    struct job *job;        /* whose attempt this is; NULL for a call */
+    uint64_t attempt_term;
+    uint64_t attempt_ms; /* of one attempt */
     uint8_t *payload;
     size_t payload_size;
     uint64_t due_us;             /* when the caller's patience ends: its own timeout, or
@@ -105,6 +110,9 @@ struct runtime {
     uint32_t queued, starting, ready; /* starting, ready: of the current revision */
     uint32_t failures;                /* starts that failed in a row */
     uint64_t backoff_until_us;
+    struct job_function *jobs; /* its durable invocations */
+    uint32_t turn;             /* whose turn it is: calls or durable invocations */
+    uint64_t jobs_pause_us;    /* no durable attempt starts before */
     bool pending_logged; /* why nothing fits has been journalled for this wait */
     UT_hash_handle hh;
 };
@@ -122,7 +130,26 @@ struct proposal {
     UT_hash_handle hh;
 };
 
-struct outcome {
+/* Somebody who waits for the end of a durable invocation. */
+struct waiter {
+    struct job *job;
+    uint64_t peer, request;
+    struct wheel_entry deadline;
+    struct waiter *prev, *next;         /* of the job */
+    struct waiter *all_prev, *all_next; /* of the core */
+};
+
+/* The end of an attempt on its way into the log. */
+struct finishing {
+    struct core *core;
+    struct id128 invocation;
+    uint32_t attempt;
+    uint64_t attempt_term;
+    uint64_t peer; /* the agent to tell, 0: none */
+    struct finishing *prev, *next;
+};
+
+struct applied {
     uint64_t index;
     enum status_code code;
     char message[REASON_BYTES_MAX];
@@ -132,6 +159,7 @@ struct core {
     struct core_env env;
     struct core_config config;
     struct catalog catalog;
+    struct restore restore;
     struct core_stats stats;
     bool leader;
     uint64_t term;
@@ -147,10 +175,19 @@ struct core {
     struct wheel wheel;
     uint64_t ticket_last;
     struct proposal *proposals;
-    struct outcome outcomes[OUTCOMES_MAX];
+    struct applied outcomes[OUTCOMES_MAX];
     struct journal_entry journal[CORE_JOURNAL_MAX];
     uint64_t journal_count;
     uint64_t scaled_us;
+    struct wheel waits;
+    struct waiter *waiters;
+    struct finishing *finishing;
+    struct core_time applying; /* the time of the command being applied */
+    uint64_t jobs_tick_us;
+    uint32_t schedules_pending;
+    char starved[NAME_BYTES_MAX + 1]; /* the function that room is being made for */
+    uint64_t starved_until_us;
+    bool expiring;
 };
 
 /* core.c */
@@ -179,6 +216,52 @@ void calls_fail_queue(struct core *c, struct core_time now, struct runtime *f,
 /* The peer is gone: nobody waits for its calls any more. */
 void calls_forget_peer(struct core *c, struct core_time now, uint64_t peer);
 void calls_fail_all(struct core *c, struct core_time now);
+
+/* Takes the work of a durable attempt away from its instance and frees it: the attempt is over. */
+void calls_release_job(struct core *c, struct work *w);
+/* The same while the attempt goes on: its slot stays taken, and the agent is told to cancel it. */
+void calls_abandon_job(struct core *c, struct work *w, const char *reason);
+/* An attempt of j that runs on i: started here (attempt 0: the next one is sent), or found there. */
+struct work *calls_run_job(struct core *c, struct core_time now, struct job *j,
+                           const struct state_job *content, struct instance *i, uint32_t attempt,
+                           uint64_t attempt_term);
+
+/* durable.c */
+void durable_init(struct core *c);
+void durable_spawn(struct core *c, struct core_time now, uint64_t peer, const struct message *m);
+void durable_outcome(struct core *c, struct core_time now, uint64_t peer, const struct message *m);
+/* The attempt of w has ended with this result; w has left its instance and is freed here. */
+void durable_ended(struct core *c, struct core_time now, struct work *w, const struct result *r,
+                   uint64_t peer, const char *node);
+/* The attempt counts for nothing: its job waits again, first in its lane. */
+void durable_back(struct core *c, struct core_time now, struct work *w);
+/* The agent refused it before it ran. */
+void durable_refused(struct core *c, struct core_time now, struct work *w);
+/* A result that no work waits for. */
+void durable_late(struct core *c, struct core_time now, uint64_t peer, const struct result *r);
+/* Starts the next waiting one on a free instance; false when none may start now. */
+bool durable_run(struct core *c, struct core_time now, struct runtime *f);
+/* How many could start if there were slots. */
+uint32_t durable_demand(const struct runtime *f);
+/* An attempt that an agent reports as running; true when it was taken over. */
+bool durable_adopt(struct core *c, struct core_time now, struct instance *i,
+                   const struct attempt_report *r);
+void durable_applied(struct core *c, struct core_time now, const struct command *cmd);
+void durable_forget_peer(struct core *c, uint64_t peer);
+void durable_role_lost(struct core *c, struct core_time now);
+void durable_tick(struct core *c, struct core_time now);
+/* The wall clock, never behind what was committed. */
+uint64_t durable_wall_ms(const struct core *c, struct core_time now);
+/* A function's or tenant's limits changed. */
+void durable_limits(struct core *c);
+
+/* schedules.c */
+void durable_schedules(struct core *c, struct core_time now);
+
+/* core.c: proposes with a limit of its own on what is in flight. */
+void core_submit_up_to(struct core *c, struct core_time now, const struct command *cmd,
+                       unsigned max, core_done done, void *data);
+bool core_settled(const struct core *c, struct core_time now);
 
 /* instances.c */
 struct runtime *runtime_find(const struct core *c, const char *name);

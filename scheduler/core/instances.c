@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { REFUSED_BACKOFF_MS = 200, START_GUARD_MS = 15000 };
+enum { REFUSED_BACKOFF_MS = 200, START_GUARD_MS = 15000, STARVED_US = 2000000 };
 
 struct runtime *runtime_find(const struct core *c, const char *name)
 {
@@ -72,7 +72,8 @@ static bool node_draining(const struct core *c, const struct node *n)
 
 bool instance_usable(const struct instance *i)
 {
-    return i->state == INSTANCE_READY && is_current(i) && node_ready(i->node) && !i->leaving;
+    return i->state == INSTANCE_READY && is_current(i) && node_ready(i->node) && !i->leaving &&
+           !i->evicting;
 }
 
 void instance_refile(struct instance *i)
@@ -316,7 +317,10 @@ static void sync_attempts(struct core *c, struct core_time now, struct node *n,
         struct work *w;
         HASH_FIND(hh, c->calls, &r->attempts[k].invocation, sizeof(struct id128), w);
         bool ours = w != NULL && w->instance == i;
-        if (i != NULL && i->node == n && !ours && i->inflight + i->foreign < i->concurrency) {
+        if (i == NULL || i->node != n || ours || durable_adopt(c, now, i, &r->attempts[k])) {
+            continue;
+        }
+        if (i->inflight + i->foreign < i->concurrency) {
             instance_foreign_add(i, r->attempts[k].invocation, r->attempts[k].attempt);
         }
     }
@@ -394,7 +398,7 @@ static void start_one(struct core *c, struct core_time now, struct runtime *f, s
     c->env.send(c->env.data, n->peer, &m);
 }
 
-static bool settled(const struct core *c, struct core_time now)
+bool core_settled(const struct core *c, struct core_time now)
 {
     if (now.mono_us >= c->settle_until_us) {
         return true;
@@ -429,7 +433,7 @@ static struct instance *find_spare(const struct core *c, const struct runtime *w
             return NULL;
         }
         bool idle = instance_usable(i) && i->inflight + i->foreign == 0;
-        if (!idle || f == wanting || f->queued > 0 || f->ready <= f->current->spec.scale_min) {
+        if (!idle || f == wanting || f->queued + durable_demand(f) > 0 || f->ready <= f->current->spec.scale_min) {
             continue;
         }
         bool older = spare == NULL || i->used_us < spare->used_us;
@@ -440,15 +444,89 @@ static struct instance *find_spare(const struct core *c, const struct runtime *w
     return spare;
 }
 
+/* The larger of a function's shares of the ready nodes' CPU and memory, in thousandths: its dominant
+ * share (Ghodsi and others, NSDI 2011). extra: instances more than it has. */
+static uint64_t dominant_share(const struct core *c, const struct runtime *f, uint64_t extra)
+{
+    uint64_t cpu = 0, memory = 0, cpu_all = 1, memory_all = 1;
+    for (const struct node *n = c->nodes; n != NULL; n = n->hh.next) {
+        cpu_all += node_ready(n) ? n->cpu_millis : 0;
+        memory_all += node_ready(n) ? n->memory_bytes >> 20 : 0;
+    }
+    const struct instance *i;
+    DL_FOREACH(f->instances, i) {
+        cpu += i->cpu_millis;
+        memory += i->memory_bytes >> 20;
+    }
+    if (f->current != NULL) {
+        cpu += extra * f->current->spec.cpu_millis;
+        memory += extra * (f->current->spec.memory_bytes >> 20);
+    }
+    uint64_t by_cpu = cpu * 1000 / cpu_all, by_memory = memory * 1000 / memory_all;
+    return by_cpu > by_memory ? by_cpu : by_memory;
+}
+
+/* The least recently used instance of the function that holds the most, if it holds more than f would
+ * with one more; NULL when there is none, or when room is being made already. */
+static struct instance *find_victim(const struct core *c, const struct runtime *f)
+{
+    uint64_t most = dominant_share(c, f, 1);
+    struct instance *victim = NULL;
+    for (struct runtime *g = c->runtimes; g != NULL; g = g->hh.next) {
+        uint64_t share = g == f || g->current == NULL ? 0 : dominant_share(c, g, 0);
+        struct instance *i, *of_g = NULL;
+        DL_FOREACH(g->instances, i) {
+            if (i->evicting || i->state == INSTANCE_STOPPING) {
+                return NULL;
+            }
+            bool fits = instance_usable(i) && could_ever_fit(c, i->node, f);
+            if (fits && (of_g == NULL || i->used_us < of_g->used_us)) {
+                of_g = i;
+            }
+        }
+        if (share > most && g->ready > g->current->spec.scale_min && of_g != NULL) {
+            most = share;
+            victim = of_g;
+        }
+    }
+    return victim;
+}
+
+/* One function holds everything and another has work and less than its share: the first gives an
+ * instance back as soon as what runs there has ended. */
+static void evict_for(struct core *c, struct core_time now, const struct runtime *f)
+{
+    struct instance *victim = find_victim(c, f);
+    if (victim == NULL) {
+        return;
+    }
+    victim->evicting = true;
+    instance_refile(victim);
+    (void)snprintf(c->starved, sizeof c->starved, "%s", f->name);
+    c->starved_until_us = now.mono_us + STARVED_US;
+    journal_add(c, now, victim->function->name,
+                "an instance on %s gives way to %s, which has less than its share",
+                victim->node->name, f->name);
+}
+
+/* Room is being made for another function: whoever has instances waits with more. */
+static bool must_wait(const struct core *c, struct core_time now, const struct runtime *f)
+{
+    return c->starved[0] != '\0' && now.mono_us < c->starved_until_us && f->instances != NULL &&
+           strcmp(c->starved, f->name) != 0;
+}
+
 /* Calls wait and no node has room: what is kept warm for nobody gives way. */
 static void make_room(struct core *c, struct core_time now, const struct runtime *f,
                       const struct placement_reasons *why)
 {
-    struct instance *spare = f->queued > 0 && why->cpu + why->memory > 0 ? find_spare(c, f) : NULL;
+    struct instance *spare = f->queued + durable_demand(f) > 0 && why->cpu + why->memory > 0 ? find_spare(c, f) : NULL;
     if (spare != NULL) {
         char text[REASON_BYTES_MAX];
         (void)snprintf(text, sizeof text, "to make room for %s", f->name);
         instance_stop(c, now, spare, text);
+    } else if (f->queued + durable_demand(f) > 0 && why->cpu + why->memory > 0) {
+        evict_for(c, now, f);
     }
 }
 
@@ -458,7 +536,7 @@ void instances_scale(struct core *c, struct core_time now, struct runtime *f)
         return;
     }
     const struct function_spec *spec = &f->current->spec;
-    const struct autoscale_view view = {.queued = f->queued,
+    const struct autoscale_view view = {.queued = f->queued + durable_demand(f),
                                         .starting = f->starting,
                                         .ready = f->ready,
                                         .concurrency = spec->concurrency,
@@ -466,7 +544,7 @@ void instances_scale(struct core *c, struct core_time now, struct runtime *f)
                                         .scale_max = spec->scale_max,
                                         .backoff = now.mono_us < f->backoff_until_us};
     uint32_t wanted = autoscale_start(&view);
-    if (wanted == 0 || !settled(c, now)) {
+    if (wanted == 0 || !core_settled(c, now) || must_wait(c, now, f)) {
         return;
     }
     struct placement_node *nodes;
@@ -486,11 +564,14 @@ void instances_scale(struct core *c, struct core_time now, struct runtime *f)
             break;
         }
         start_one(c, now, f, of[at]);
+        if (strcmp(c->starved, f->name) == 0) {
+            c->starved[0] = '\0';
+        }
         nodes[at].cpu_used_millis += spec->cpu_millis;
         nodes[at].memory_used_bytes += spec->memory_bytes;
         f->pending_logged = false;
         journal_add(c, now, f->name, "start an instance on %s: %u queued, %u starting, %u ready",
-                    of[at]->name, f->queued, f->starting, f->ready);
+                    of[at]->name, f->queued + durable_demand(f), f->starting, f->ready);
     }
     mem_free(nodes);
     mem_free(of);
@@ -517,10 +598,12 @@ static void tick_instance(struct core *c, struct core_time now, struct instance 
         }
     } else if (i->state == INSTANCE_READY && idle && !is_current(i)) {
         instance_stop(c, now, i, "of no current revision");
+    } else if (i->state == INSTANCE_READY && idle && i->evicting) {
+        instance_stop(c, now, i, "to make room for a function with less than its share");
     } else if (i->state == INSTANCE_READY && idle && leaving) {
         instance_stop(c, now, i, "the node is draining");
     } else if (i->state == INSTANCE_READY && idle) {
-        const struct autoscale_view view = {.queued = f->queued,
+        const struct autoscale_view view = {.queued = f->queued + durable_demand(f),
                                             .ready = f->ready,
                                             .concurrency = i->concurrency,
                                             .scale_min = f->current->spec.scale_min,
@@ -551,6 +634,10 @@ void instances_tick(struct core *c, struct core_time now)
 void runtime_release(struct core *c, struct runtime *f)
 {
     if (f->current == NULL && f->instances == NULL && f->queue == NULL) {
+        if (f->jobs != NULL) {
+            f->jobs->held = false;
+            jobs_function_release(&c->catalog.jobs, f->jobs);
+        }
         HASH_DEL(c->runtimes, f);
         mem_free(f);
     }
@@ -578,6 +665,8 @@ void runtimes_sync(struct core *c, struct core_time now)
         }
     }
     HASH_ITER(hh, c->runtimes, f, next) {
+        f->jobs = jobs_function_get(&c->catalog.jobs, f->name);
+        f->jobs->held = true;
         if (f->current == NULL) {
             calls_fail_queue(c, now, f, STATUS_NOT_FOUND, "the function was deleted");
         }
@@ -599,6 +688,10 @@ void instances_clear(struct core *c)
     struct runtime *f, *next_runtime;
     HASH_ITER(hh, c->runtimes, f, next_runtime) {
         CHECK(f->queue == NULL);
+        if (f->jobs != NULL) {
+            f->jobs->held = false;
+            jobs_function_release(&c->catalog.jobs, f->jobs);
+        }
         HASH_DEL(c->runtimes, f);
         mem_free(f);
     }

@@ -1,12 +1,13 @@
 /* What people ask: each question is a row of a table and is answered with records, which the
  * command line prints as a table or JSON. */
+#include "common/cron.h"
 #include "scheduler/core/core_internal.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { FIELDS_MAX = 24, VALUE_TEXT = 0, VALUE_NUMBER = 1, VALUE_BOOL = 2 };
+enum { FIELDS_MAX = 48, VALUE_TEXT = 0, VALUE_NUMBER = 1, VALUE_BOOL = 2 };
 
 /* Records under construction; everything lives in the arena. */
 struct table {
@@ -92,6 +93,10 @@ static void function_row(const struct core *c, struct table *t, const struct cat
     put_number(t, "ready", soft == NULL ? 0 : soft->ready);
     put_number(t, "starting", soft == NULL ? 0 : soft->starting);
     put_number(t, "queued", soft == NULL ? 0 : soft->queued);
+    const struct job_function *jobs = jobs_function_find(&c->catalog.jobs, f->name);
+    put_number(t, "durable_queued", jobs == NULL ? 0 : jobs->queued);
+    put_number(t, "durable_running", jobs == NULL ? 0 : jobs->running);
+    put_number(t, "dead", jobs == NULL ? 0 : jobs->dead);
 }
 
 static struct status ask_functions(const struct core *c, const struct query *q, struct table *t,
@@ -278,11 +283,46 @@ static struct status ask_revoked(const struct core *c, const struct query *q, st
     return status_ok();
 }
 
+/* Why a durable invocation is where it is. */
+static void why_invocation(const struct core *c, const char *name, struct table *t)
+{
+    struct id128 id;
+    struct errmsg ignored = {.text = ""};
+    const struct job *j = NULL;
+    if (status_is_ok(id_parse(name, INVOCATION_PREFIX, &id, &ignored))) {
+        j = jobs_find(&c->catalog.jobs, id);
+    }
+    if (j == NULL) {
+        return;
+    }
+    char text[REASON_BYTES_MAX];
+    const struct runtime *f = runtime_find(c, j->function->name);
+    if (j->work != NULL) {
+        (void)snprintf(text, sizeof text, "attempt %u runs on %s", j->work->attempt,
+                       j->work->instance->node->name);
+    } else if (j->delayed) {
+        (void)snprintf(text, sizeof text, "waits for its time (delay, schedule or retry): %" PRIu64,
+                       j->not_before_ms);
+    } else if (j->lane != NULL && f != NULL) {
+        (void)snprintf(text, sizeof text,
+                       "waits for a slot of %s: %" PRIu64
+                       " wait in all, %u instances ready, %u starting, %u attempts run",
+                       f->name, f->jobs->waiting, f->ready, f->starting, f->jobs->running);
+    } else {
+        (void)snprintf(text, sizeof text, "state %u; see skep result", j->state);
+    }
+    row_begin(t);
+    put_number(t, "time_ms", c->catalog.time_ms);
+    put(t, "subject", VALUE_TEXT, name);
+    put(t, "decision", VALUE_TEXT, text);
+}
+
 /* The journal, oldest first; name filters by subject. */
 static struct status ask_why(const struct core *c, const struct query *q, struct table *t,
                              struct errmsg *msg)
 {
     (void)msg;
+    why_invocation(c, q->name, t);
     uint64_t first = c->journal_count > CORE_JOURNAL_MAX ? c->journal_count - CORE_JOURNAL_MAX : 0;
     for (uint64_t k = first; k < c->journal_count; k++) {
         const struct journal_entry *e = &c->journal[k % CORE_JOURNAL_MAX];
@@ -298,6 +338,172 @@ static struct status ask_why(const struct core *c, const struct query *q, struct
     return status_ok();
 }
 
+/* ---- Durable invocations ---- */
+
+enum { JOB_ROWS_MAX = 1000, PREFIX_TEXT = ID_STRING_BYTES };
+
+static const char *job_state(const struct job *j)
+{
+    static const char *const states[] = {"", "queued", "done", "dead", "canceled"};
+    if (j->state != INVOCATION_QUEUED) {
+        return states[j->state];
+    }
+    return j->work != NULL ? "running" : j->busy ? "ending" : j->delayed ? "delayed" : "queued";
+}
+
+static void job_row(const struct core *c, struct table *t, const struct job *j)
+{
+    struct arena a = {0};
+    struct state_job s;
+    jobs_content(&c->catalog.jobs, j, &a, &s);
+    row_begin(t);
+    put_id(t, "invocation", j->id, INVOCATION_PREFIX);
+    put(t, "function", VALUE_TEXT, s.function);
+    put(t, "tenant", VALUE_TEXT, s.tenant);
+    put(t, "state", VALUE_TEXT, job_state(j));
+    put_number(t, "priority", s.priority);
+    put_number(t, "attempts", j->attempt > s.attempts ? j->attempt : s.attempts);
+    put_number(t, "crashes", s.crashes);
+    put(t, "code", VALUE_TEXT, status_name(status_from_wire(s.code)));
+    put(t, "message", VALUE_TEXT, s.message);
+    put(t, "key", VALUE_TEXT, s.key);
+    put(t, "node", VALUE_TEXT, j->work != NULL ? j->work->instance->node->name : s.node);
+    put_number(t, "payload_bytes", s.payload_bytes);
+    put_number(t, "output_bytes", s.output_bytes);
+    put_number(t, "created_ms", s.created_ms);
+    put_number(t, "not_before_ms", s.not_before_ms);
+    put_number(t, "deadline_ms", s.deadline_at_ms);
+    put_number(t, "ended_ms", s.ended_ms);
+    put_number(t, "expires_ms", s.expires_ms);
+    arena_close(&a);
+}
+
+/* At most JOB_ROWS_MAX of them, oldest first. */
+static void job_rows(const struct core *c, struct table *t, const char *function, int only)
+{
+    size_t rows = 0;
+    for (struct job *j = c->catalog.jobs.jobs; j != NULL && rows < JOB_ROWS_MAX; j = j->hh.next) {
+        bool wanted = (function[0] == '\0' || strcmp(function, j->function->name) == 0) &&
+                      (only == 0 || j->state == only);
+        if (wanted) {
+            job_row(c, t, j);
+            rows++;
+        }
+    }
+}
+
+static struct status ask_invocations(const struct core *c, const struct query *q, struct table *t,
+                                     struct errmsg *msg)
+{
+    (void)msg;
+    job_rows(c, t, q->name, 0);
+    return status_ok();
+}
+
+static struct status ask_dead(const struct core *c, const struct query *q, struct table *t,
+                              struct errmsg *msg)
+{
+    (void)msg;
+    job_rows(c, t, q->name, INVOCATION_DEAD);
+    return status_ok();
+}
+
+/* name: an id or a prefix of one; all that fit, so that a prefix that is too short shows. */
+static struct status ask_invocation(const struct core *c, const struct query *q, struct table *t,
+                                    struct errmsg *msg)
+{
+    size_t size = strlen(q->name);
+    if (size >= PREFIX_TEXT) {
+        return status_fail(msg, STATUS_INVALID, "%.40s is no invocation's id", q->name);
+    }
+    struct id128 id;
+    struct errmsg ignored = {.text = ""};
+    if (status_is_ok(id_parse(q->name, INVOCATION_PREFIX, &id, &ignored))) {
+        const struct job *j = jobs_find(&c->catalog.jobs, id);
+        if (j != NULL) {
+            job_row(c, t, j);
+        }
+    } else {
+        size_t rows = 0;
+        for (struct job *j = c->catalog.jobs.jobs; j != NULL && rows < 10; j = j->hh.next) {
+            char text[ID_STRING_BYTES];
+            id_format(j->id, INVOCATION_PREFIX, text);
+            if (strncmp(text, q->name, size) == 0) {
+                job_row(c, t, j);
+                rows++;
+            }
+        }
+    }
+    return t->count > 0 ? status_ok()
+                        : status_fail(msg, STATUS_NOT_FOUND,
+                                      "no durable invocation %.40s is known (any more: results "
+                                      "leave after their ttl)",
+                                      q->name);
+}
+
+static struct status ask_schedules(const struct core *c, const struct query *q, struct table *t,
+                                   struct errmsg *msg)
+{
+    (void)msg;
+    for (struct catalog_function *f = c->catalog.functions; f != NULL; f = f->hh.next) {
+        const struct function_spec *s = &catalog_current(f)->spec;
+        for (size_t i = 0; i < s->schedules_count; i++) {
+            if (q->name[0] != '\0' && strcmp(q->name, f->name) != 0) {
+                continue;
+            }
+            const struct schedule_spec *k = &s->schedules[i];
+            uint64_t last = jobs_last_fired(&c->catalog.jobs, f->name, k->name);
+            struct cron cron;
+            struct errmsg ignored = {.text = ""};
+            uint64_t from = last == 0 ? catalog_current(f)->time_ms : last;
+            row_begin(t);
+            put(t, "function", VALUE_TEXT, f->name);
+            put(t, "schedule", VALUE_TEXT, k->name);
+            put(t, "cron", VALUE_TEXT, k->cron);
+            put_number(t, "last_ms", last);
+            put_number(t, "next_ms",
+                       status_is_ok(cron_parse(k->cron, &cron, &ignored)) ? cron_next(&cron, from)
+                                                                          : 0);
+            put_number(t, "catch_up", k->catch_up);
+        }
+    }
+    return status_ok();
+}
+
+static struct status ask_tenants(const struct core *c, const struct query *q, struct table *t,
+                                 struct errmsg *msg)
+{
+    (void)msg;
+    for (struct job_tenant *n = c->catalog.jobs.tenants; n != NULL; n = n->hh.next) {
+        if (q->name[0] != '\0' && strcmp(q->name, n->name) != 0) {
+            continue;
+        }
+        row_begin(t);
+        put(t, "tenant", VALUE_TEXT, n->name);
+        put_number(t, "queued", n->queued);
+        put_number(t, "running", n->running);
+        put_number(t, "held", n->jobs);
+        put_number(t, "running_max", n->running_max);
+        put_number(t, "rate_milli", n->rate_milli);
+        put_number(t, "queued_max", n->queued_max);
+        put_number(t, "weight", n->weight);
+    }
+    return status_ok();
+}
+
+static struct status ask_settings(const struct core *c, const struct query *q, struct table *t,
+                                  struct errmsg *msg)
+{
+    (void)q;
+    (void)msg;
+    for (struct catalog_setting *s = c->catalog.settings; s != NULL; s = s->hh.next) {
+        row_begin(t);
+        put(t, "key", VALUE_TEXT, s->key);
+        put(t, "value", VALUE_TEXT, s->value);
+    }
+    return status_ok();
+}
+
 static const struct {
     const char *what;
     struct status (*ask)(const struct core *c, const struct query *q, struct table *t,
@@ -306,6 +512,12 @@ static const struct {
     {"functions", ask_functions}, {"function", ask_function}, {"history", ask_history},
     {"nodes", ask_nodes},         {"node", ask_node},         {"instances", ask_instances},
     {"tokens", ask_tokens},       {"revoked", ask_revoked},   {"why", ask_why},
+    {"invocations", ask_invocations},
+    {"invocation", ask_invocation},
+    {"dead", ask_dead},
+    {"schedules", ask_schedules},
+    {"tenants", ask_tenants},
+    {"settings", ask_settings},
 };
 
 void query_receive(struct core *c, struct core_time now, uint64_t peer, const struct message *m)

@@ -1,5 +1,7 @@
 #include "scheduler/core/spec.h"
 
+#include "common/cron.h"
+
 #include <inttypes.h>
 #include <string.h>
 
@@ -70,6 +72,55 @@ static struct status check_code(const struct function_spec *s, struct errmsg *ms
     return check_range("package_bytes", s->package_bytes, 1, chunks * CHUNK_BYTES_MAX, msg);
 }
 
+static struct status check_schedule(const struct function_spec *s, size_t at, struct errmsg *msg)
+{
+    const struct schedule_spec *k = &s->schedules[at];
+    struct name name;
+    struct cron cron;
+    TRY(name_parse("schedule name", k->name, strlen(k->name), &name, msg));
+    TRY(status_prefix(msg, cron_parse(k->cron, &cron, msg), "schedule %s: cron", name.text));
+    if (k->payload.size > SPAWN_INLINE_BYTES_MAX) {
+        return status_fail(msg, STATUS_LIMIT, "schedule %s: payload of %zu bytes, at most %d",
+                           name.text, k->payload.size, SPAWN_INLINE_BYTES_MAX);
+    }
+    for (size_t i = 0; i < at; i++) {
+        if (strcmp(s->schedules[i].name, k->name) == 0) {
+            return status_fail(msg, STATUS_INVALID, "two schedules are named %s", name.text);
+        }
+    }
+    return check_range("schedule catch_up", k->catch_up, 0, SPEC_CATCH_UP_MAX, msg);
+}
+
+static struct status check_durable(const struct function_spec *s, struct errmsg *msg)
+{
+    const char *class = s->data_class == NULL ? "" : s->data_class;
+    TRY(check_range("retries.max", s->retries_max, 0, SPEC_RETRIES_MAX, msg));
+    TRY(check_range("retries.backoff", s->retry_backoff_ms, 0, DAY_MS, msg));
+    TRY(check_range("retries.factor", s->retry_factor_milli,
+                    s->retry_factor_milli == 0 ? 0 : SPEC_FACTOR_MILLI_MIN, SPEC_FACTOR_MILLI_MAX,
+                    msg));
+    TRY(check_range("retries.cap", s->retry_cap_ms, 0, DAY_MS, msg));
+    TRY(check_range("limits.running", s->running_max, 0, SPEC_RUNNING_MAX, msg));
+    TRY(check_range("limits.rate", s->rate_milli, 0, SPEC_RATE_MILLI_MAX, msg));
+    TRY(check_range("limits.burst", s->rate_burst, 0, SPEC_BURST_MAX, msg));
+    TRY(check_range("limits.queue", s->durable_queue_max, 0, SPEC_DURABLE_QUEUE_MAX, msg));
+    TRY(check_range("limits.queue_age", s->queue_age_ms, 0, UINT64_C(7) * DAY_MS, msg));
+    TRY(check_range("limits.poison", s->poison_max, 0, SPEC_POISON_MAX, msg));
+    if (class[0] != '\0' && strcmp(class, "public") != 0 && strcmp(class, "internal") != 0 &&
+        strcmp(class, "phi") != 0) {
+        return status_fail(msg, STATUS_INVALID,
+                           "data_class: \"%.40s\" is not public, internal or phi", class);
+    }
+    if (s->schedules_count > SCHEDULES_MAX) {
+        return status_fail(msg, STATUS_LIMIT, "schedules: %zu entries, at most %d are allowed",
+                           s->schedules_count, SCHEDULES_MAX);
+    }
+    for (size_t i = 0; i < s->schedules_count; i++) {
+        TRY(check_schedule(s, i, msg));
+    }
+    return status_ok();
+}
+
 struct status function_spec_check(const struct function_spec *s, struct errmsg *msg)
 {
     struct name name;
@@ -87,6 +138,7 @@ struct status function_spec_check(const struct function_spec *s, struct errmsg *
     TRY(check_range("scaling.idle", s->idle_ms, 100, UINT64_C(30) * DAY_MS, msg));
     TRY(check_range("timeout", s->timeout_ms, 1, DAY_MS, msg));
     TRY(check_range("startup_timeout", s->startup_timeout_ms, 1, DAY_MS, msg));
+    TRY(check_durable(s, msg));
     TRY(check_pairs("env", s->env, s->env_count, SPEC_ENV_MAX, msg));
     return check_pairs("placement.require", s->require, s->require_count, SPEC_LABELS_MAX, msg);
 }

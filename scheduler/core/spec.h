@@ -19,11 +19,21 @@ enum {
     SPEC_CONCURRENCY_MAX = 1024,
     SPEC_QUEUE_MAX = 100000,
     SPEC_CHUNKS_MAX = 1024,
+    SPEC_RETRIES_MAX = 100,
+    SPEC_FACTOR_MILLI_MIN = 1000,
+    SPEC_FACTOR_MILLI_MAX = 100 * 1000,
+    SPEC_RUNNING_MAX = 100000,
+    SPEC_RATE_MILLI_MAX = 1000 * 1000 * 1000,
+    SPEC_BURST_MAX = 1000 * 1000,
+    SPEC_DURABLE_QUEUE_MAX = 4000000,
+    SPEC_POISON_MAX = 100,
+    SPEC_CATCH_UP_MAX = 100,
 };
 #define SPEC_MEMORY_BYTES_MIN (UINT64_C(4) << 20)
 #define SPEC_MEMORY_BYTES_MAX (UINT64_C(16) << 40)
 
-/* INVALID or LIMIT, naming the field and what it may be. */
+/* Zeros in what is said of durable work are what a client of before it sends: no retries, no
+ * limits. INVALID or LIMIT, naming the field and what it may be. */
 NODISCARD struct status function_spec_check(const struct function_spec *spec, struct errmsg *msg);
 
 #endif

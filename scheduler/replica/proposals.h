@@ -62,6 +62,13 @@ static inline size_t proposals_count(const struct proposals *p)
     return p->queued + p->in_flight;
 }
 
+/* Whether a small command would be over a limit. */
+static inline bool proposals_are_many(const struct proposals *p)
+{
+    return proposals_count(p) >= REPLICA_PROPOSALS_MAX ||
+           p->bytes > REPLICA_PROPOSAL_BYTES_MAX - COMMAND_PREFIX_BYTES;
+}
+
 /* The command inside stored bytes. CORRUPT. */
 NODISCARD struct status command_unwrap(struct bytes stored, struct bytes *out);
 

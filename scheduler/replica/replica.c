@@ -67,13 +67,28 @@ static void guard_failed(void *data, const char *why)
     replica_fail(data, why);
 }
 
+/* Members take their snapshots at different times, so that a majority is always free of one. */
+static uint32_t threshold_of(const struct replica_config *config)
+{
+    uint32_t threshold = or_default(config->snapshot_threshold, SNAPSHOT_THRESHOLD);
+    uint64_t spread = (config->id * 0x9e3779b97f4a7c15ULL) >> 32;
+    return threshold + (uint32_t)(spread % (threshold / 2 + 1));
+}
+
 static void configure(struct replica *r, const struct replica_config *config)
 {
     struct raft *raft = &r->raft;
     raft_set_election_timeout(raft, or_default(config->election_timeout_ms, ELECTION_TIMEOUT_MS));
     raft_set_heartbeat_timeout(raft, or_default(config->heartbeat_ms, HEARTBEAT_MS));
-    raft_set_snapshot_threshold(raft, or_default(config->snapshot_threshold, SNAPSHOT_THRESHOLD));
-    raft_set_snapshot_trailing(raft, or_default(config->snapshot_trailing, SNAPSHOT_TRAILING));
+    struct pressure *p = &r->pressure;
+    p->threshold = threshold_of(config);
+    p->trailing = or_default(config->snapshot_trailing, SNAPSHOT_TRAILING);
+    raft_set_snapshot_threshold(raft, (unsigned)p->threshold);
+    raft_set_snapshot_trailing(raft, (unsigned)p->trailing);
+    r->folder = config->folder == NULL ? NULL : mem_strdup(config->folder);
+    p->folder = r->folder;
+    p->free_bytes_min = config->free_bytes_min;
+    p->free_bytes = UINT64_MAX;
     raft_set_install_snapshot_timeout(raft, INSTALL_TIMEOUT_MS);
     raft_set_pre_vote(raft, true);
 }
@@ -83,7 +98,16 @@ static void free_replica(struct replica *r)
     outbox_close(&r->outbox);
     inbound_close(&r->inbound);
     proposals_close(&r->proposals);
+    guard_end(&r->guard);
+    mem_free(r->folder);
     mem_free(r);
+}
+
+uint64_t replica_mark(const struct replica *r)
+{
+    uint64_t stored = r->raft.last_stored;
+    uint64_t committed = r->raft.commit_index;
+    return !r->started ? 0 : stored < committed ? stored : committed;
 }
 
 static void raft_closed(struct raft *raft)
@@ -92,12 +116,46 @@ static void raft_closed(struct raft *raft)
     r->host->release(r->host);
 }
 
+/* Under the guard, in the place of the host's. */
+static int host_async_work(struct raft_io *io, struct raft_io_async_work *req,
+                           raft_io_async_work_cb cb)
+{
+    struct replica_host *host = (struct replica_host *)(void *)io; /* io is its first field */
+    struct replica *r = host->replica;
+    return works_run(&r->works, req, cb, replica_snapshot_encoded, r);
+}
+
 static void close_raft(struct replica *r)
 {
     r->raft_closing = true;
+    works_end(&r->works);
     guard_enter(&r->guard);
     raft_close(&r->raft, raft_closed);
     guard_leave(&r->guard);
+}
+
+/* Says why, and for damaged files what to do. */
+static struct status start_failed(struct replica *r, const struct replica_config *config, int rv,
+                                  struct errmsg *msg)
+{
+    char file[ERRMSG_BYTES_MAX / 2];
+    if (rv == 0 && !r->guard.failed) {
+        return status_fail(msg, STATUS_CORRUPT,
+                           "start %s: the log ends at entry %" PRIu64 ", but entry %" PRIu64
+                           " was on this disk: the end of a segment is lost or damaged; %s",
+                           config->folder, (uint64_t)raft_last_index(&r->raft), r->host->mark,
+                           FOLDER_CURE);
+    }
+    enum status_code code = rv == 0 ? STATUS_CORRUPT : status_from_raft(rv).code;
+    const char *why = r->why[0] != '\0' ? r->why : raft_errmsg(&r->raft);
+    if (code != STATUS_CORRUPT) {
+        return status_fail(msg, code, "start %s: %s", config->folder, why);
+    }
+    if (r->guard.failed) { /* the state machine refused its snapshot */
+        folder_newest(config->folder, "snapshot-", file, sizeof file);
+        return status_fail(msg, code, "start: %s is damaged (%.120s); %s", file, why, FOLDER_CURE);
+    }
+    return status_fail(msg, code, "start %s: %.180s; %s", config->folder, why, FOLDER_CURE);
 }
 
 struct status replica_create(struct replica **out, struct replica_host *host,
@@ -105,7 +163,8 @@ struct status replica_create(struct replica **out, struct replica_host *host,
                              const struct replica_events *events, struct errmsg *msg)
 {
     CHECK(events->send != NULL && events->on_apply != NULL && events->on_proposed != NULL);
-    CHECK(events->on_role != NULL && events->snapshot != NULL && events->restore != NULL);
+    CHECK(events->on_role != NULL && events->snapshot_pin != NULL && events->restore != NULL);
+    CHECK(events->snapshot_encode != NULL && events->snapshot_unpin != NULL);
     CHECK(events->on_fatal != NULL);
     struct replica *r = mem_zalloc(1, sizeof *r);
     if (r == NULL) {
@@ -117,7 +176,11 @@ struct status replica_create(struct replica **out, struct replica_host *host,
     outbox_init(&r->outbox);
     host->outbox = &r->outbox;
     host->replica = r;
+    works_init(&r->works, &host->io, &r->guard);
+    host->io.async_work = host_async_work;
     guard_init(&r->guard, &host->io, &r->raft, guard_failed, r);
+    r->guard.mark = host->mark;
+    r->guard.cures_off = host->cures_off;
     replica_fsm_init(r);
     int rv = raft_init(&r->raft, &r->guard.io, &r->fsm, config->id, config->address);
     if (rv != 0) {
@@ -132,10 +195,8 @@ struct status replica_create(struct replica **out, struct replica_host *host,
     guard_enter(&r->guard);
     rv = raft_start(&r->raft);
     guard_leave(&r->guard);
-    if (rv != 0 || r->guard.failed) {
-        const char *why = r->why[0] != '\0' ? r->why : raft_errmsg(&r->raft);
-        enum status_code code = rv == 0 ? STATUS_CORRUPT : status_from_raft(rv).code;
-        struct status s = status_fail(msg, code, "start %s: %s", config->folder, why);
+    if (rv != 0 || r->guard.failed || raft_last_index(&r->raft) < host->mark) {
+        struct status s = start_failed(r, config, rv, msg);
         r->closing = true;
         close_raft(r);
         return s;
@@ -223,6 +284,8 @@ struct replica_status replica_status(const struct replica *r)
         .last_index = raft_last_index(raft),
         .snapshot_index = raft->log.snapshot.last_index,
         .proposals = proposals_count(&r->proposals),
+        .unwritten_bytes = r->pressure.unwritten_bytes,
+        .disk_free_bytes = r->pressure.free_bytes,
     };
     if (raft->state == RAFT_LEADER && !st.leader) {
         return st; /* nobody can be asked yet */
@@ -298,10 +361,26 @@ static void tick(struct replica *r)
     inbound_tick(&r->inbound, now_ms);
 }
 
+static void follow_pressure(struct replica *r)
+{
+    pressure_follow(&r->pressure, &r->raft);
+    bool low = r->pressure.disk_low;
+    if (r->host->space_known) {
+        pressure_space(&r->pressure, r->host->free_bytes, r->host->total_bytes);
+    }
+    if (low != r->pressure.disk_low) {
+        const char *why = pressure_refuses(&r->pressure);
+        LOG_WARN(low ? "disk has room again" : "disk nearly full",
+                 LOG_UINT("free_mib", r->pressure.free_bytes >> 20),
+                 LOG_STR("why", low || why == NULL ? "" : why));
+    }
+}
+
 /* One round; true when another is due. */
 static bool round_once(struct replica *r)
 {
     tick(r);
+    follow_pressure(r);
     follow_leadership(r);
     bool again = changes_step(&r->changes, &r->raft, &r->guard, is_ready(r));
     submit(r);
@@ -333,7 +412,7 @@ static bool turn_closing(struct replica *r)
     if (r->raft_closing) {
         return false;
     }
-    if (r->guard.writes > 0) {
+    if (r->guard.writes > 0 || r->works.running > 0) {
         return false; /* their completions end in another turn */
     }
     close_raft(r);
@@ -405,9 +484,21 @@ struct status replica_propose(struct replica *r, uint64_t ticket, struct bytes c
     if (!is_ready(r)) {
         return status_of(STATUS_NOT_LEADER);
     }
+    if (pressure_refuses(&r->pressure) != NULL) {
+        return status_of(STATUS_LIMIT);
+    }
     TRY(proposals_add(&r->proposals, ticket, command));
     wake(r);
     return status_ok();
+}
+
+const char *replica_refusal(struct replica *r)
+{
+    const char *why = pressure_refuses(&r->pressure);
+    if (why == NULL && proposals_are_many(&r->proposals)) {
+        why = "too many commands wait to be written to disk";
+    }
+    return why;
 }
 
 static struct status receive_part(struct replica *r, uint64_t from_id, const char *from_address,
@@ -444,6 +535,14 @@ static bool message_fits(const struct replica *r, uint64_t from_id, const struct
     return from_id != 0 && from_id != r->raft.id;
 }
 
+/* What the disk could not take is dropped; the leader sends it again. */
+static bool is_too_much(const struct replica *r, const struct wire_message *m)
+{
+    bool bulky = m->type == WIRE_PART ||
+                 (m->type == WIRE_APPEND && m->raft.append_entries.n_entries > 0);
+    return bulky && pressure_drops(&r->pressure);
+}
+
 struct status replica_receive(struct replica *r, uint64_t from_id, const char *from_address,
                               struct bytes message)
 {
@@ -462,6 +561,10 @@ struct status replica_receive(struct replica *r, uint64_t from_id, const char *f
         return status_of(STATUS_INVALID);
     }
     wake(r);
+    if (is_too_much(r, &m)) {
+        wire_close(&m);
+        return status_ok();
+    }
     if (m.type == WIRE_PART) {
         return receive_part(r, from_id, from_address, &m);
     }

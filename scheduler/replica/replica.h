@@ -17,7 +17,7 @@
 #ifndef SCHEDULER_REPLICA_REPLICA_H
 #define SCHEDULER_REPLICA_REPLICA_H
 
-#include "common/buffer.h"
+#include "common/parts.h"
 #include "common/status.h"
 
 #include <stdint.h>
@@ -30,9 +30,10 @@ enum {
     REPLICA_ADDRESS_BYTES_MAX = 255,
     REPLICA_COMMAND_BYTES_MAX = 1 << 20,
     REPLICA_PROPOSALS_MAX = 65536,          /* outstanding; over it replica_propose answers LIMIT */
-    REPLICA_PROPOSAL_BYTES_MAX = 256 << 20, /* outstanding; likewise */
+    REPLICA_PROPOSAL_BYTES_MAX = 64 << 20,  /* outstanding; likewise */
     REPLICA_CHANGES_MAX = 16,               /* membership changes waiting; over it LIMIT */
     REPLICA_MESSAGE_BYTES_MAX = 64 << 20,
+    REPLICA_SNAPSHOT_BYTES_MAX = 2000 << 20, /* raft_uv reads no larger file */
 };
 
 enum replica_member_role { REPLICA_STANDBY, REPLICA_VOTER, REPLICA_SPARE };
@@ -53,6 +54,8 @@ struct replica_status {
     uint64_t last_index;
     uint64_t snapshot_index;
     uint64_t proposals;
+    uint64_t unwritten_bytes; /* of entries on their way to the disk */
+    uint64_t disk_free_bytes; /* UINT64_MAX: not known */
 };
 
 struct replica_config {
@@ -61,8 +64,10 @@ struct replica_config {
     const char *address;
     uint32_t election_timeout_ms; /* 0: 500 */
     uint32_t heartbeat_ms;        /* 0: 50 */
-    uint32_t snapshot_threshold;  /* 0: 16384 */
+    uint32_t snapshot_threshold;  /* entries; 0: 16384; up to half as many more, by id */
     uint32_t snapshot_trailing;   /* 0: 8192 */
+    uint64_t ballast_bytes;       /* of a file that is given up when the disk is full; 0: none */
+    uint64_t free_bytes_min;      /* below it nothing is accepted; 0: no mark */
     uint64_t random_seed;
 };
 
@@ -85,9 +90,14 @@ struct replica_events {
     /* Leadership or term changed. As leader, called only once the no-op barrier of this term has
      * been applied: all older commands are in the state. */
     void (*on_role)(void *data, const struct replica_status *st);
-    /* Encodes the state of the last applied command. Pinning may be by copy: called on the loop.
-     * The buffer is taken. NOMEM allowed. */
-    struct status (*snapshot)(void *data, struct buffer *out);
+    /* Pins the state of the last applied command, quickly: called on the loop. NULL: out of memory,
+     * tried again later. At most one pin is held at a time. */
+    void *(*snapshot_pin)(void *data);
+    /* Encodes a pinned state; on any thread, while the loop goes on applying. Parts written so far
+     * are freed by the replica also on failure. */
+    struct status (*snapshot_encode)(void *data, const void *pin, struct parts *out);
+    /* On the loop, once the encoding has ended. */
+    void (*snapshot_unpin)(void *data, void *pin);
     /* Replaces the whole state. CORRUPT stops the replica (on_fatal). */
     struct status (*restore)(void *data, struct bytes state);
     void (*on_fatal)(void *data, const char *why);
@@ -116,6 +126,9 @@ void replica_close(struct replica *r, void (*cb)(void *data), void *data);
  * is not called. A new leader accepts nothing before on_role has told it so; nothing is accepted
  * while leadership is being transferred (on_proposed then says NOT_LEADER). */
 NODISCARD struct status replica_propose(struct replica *r, uint64_t ticket, struct bytes command);
+/* Why replica_propose answers LIMIT at this moment, for people; NULL: it does not. Good until the
+ * next call. The disk is nearly full or too slow, or too much is outstanding. */
+const char *replica_refusal(struct replica *r);
 
 /* A message from a member that the transport has authenticated as from_id. Malformed ones are
  * INVALID and change nothing. */

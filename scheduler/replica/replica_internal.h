@@ -13,16 +13,25 @@
 #define SCHEDULER_REPLICA_REPLICA_INTERNAL_H
 
 #include "scheduler/replica/change.h"
+#include "scheduler/replica/folder.h"
 #include "scheduler/replica/guard.h"
 #include "scheduler/replica/inbound.h"
 #include "scheduler/replica/outbox.h"
+#include "scheduler/replica/pressure.h"
 #include "scheduler/replica/proposals.h"
 #include "scheduler/replica/replica.h"
+#include "scheduler/replica/works.h"
 
 struct replica_host {
     struct raft_io io;     /* never moved: raft_uv keeps its address. io.data is the guard's */
     struct outbox *outbox; /* set by replica_create, before raft_init */
+    uint32_t cures_off; /* enum guard_cure: the simulator's, to show that a cure is needed */
     struct replica *replica;
+    /* What the host knows of the disk. */
+    uint64_t mark; /* index of an entry that was on it before the start; 0: not known */
+    uint64_t free_bytes;
+    uint64_t total_bytes;
+    bool space_known;
     /* Have replica_turn called soon. */
     void (*wake)(struct replica_host *h);
     /* libraft is closed: let go of everything, then call replica_released from the loop, not
@@ -43,6 +52,8 @@ struct replica {
     struct inbound inbound;
     struct proposals proposals;
     struct changes changes;
+    struct pressure pressure;
+    struct works works;
     struct replica_host *host;
     struct replica_events events;
     uint64_t barrier_term; /* the term whose barrier has been asked for */
@@ -51,7 +62,10 @@ struct replica {
     uint64_t told_term;
     uint64_t told_leader_id;
     uint64_t ticks_seen;
+    void *pin;                  /* of a snapshot that is being encoded; NULL: none */
+    uint64_t snapshot_retry_ms; /* none before this time */
     bool told_leader;
+    char *folder; /* for messages; NULL: none */
     bool started; /* raft_start has succeeded */
     bool told_fatal;
     bool closing;
@@ -84,6 +98,10 @@ int replica_host_send(struct raft_io *io, struct raft_io_send *req,
 
 /* Fills fsm's calls (fsm.c). */
 void replica_fsm_init(struct replica *r);
+/* A snapshot's encoding has ended; data is the replica. */
+void replica_snapshot_encoded(void *data, int status);
+/* The index of the last entry that is committed and on this disk. */
+uint64_t replica_mark(const struct replica *r);
 /* Takes note of a reason to stop; on_fatal is called in the next turn. */
 void replica_fail(struct replica *r, const char *why);
 

@@ -1,13 +1,21 @@
 #include "scheduler/replica/uv_host.h"
+#include "scheduler/replica/chores.h"
 
 #include "common/check.h"
+#include "common/log.h"
 #include "common/mem.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include <uv.h>
 
-enum { SEGMENT_BYTES = 32 << 20 };
+enum {
+    SEGMENT_BYTES = 32 << 20,
+    SPACE_TO_START = 3 * SEGMENT_BYTES, /* the open segment and two prepared ones */
+    CHORES_MS = 1000,
+};
 
 struct uv_host {
     struct replica_host base; /* first: raft_uv knows its io by address */
@@ -19,7 +27,13 @@ struct uv_host {
     uv_prepare_t prepare; /* before the loop waits */
     uv_check_t check;     /* after it has run what came */
     uv_idle_t idle;       /* active: do not wait, there is work */
-    unsigned handles;     /* not yet closed */
+    unsigned handles;     /* not yet closed, and a chore that runs */
+    int lock;             /* of the folder */
+    struct chores chores;
+    uv_work_t chore;
+    bool chore_runs;
+    uint64_t chores_due_ms;
+    uint64_t snapshot_seen; /* index of the last one */
     bool leaving;         /* the handles are being closed */
 };
 
@@ -134,11 +148,86 @@ static void host_wake(struct replica_host *base)
     }
 }
 
+/* Leaves the folder, with the last mark; the chores that are left are done here and now. */
+static void host_free(struct uv_host *h)
+{
+    (void)aio_ends_take(&h->chores.ends);
+    chores_run(&h->chores);
+    chores_close(&h->chores);
+    aio_ends_leave();
+    (void)close(h->lock);
+    mem_free(h);
+}
+
+/* ---- Chores ---- */
+
+static void host_gone(struct uv_host *h);
+
+static void chore_run(uv_work_t *work)
+{
+    struct uv_host *h = work->data;
+    chores_run(&h->chores);
+}
+
+static void chore_found(struct uv_host *h)
+{
+    h->base.space_known = h->chores.found_space;
+    h->base.free_bytes = h->chores.found.free_bytes;
+    h->base.total_bytes = h->chores.found.total_bytes;
+}
+
+static void chore_done(uv_work_t *work, int status)
+{
+    struct uv_host *h = work->data;
+    (void)status; /* nothing cancels it */
+    h->chore_runs = false;
+    chore_found(h);
+    host_gone(h);
+}
+
+static void host_chores(struct uv_host *h)
+{
+    if (h->chore_runs) {
+        return;
+    }
+    struct chores *c = &h->chores;
+    struct replica *r = h->base.replica;
+    bool any = aio_ends_take(&c->ends);
+    uint64_t now_ms = uv_now(h->idle.loop);
+    if (now_ms >= h->chores_due_ms) {
+        h->chores_due_ms = now_ms + CHORES_MS;
+        c->space = true;
+        c->mark = replica_mark(r);
+        any = true;
+    }
+    if (r->raft.log.snapshot.last_index != h->snapshot_seen) {
+        h->snapshot_seen = r->raft.log.snapshot.last_index;
+        c->files = true;
+        any = true;
+    }
+    if (!any) {
+        return;
+    }
+    h->chore.data = h;
+    if (uv_queue_work(h->idle.loop, &h->chore, chore_run, chore_done) == 0) {
+        h->chore_runs = true;
+        h->handles++;
+    }
+}
+
 static void host_turn(struct uv_host *h)
 {
-    if (!h->leaving && !replica_turn(h->base.replica) && !h->leaving) {
+    if (h->leaving) {
+        return;
+    }
+    bool again = replica_turn(h->base.replica);
+    if (h->leaving) {
+        return;
+    }
+    if (!again) {
         (void)uv_idle_stop(&h->idle);
     }
+    host_chores(h);
 }
 
 static void host_prepare(uv_prepare_t *handle)
@@ -151,9 +240,8 @@ static void host_check(uv_check_t *handle)
     host_turn(handle->data);
 }
 
-static void host_handle_closed(uv_handle_t *handle)
+static void host_gone(struct uv_host *h)
 {
-    struct uv_host *h = handle->data;
     CHECK(h->handles > 0);
     h->handles--;
     if (h->handles > 0) {
@@ -161,10 +249,19 @@ static void host_handle_closed(uv_handle_t *handle)
     }
     raft_uv_close(&h->base.io);
     struct replica *r = h->base.replica;
-    mem_free(h);
+    if (r != NULL) {
+        h->chores.mark = replica_mark(r);
+        h->chores.space = true;
+    }
+    host_free(h);
     if (r != NULL) {
         replica_released(r);
     }
+}
+
+static void host_handle_closed(uv_handle_t *handle)
+{
+    host_gone(handle->data);
 }
 
 static void host_leave(struct uv_host *h)
@@ -210,20 +307,48 @@ static uint64_t seed_of(const struct replica_config *config)
     return seed;
 }
 
+/* Before anything is written: when not even the next segments fit, the ballast makes way, so that
+ * the member can start, answer and be helped; it takes no proposals below the mark. */
+static void host_space(struct uv_host *h, const struct replica_config *config)
+{
+    struct chores *c = &h->chores;
+    chores_init(c, config->folder);
+    c->ballast_bytes = config->ballast_bytes;
+    c->keep_free = config->free_bytes_min + SPACE_TO_START;
+    h->base.mark = folder_mark_read(config->folder);
+    c->mark = h->base.mark;
+    c->written = h->base.mark;
+    struct folder_space space;
+    if (status_is_ok(folder_space_read(config->folder, &space)) &&
+        space.free_bytes < SPACE_TO_START && folder_ballast_drop(config->folder)) {
+        LOG_WARN("disk nearly full, the ballast was given up", LOG_STR("folder", config->folder),
+                 LOG_UINT("free_mib", space.free_bytes >> 20));
+    }
+    chores_run(c);
+    chore_found(h);
+}
+
 struct status replica_open(struct replica **out, struct uv_loop_s *loop,
                            const struct replica_config *config, const struct replica_events *events,
                            struct errmsg *msg)
 {
     TRY(replica_config_check(config, msg));
+    TRY(folder_check(config->folder, msg));
+    int lock;
+    TRY(folder_lock(config->folder, &lock, msg));
     struct uv_host *h = mem_zalloc(1, sizeof *h);
     if (h == NULL) {
+        (void)close(lock);
         return status_fail(msg, STATUS_NOMEM, "out of memory");
     }
+    h->lock = lock;
+    aio_ends_enter();
+    host_space(h, config);
     int rv = uv_disk_init(&h->base.io, &h->transport, loop, config->folder);
     if (rv != 0) {
         struct status s = status_fail(msg, status_from_raft(rv).code, "open %s: %s", config->folder,
                                       h->base.io.errmsg);
-        mem_free(h);
+        host_free(h);
         return s;
     }
     h->random = seed_of(config);

@@ -4,6 +4,9 @@
  *
  *     replica_bench [FOLDER]     prints "name value unit" lines; about 2 s a case
  *
+ * And the longest commit while all three, at their own times, take snapshots of 100 MiB of state,
+ * beside the longest with snapshots of a few bytes.
+ *
  * The folder should be on the disk in question (the default, TMPDIR or /tmp, may be memory). */
 #include "common/check.h"
 #include "common/mem.h"
@@ -27,6 +30,10 @@ enum {
     SETUP_MS_MAX = 20000,
     SAMPLES_MAX = 1 << 20,
     PATH_BYTES_MAX = 512,
+    STATE_BYTES = 100 << 20,
+    SNAPSHOT_THRESHOLD = 16384,
+    SNAPSHOTS = 2, /* of each node */
+    SNAPSHOT_MS_MAX = 60000,
 };
 
 struct packet {
@@ -46,6 +53,7 @@ struct node {
     char address[32];
     char folder[PATH_BYTES_MAX];
     bool leader;
+    uint64_t snapshots;
 };
 
 struct bench {
@@ -60,6 +68,10 @@ struct bench {
     uint64_t committed;
     uint64_t failed;
     unsigned open;
+    uint8_t *state; /* of all nodes: what a snapshot holds; NULL: a few bytes */
+    uint64_t pinned_ns;
+    uint64_t pin_us_max; /* from a pin to its end */
+    uint64_t turn_us_max;
 };
 
 static void on_send(void *data, uint64_t to, const char *address, bool bulk, struct bytes message)
@@ -107,10 +119,37 @@ static void on_role(void *data, const struct replica_status *st)
     n->leader = st->leader;
 }
 
-static struct status on_snapshot(void *data, struct buffer *out)
+static void *on_snapshot_pin(void *data)
+{
+    struct node *n = data;
+    n->bench->pinned_ns = uv_hrtime();
+    return data;
+}
+
+/* Copies as an encoder would, one part after the other. */
+static struct status on_snapshot_encode(void *data, const void *pin, struct parts *out)
 {
     (void)data;
-    return buffer_put_u64(out, 1);
+    const struct bench *b = ((const struct node *)pin)->bench;
+    enum { PIECE = 512 };
+    for (size_t at = 0; b->state != NULL && at < STATE_BYTES; at += PIECE) {
+        struct buffer *part = parts_next(out);
+        if (part == NULL) {
+            return status_of(STATUS_NOMEM);
+        }
+        TRY(buffer_put_blob(part, bytes_of(b->state + at, PIECE)));
+    }
+    struct buffer *part = parts_next(out);
+    return part == NULL ? status_of(STATUS_NOMEM) : buffer_put_u64(part, 1);
+}
+
+static void on_snapshot_unpin(void *data, void *pin)
+{
+    struct node *n = data;
+    (void)pin;
+    uint64_t us = (uv_hrtime() - n->bench->pinned_ns) / 1000;
+    n->snapshots++;
+    n->bench->pin_us_max = us > n->bench->pin_us_max ? us : n->bench->pin_us_max;
 }
 
 static struct status on_restore(void *data, struct bytes state)
@@ -239,7 +278,62 @@ static void bench_commit(struct bench *b, unsigned outstanding)
     print_case(name, committed, now - start, b->samples_us, b->samples);
 }
 
-static void nodes_open(struct bench *b, const char *folder)
+static bool all_have(const struct bench *b, uint64_t snapshots)
+{
+    for (size_t i = 0; i < NODES; i++) {
+        if (b->nodes[i].snapshots < snapshots) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Commits with 64 outstanding until each node has taken its snapshots. */
+static void bench_snapshots(struct bench *b, const char *name, bool large)
+{
+    enum { OUTSTANDING = 64 };
+    uint8_t *state = large ? mem_must(mem_alloc(STATE_BYTES)) : NULL;
+    for (size_t i = 0; large && i < STATE_BYTES; i++) {
+        state[i] = (uint8_t)(i * 2654435761U >> 13);
+    }
+    b->state = state;
+    b->pin_us_max = 0;
+    for (size_t i = 0; i < NODES; i++) {
+        b->nodes[i].snapshots = 0;
+    }
+    struct node *leader = leader_of(b);
+    static const uint8_t command[COMMAND_BYTES] = {7};
+    uint64_t base = b->committed, proposed = 0, start = uv_hrtime(), now = start;
+    b->samples = 0;
+    b->turn_us_max = 0;
+    while (!all_have(b, SNAPSHOTS) && now - start < (uint64_t)SNAPSHOT_MS_MAX * 1000000) {
+        while (proposed - (b->committed - base) < OUTSTANDING) {
+            b->started_ns[b->tickets % SAMPLES_MAX] = uv_hrtime();
+            CHECK(status_is_ok(
+                replica_propose(leader->replica, b->tickets, bytes_of(command, sizeof command))));
+            b->tickets++;
+            proposed++;
+        }
+        turn(b);
+        uint64_t took_us = (uv_hrtime() - now) / 1000;
+        b->turn_us_max = took_us > b->turn_us_max ? took_us : b->turn_us_max;
+        now = uv_hrtime();
+        CHECK(b->failed == 0);
+    }
+    uint64_t committed = b->committed - base;
+    while (b->committed - base < proposed) {
+        turn(b);
+    }
+    CHECK(all_have(b, SNAPSHOTS));
+    print_case(name, committed, now - start, b->samples_us, b->samples);
+    printf("%s_max %" PRIu32 " us\n", name, b->samples_us[b->samples - 1]);
+    printf("%s_turn_max %" PRIu64 " us\n", name, b->turn_us_max);
+    printf("%s_encode_max %" PRIu64 " us\n", name, b->pin_us_max);
+    b->state = NULL;
+    mem_free(state);
+}
+
+static void nodes_open(struct bench *b, const char *folder, uint32_t threshold)
 {
     struct replica_member members[NODES] = {0};
     for (size_t i = 0; i < NODES; i++) {
@@ -261,14 +355,16 @@ static void nodes_open(struct bench *b, const char *folder)
                                         .address = n->address,
                                         .election_timeout_ms = 1000,
                                         .heartbeat_ms = 100,
-                                        .snapshot_threshold = 1 << 16,
+                                        .snapshot_threshold = threshold,
                                         .random_seed = n->id};
         struct replica_events events = {.data = n,
                                         .send = on_send,
                                         .on_apply = on_apply,
                                         .on_proposed = on_proposed,
                                         .on_role = on_role,
-                                        .snapshot = on_snapshot,
+                                        .snapshot_pin = on_snapshot_pin,
+                                        .snapshot_encode = on_snapshot_encode,
+                                        .snapshot_unpin = on_snapshot_unpin,
                                         .restore = on_restore,
                                         .on_fatal = on_fatal};
         struct status s = replica_bootstrap(&config, members, NODES, &msg);
@@ -299,7 +395,29 @@ static void nodes_close(struct bench *b)
     while (b->open > 0) {
         turn(b);
     }
-    CHECK(uv_loop_close(&b->loop) == 0);
+    while (b->first != NULL) {
+        struct packet *next = b->first->next;
+        mem_free(b->first);
+        b->first = next;
+    }
+    b->tail = &b->first;
+}
+
+/* Opens three replicas in a folder of their own and waits for a leader. */
+static void begin(struct bench *b, const char *folder, const char *name, uint32_t threshold)
+{
+    char path[PATH_BYTES_MAX];
+    (void)snprintf(path, sizeof path, "%.380s/%s", folder, name);
+    CHECK(mkdir(path, 0700) == 0);
+    for (size_t i = 0; i < NODES; i++) {
+        b->nodes[i] = (struct node){0};
+    }
+    nodes_open(b, path, threshold);
+    uint64_t end = uv_hrtime() + (uint64_t)SETUP_MS_MAX * 1000000;
+    while (leader_of(b) == NULL && uv_hrtime() < end) {
+        turn(b);
+    }
+    CHECK(leader_of(b) != NULL);
 }
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
@@ -328,16 +446,16 @@ int main(int argc, char **argv)
     b.samples_us = mem_must(mem_zalloc(SAMPLES_MAX, sizeof *b.samples_us));
     CHECK(uv_loop_init(&b.loop) == 0);
     bench_raw(&b, folder);
-    nodes_open(&b, folder);
-    uint64_t end = uv_hrtime() + (uint64_t)SETUP_MS_MAX * 1000000;
-    while (leader_of(&b) == NULL && uv_hrtime() < end) {
-        turn(&b);
-    }
-    CHECK(leader_of(&b) != NULL);
-    bench_commit(&b, 1);
+    begin(&b, folder, "commit", 1 << 16);
+    if (getenv("SNAP") == NULL) { bench_commit(&b, 1);
     bench_commit(&b, 64);
-    bench_commit(&b, 1024);
+    bench_commit(&b, 1024);}
     nodes_close(&b);
+    begin(&b, folder, "snapshot", SNAPSHOT_THRESHOLD);
+    bench_snapshots(&b, "commit_during_small_snapshots", false);
+    bench_snapshots(&b, "commit_during_100MiB_snapshots", true);
+    nodes_close(&b);
+    CHECK(uv_loop_close(&b.loop) == 0);
     mem_free(b.started_ns);
     mem_free(b.samples_us);
     return nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS) == 0 ? 0 : 1;

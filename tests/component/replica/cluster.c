@@ -109,24 +109,94 @@ static void on_role(void *data, const struct replica_status *st)
     }
 }
 
-struct state {
-    uint64_t count;
-    uint64_t hash;
-    uint64_t last_index;
+void gate_init(struct gate *g)
+{
+    *g = (struct gate){0};
+    assert_int_equal(uv_mutex_init(&g->mutex), 0);
+    assert_int_equal(uv_cond_init(&g->opened), 0);
+}
+
+void gate_close(struct gate *g)
+{
+    uv_cond_destroy(&g->opened);
+    uv_mutex_destroy(&g->mutex);
+}
+
+void gate_open(struct gate *g, bool fail)
+{
+    uv_mutex_lock(&g->mutex);
+    g->open = true;
+    g->fail = fail;
+    uv_cond_broadcast(&g->opened);
+    uv_mutex_unlock(&g->mutex);
+}
+
+unsigned gate_passed(struct gate *g)
+{
+    uv_mutex_lock(&g->mutex);
+    unsigned passed = g->passed;
+    uv_mutex_unlock(&g->mutex);
+    return passed;
+}
+
+/* On another thread; true when it shall fail. */
+static bool gate_pass(struct gate *g)
+{
+    uv_mutex_lock(&g->mutex);
+    while (!g->open) {
+        uv_cond_wait(&g->opened, &g->mutex);
+    }
+    g->passed++;
+    bool fail = g->fail;
+    uv_mutex_unlock(&g->mutex);
+    return fail;
+}
+
+struct pin {
+    struct state state;
+    struct gate *gate;
 };
 
 enum { SNAPSHOT_FILL_BYTES = 3 << 20 }; /* three parts on the wire */
 
-static struct status on_snapshot(void *data, struct buffer *out)
+static void *on_snapshot_pin(void *data)
 {
     struct node *n = data;
-    struct state st = {n->applied_count, n->applied_hash, n->last_index};
-    n->snapshots++;
-    TRY(buffer_append(out, &st, sizeof st));
-    TRY(buffer_reserve(out, SNAPSHOT_FILL_BYTES));
-    memset(out->data + out->size, (int)(n->applied_count & 0xff), SNAPSHOT_FILL_BYTES);
-    out->size += SNAPSHOT_FILL_BYTES;
+    assert_false(n->pinned);
+    struct pin *pin = mem_alloc(sizeof *pin);
+    if (pin != NULL) {
+        *pin = (struct pin){{n->applied_count, n->applied_hash, n->last_index}, n->gate};
+        n->pinned = true;
+        n->pinned_count = n->applied_count;
+    }
+    return pin;
+}
+
+/* Runs on another thread: touches nothing but the pin. */
+static struct status on_snapshot_encode(void *data, const void *pin, struct parts *out)
+{
+    (void)data;
+    const struct state *st = &((const struct pin *)pin)->state;
+    struct gate *gate = ((const struct pin *)pin)->gate;
+    bool fails = gate != NULL && gate_pass(gate);
+    struct buffer *part = parts_next(out);
+    if (part == NULL || fails) {
+        return status_of(STATUS_NOMEM);
+    }
+    TRY(buffer_append(part, st, sizeof *st));
+    TRY(buffer_reserve(part, SNAPSHOT_FILL_BYTES));
+    memset(part->data + part->size, (int)(st->count & 0xff), SNAPSHOT_FILL_BYTES);
+    part->size += SNAPSHOT_FILL_BYTES;
     return status_ok();
+}
+
+static void on_snapshot_unpin(void *data, void *pin)
+{
+    struct node *n = data;
+    assert_true(n->pinned);
+    n->pinned = false;
+    n->snapshots++;
+    mem_free(pin);
 }
 
 static struct status on_restore(void *data, struct bytes state)
@@ -151,9 +221,15 @@ static void on_fatal(void *data, const char *why)
     n->fatal = true;
 }
 
+/* Closing a replica waits for what encodes. */
 static void pulse(uv_timer_t *t)
 {
-    (void)t;
+    struct cluster *c = t->data;
+    for (size_t i = 0; i < c->count; i++) {
+        if (c->nodes[i].closed && c->nodes[i].gate != NULL) {
+            gate_open(c->nodes[i].gate, false);
+        }
+    }
 }
 
 void cluster_open(struct cluster *c, size_t count, size_t voters)
@@ -168,6 +244,7 @@ void cluster_open(struct cluster *c, size_t count, size_t voters)
     assert_non_null(mkdtemp(c->folder));
     assert_int_equal(uv_loop_init(&c->loop), 0);
     assert_int_equal(uv_timer_init(&c->loop, &c->pulse), 0);
+    c->pulse.data = c;
     assert_int_equal(uv_timer_start(&c->pulse, pulse, PULSE_MS, PULSE_MS), 0);
     c->config = (struct replica_config){.election_timeout_ms = 200, .heartbeat_ms = 20};
     struct replica_member members[CLUSTER_NODES_MAX] = {0};
@@ -213,7 +290,9 @@ struct status node_try_start(struct node *n, struct errmsg *msg)
                                     .on_applied = on_applied,
                                     .on_proposed = on_proposed,
                                     .on_role = on_role,
-                                    .snapshot = on_snapshot,
+                                    .snapshot_pin = on_snapshot_pin,
+                                    .snapshot_encode = on_snapshot_encode,
+                                    .snapshot_unpin = on_snapshot_unpin,
                                     .restore = on_restore,
                                     .on_fatal = on_fatal};
     n->applied_count = 0;
@@ -360,6 +439,17 @@ struct node *cluster_wait_leader(struct cluster *c)
 {
     WAIT(c, has_leader, 0);
     return cluster_leader(c);
+}
+
+bool is_pinned(struct cluster *c, uint64_t id)
+{
+    return c->nodes[id - 1].pinned;
+}
+
+bool has_snapshot(struct cluster *c, uint64_t id)
+{
+    const struct node *n = &c->nodes[id - 1];
+    return replica_status(n->replica).snapshot_index >= n->pinned_count && n->snapshots > 0;
 }
 
 bool all_agree(struct cluster *c, uint64_t at_least)

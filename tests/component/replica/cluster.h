@@ -10,6 +10,12 @@
 
 enum { CLUSTER_NODES_MAX = 5, CLUSTER_PATH_BYTES_MAX = 256, CLUSTER_ANSWERS_MAX = 1 << 17 };
 
+struct state {
+    uint64_t count;
+    uint64_t hash;
+    uint64_t last_index;
+};
+
 struct answer {
     bool given;
     unsigned times;
@@ -30,7 +36,10 @@ struct node {
     uint64_t applied_hash;
     uint64_t last_index;
     uint64_t restores;
-    uint64_t snapshots;
+    uint64_t snapshots; /* encoded */
+    bool pinned;
+    uint64_t pinned_count; /* commands applied when it was pinned last */
+    struct gate *gate;     /* held shut by a test: encoding waits at it; NULL: none */
     /* what it was told */
     unsigned roles;
     struct replica_status role;
@@ -39,6 +48,21 @@ struct node {
 };
 
 struct packet;
+
+/* Where another thread waits until the test opens. */
+struct gate {
+    uv_mutex_t mutex;
+    uv_cond_t opened;
+    bool open;
+    bool fail; /* those who pass fail */
+    unsigned passed;
+};
+
+void gate_init(struct gate *g);
+void gate_close(struct gate *g);
+void gate_open(struct gate *g, bool fail);
+unsigned gate_passed(struct gate *g);
+
 
 struct cluster {
     uv_loop_t loop;
@@ -95,5 +119,8 @@ bool has_leader(struct cluster *c, uint64_t unused);
 /* All open nodes have applied the same number of commands, at least arg, with the same hash. */
 bool all_agree(struct cluster *c, uint64_t at_least);
 bool change_is_done(struct cluster *c, uint64_t unused);
+bool is_pinned(struct cluster *c, uint64_t id);
+/* The node with this id has stored a snapshot that covers what it had pinned last. */
+bool has_snapshot(struct cluster *c, uint64_t id);
 
 #endif

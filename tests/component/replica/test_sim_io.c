@@ -156,11 +156,34 @@ static void on_role(void *data, const struct replica_status *st)
     trace(n->sim, 4, n->id << 1 | (st->leader ? 1U : 0U), st->term);
 }
 
-static struct status on_snapshot(void *data, struct buffer *out)
+struct pin {
+    uint64_t last_index;
+    uint64_t hash;
+};
+
+static void *on_snapshot_pin(void *data)
 {
     struct node *n = data;
-    TRY(buffer_put_u64(out, n->last_index));
-    return buffer_put_u64(out, n->hash);
+    struct pin *pin = malloc(sizeof *pin);
+    assert_non_null(pin);
+    *pin = (struct pin){n->last_index, n->hash};
+    return pin;
+}
+
+static struct status on_snapshot_encode(void *data, const void *pin, struct parts *out)
+{
+    (void)data;
+    const struct pin *p = pin;
+    struct buffer *part = parts_next(out);
+    assert_non_null(part);
+    TRY(buffer_put_u64(part, p->last_index));
+    return buffer_put_u64(part, p->hash);
+}
+
+static void on_snapshot_unpin(void *data, void *pin)
+{
+    (void)data;
+    free(pin);
 }
 
 static struct status on_restore(void *data, struct bytes state)
@@ -191,7 +214,9 @@ static void node_start(struct node *n)
                                     .on_apply = on_apply,
                                     .on_proposed = on_proposed,
                                     .on_role = on_role,
-                                    .snapshot = on_snapshot,
+                                    .snapshot_pin = on_snapshot_pin,
+                                    .snapshot_encode = on_snapshot_encode,
+                                    .snapshot_unpin = on_snapshot_unpin,
                                     .restore = on_restore,
                                     .on_fatal = on_fatal};
     struct errmsg msg = {0};

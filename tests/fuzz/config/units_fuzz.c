@@ -17,7 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size == 0) {
         return 0;
     }
-    enum unit unit = (enum unit)(data[0] % (UNIT_DURATION + 1));
+    enum unit unit = (enum unit)(data[0] % UNITS_COUNT);
     if (!status_is_ok(unit_parse(unit, (const char *)data + 1, size - 1, &value, &msg))) {
         CHECK(msg.text[0] != '\0');
         CHECK(strpbrk(msg.text, "\n\r\x1b") == NULL);

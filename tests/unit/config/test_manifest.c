@@ -16,7 +16,12 @@ static const char whole[] =
     "network: {egress: none}\n"
     "env: {ZED: \"last\", ALPHA: \"\"}\n"
     "placement: {require: {zone: eu-1, ssd: \"true\"}}\n"
-    "data_class: internal\n";
+    "retries: {max: 5, backoff: 200ms, factor: 1.5, cap: 90s}\n"
+    "limits: {running: 4, rate: 90/m, burst: 7, queue: 1000, queue_age: 1h, poison: 2}\n"
+    "schedules:\n"
+    "  - {name: nightly, cron: \"30 2 * * *\", payload: '{\"all\": true}', catch_up: 1}\n"
+    "  - {name: often, cron: \"@every 90s\"}\n"
+    "data_class: phi\n";
 
 static struct status parse(const char *text, struct manifest *m, struct errmsg *msg)
 {
@@ -85,6 +90,85 @@ static void defaults_fill_a_short_manifest(void **state)
     assert_int_equal(m.queue_max, MANIFEST_QUEUE_DEFAULT);
     assert_int_equal(m.timeout_ms, MANIFEST_TIMEOUT_MS_DEFAULT);
     assert_int_equal(m.startup_timeout_ms, MANIFEST_STARTUP_TIMEOUT_MS_DEFAULT);
+    manifest_close(&m);
+}
+
+static void durable_work_has_its_keys(void **state)
+{
+    (void)state;
+    struct manifest m = parsed(whole);
+    assert_int_equal(m.retries_max, 5);
+    assert_int_equal(m.retry_backoff_ms, 200);
+    assert_int_equal(m.retry_factor_milli, 1500);
+    assert_int_equal(m.retry_cap_ms, 90000);
+    assert_int_equal(m.running_max, 4);
+    assert_int_equal(m.rate_milli, 1500);
+    assert_int_equal(m.rate_burst, 7);
+    assert_int_equal(m.durable_queue_max, 1000);
+    assert_int_equal(m.queue_age_ms, 3600000);
+    assert_int_equal(m.poison_max, 2);
+    assert_int_equal(m.data_class, DATA_CLASS_PHI);
+    assert_int_equal(m.schedules_count, 2);
+    assert_string_equal(m.schedules[0].name.text, "nightly");
+    assert_string_equal(m.schedules[0].cron, "30 2 * * *");
+    assert_string_equal(m.schedules[0].payload, "{\"all\": true}");
+    assert_int_equal(m.schedules[0].catch_up, 1);
+    assert_string_equal(m.schedules[1].payload, "");
+    assert_int_equal(m.schedules[1].catch_up, 0);
+    manifest_close(&m);
+}
+
+static void durable_work_has_its_defaults(void **state)
+{
+    (void)state;
+    struct manifest m = parsed("name: f\nruntime: c\nhandler: f\n");
+    assert_int_equal(m.retries_max, 2);
+    assert_int_equal(m.retry_backoff_ms, 1000);
+    assert_int_equal(m.retry_factor_milli, 2000);
+    assert_int_equal(m.retry_cap_ms, 60000);
+    assert_int_equal(m.running_max, 0);
+    assert_int_equal(m.rate_milli, 0);
+    assert_int_equal(m.rate_burst, 0);
+    assert_int_equal(m.durable_queue_max, 1000000);
+    assert_int_equal(m.queue_age_ms, 0);
+    assert_int_equal(m.poison_max, 3);
+    assert_int_equal(m.data_class, DATA_CLASS_INTERNAL);
+    assert_int_equal(m.schedules_count, 0);
+    manifest_close(&m);
+}
+
+static void a_rate_without_a_burst_allows_a_second_at_once(void **state)
+{
+    (void)state;
+    struct manifest m = parsed("name: f\nruntime: c\nhandler: f\nlimits: {rate: 12.5/s}\n");
+    assert_int_equal(m.rate_burst, 13);
+    manifest_close(&m);
+    m = parsed("name: f\nruntime: c\nhandler: f\nlimits: {rate: 5/m}\n");
+    assert_int_equal(m.rate_burst, 1);
+    manifest_close(&m);
+}
+
+static void a_long_backoff_raises_the_default_cap(void **state)
+{
+    (void)state;
+    struct manifest m = parsed("name: f\nruntime: c\nhandler: f\nretries: {backoff: 5m}\n");
+    assert_int_equal(m.retry_cap_ms, 300000);
+    manifest_close(&m);
+}
+
+static void schedules_from_a_peer_are_checked(void **state)
+{
+    (void)state;
+    char key[MANIFEST_KEY_BYTES];
+    struct errmsg msg = {""};
+    struct manifest m = parsed(whole);
+    m.schedules[1].cron[0] = '#';
+    assert_int_equal(manifest_check(&m, key, &msg).code, STATUS_INVALID);
+    assert_string_equal(key, "schedules[1].cron");
+    m.schedules[1].cron[0] = '@';
+    m.schedules[1].catch_up = MANIFEST_CATCH_UP_MAX + 1;
+    assert_int_equal(manifest_check(&m, key, &msg).code, STATUS_LIMIT);
+    assert_string_equal(key, "schedules[1].catch_up");
     manifest_close(&m);
 }
 
@@ -236,6 +320,10 @@ static void different_manifests_have_different_canonical_texts(void **state)
         "name: f\nruntime: c\nhandler: f\nenv: {A: x, B: y}\n",
         "name: f\nruntime: c\nhandler: f\nplacement: {require: {a: x}}\n",
         "name: f\nruntime: c\nhandler: f\ntimeout: 1s\n",
+        "name: f\nruntime: c\nhandler: f\nretries: {max: 1}\n",
+        "name: f\nruntime: c\nhandler: f\ndata_class: public\n",
+        "name: f\nruntime: c\nhandler: f\nschedules: [{name: a, cron: '@daily'}]\n",
+        "name: f\nruntime: c\nhandler: f\nschedules: [{name: a, cron: '@daily', payload: x}]\n",
     };
     enum { COUNT = sizeof texts / sizeof texts[0] };
     struct buffer out[COUNT] = {{0}};
@@ -255,10 +343,14 @@ static void different_manifests_have_different_canonical_texts(void **state)
 static void the_canonical_text_is_golden(void **state)
 {
     static const char golden[] =
-        "skep-manifest 1\nname 1:f\nruntime 7:command\nhandler 0:\ncommand 1\nargument 3:./f\n"
+        "skep-manifest 2\nname 1:f\nruntime 7:command\nhandler 0:\ncommand 1\nargument 3:./f\n"
         "cpu_millis 500\nmemory_bytes 268435456\ntmp_bytes 67108864\nprocesses_max 64\n"
         "scale_min 0\nscale_max 100\nconcurrency 1\nidle_ms 60000\nqueue_max 1000\n"
-        "timeout_ms 300000\nstartup_timeout_ms 60000\nenv 1\nkey 1:A\nvalue 1:b\nrequire 0\n";
+        "timeout_ms 300000\nstartup_timeout_ms 60000\n"
+        "retries_max 2\nretry_backoff_ms 1000\nretry_factor_milli 2000\nretry_cap_ms 60000\n"
+        "running_max 0\nrate_milli 0\nrate_burst 0\ndurable_queue_max 1000000\n"
+        "queue_age_ms 0\npoison_max 3\ndata_class 8:internal\nschedules 0\n"
+        "env 1\nkey 1:A\nvalue 1:b\nrequire 0\n";
     struct buffer out = {0};
     (void)state;
     canonical_of("name: f\ncommand: [./f]\nenv: {A: b}\n", &out);
@@ -300,6 +392,11 @@ int main(void)
         cmocka_unit_test(every_key_is_read),
         cmocka_unit_test(pairs_are_sorted_by_key),
         cmocka_unit_test(defaults_fill_a_short_manifest),
+        cmocka_unit_test(durable_work_has_its_keys),
+        cmocka_unit_test(durable_work_has_its_defaults),
+        cmocka_unit_test(a_rate_without_a_burst_allows_a_second_at_once),
+        cmocka_unit_test(a_long_backoff_raises_the_default_cap),
+        cmocka_unit_test(schedules_from_a_peer_are_checked),
         cmocka_unit_test(a_command_needs_no_runtime),
         cmocka_unit_test(bounds_themselves_are_allowed),
         cmocka_unit_test(an_unsupported_key_is_unsupported),

@@ -72,13 +72,48 @@ static void counts_have_no_suffix(void **state)
     assert_int_equal(refused(UNIT_COUNT, "1k", 2), STATUS_INVALID);
 }
 
+static void factors_are_thousandths(void **state)
+{
+    (void)state;
+    assert_int_equal(parsed(UNIT_FACTOR, "2"), 2000);
+    assert_int_equal(parsed(UNIT_FACTOR, "2.0"), 2000);
+    assert_int_equal(parsed(UNIT_FACTOR, "1.25"), 1250);
+    assert_int_equal(refused(UNIT_FACTOR, "500m", 4), STATUS_INVALID);
+    assert_int_equal(refused(UNIT_FACTOR, "1.2345", 6), STATUS_INVALID);
+    char text[UNIT_STRING_BYTES];
+    unit_format(UNIT_FACTOR, 1050, text);
+    assert_string_equal(text, "1.05");
+    unit_format(UNIT_FACTOR, 2000, text);
+    assert_string_equal(text, "2");
+}
+
+static void rates_are_thousandths_a_second(void **state)
+{
+    (void)state;
+    assert_int_equal(parsed(UNIT_RATE, "10/s"), 10000);
+    assert_int_equal(parsed(UNIT_RATE, "0.5/s"), 500);
+    assert_int_equal(parsed(UNIT_RATE, "600/m"), 10000);
+    assert_int_equal(parsed(UNIT_RATE, "100/m"), 1666);
+    assert_int_equal(parsed(UNIT_RATE, "90/h"), 25);
+    assert_int_equal(parsed(UNIT_RATE, "1/h"), 0);
+    assert_int_equal(refused(UNIT_RATE, "10", 2), STATUS_INVALID);
+    assert_int_equal(refused(UNIT_RATE, "10/d", 4), STATUS_INVALID);
+    assert_int_equal(refused(UNIT_RATE, "10/", 3), STATUS_INVALID);
+    assert_int_equal(refused(UNIT_RATE, "1./s", 4), STATUS_INVALID);
+    char text[UNIT_STRING_BYTES];
+    unit_format(UNIT_RATE, 1666, text);
+    assert_string_equal(text, "1.666/s");
+    unit_format(UNIT_RATE, 10000, text);
+    assert_string_equal(text, "10/s");
+}
+
 static void signs_blanks_and_other_bases_are_refused(void **state)
 {
     static const char *const bad[] = {"",    "-1",    "+1",       " 1",  "1 ", "0x1",
                                       "1e3", "1_000", "\xc2\xbd", "1\n", "."};
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        for (int unit = UNIT_COUNT; unit <= UNIT_DURATION; unit++) {
+        for (int unit = UNIT_COUNT; unit < UNITS_COUNT; unit++) {
             assert_int_equal(refused((enum unit)unit, bad[i], strlen(bad[i])), STATUS_INVALID);
         }
     }
@@ -105,7 +140,7 @@ static void what_is_formatted_reads_back(void **state)
                                       3600000, 5400000, 1 << 10, 3 << 20, 1025, UINT64_MAX};
     (void)state;
     for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
-        for (int unit = UNIT_COUNT; unit <= UNIT_DURATION; unit++) {
+        for (int unit = UNIT_COUNT; unit < UNITS_COUNT; unit++) {
             char text[UNIT_STRING_BYTES];
             unit_format((enum unit)unit, values[i], text);
             assert_true(parsed((enum unit)unit, text) == values[i]);
@@ -133,6 +168,8 @@ int main(void)
         cmocka_unit_test(bytes_need_a_binary_suffix),
         cmocka_unit_test(durations_are_milliseconds),
         cmocka_unit_test(counts_have_no_suffix),
+        cmocka_unit_test(factors_are_thousandths),
+        cmocka_unit_test(rates_are_thousandths_a_second),
         cmocka_unit_test(signs_blanks_and_other_bases_are_refused),
         cmocka_unit_test(overflow_is_a_limit),
         cmocka_unit_test(what_is_formatted_reads_back),

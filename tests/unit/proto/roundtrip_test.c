@@ -86,6 +86,19 @@ static void a_state_comes_back_with_every_field(void **state)
     buffer_close(&out);
 }
 
+static void a_job_comes_back_with_every_field(void **state)
+{
+    (void)state;
+    struct arena a = {0};
+    struct buffer out = {0};
+    struct state_job j = value_state_job(&a), back;
+    assert_int_equal(state_job_encode(&j, &out).code, STATUS_OK);
+    assert_int_equal(state_job_decode(whole(&out), &a, &back, NULL).code, STATUS_OK);
+    assert_true(state_jobs_equal(&j, &back));
+    arena_close(&a);
+    buffer_close(&out);
+}
+
 static void a_spec_comes_back_and_encodes_the_same_each_time(void **state)
 {
     (void)state;
@@ -324,6 +337,7 @@ int main(void)
         cmocka_unit_test(every_empty_message_comes_back_empty),
         cmocka_unit_test(every_command_comes_back_with_every_field),
         cmocka_unit_test(a_state_comes_back_with_every_field),
+        cmocka_unit_test(a_job_comes_back_with_every_field),
         cmocka_unit_test(a_spec_comes_back_and_encodes_the_same_each_time),
         cmocka_unit_test(a_changed_field_is_seen),
         cmocka_unit_test(decoding_shares_no_bytes_with_its_input),

@@ -227,3 +227,16 @@ bool spec_equal(const struct function_spec *x, const struct function_spec *y)
 {
     return same_function_spec(x, y);
 }
+
+struct state_job value_state_job(struct arena *a)
+{
+    unsigned n = 0;
+    struct state_job j = {0};
+    fill_state_job(a, &n, &j);
+    return j;
+}
+
+bool state_jobs_equal(const struct state_job *x, const struct state_job *y)
+{
+    return same_state_job(x, y);
+}

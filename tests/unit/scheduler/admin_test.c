@@ -5,7 +5,10 @@
 
 #include <cmocka.h>
 
+#include "proto/codec.h"
 #include "tests/unit/scheduler/world.h"
+
+#include <endian.h>
 
 #include <stdio.h>
 #include <string.h>
@@ -364,13 +367,13 @@ static void the_journal_keeps_the_newest_and_no_more_than_its_limit(void **state
 static void a_state_goes_to_another_core_and_its_functions_run_there(void **state)
 {
     struct world *w = *state;
-    struct arena a = {0};
-    struct state s;
-    assert_int_equal(core_export(w->core, &a, &s).code, STATUS_OK);
+    struct buffer whole = {0};
+    world_snapshot(w, &whole);
     const struct core_config config = {0};
     struct world *other = world_new(&config);
-    assert_int_equal(core_import(other->core, other->now, &s, NULL).code, STATUS_OK);
-    arena_close(&a);
+    const struct bytes bytes = bytes_of(whole.data, whole.size);
+    assert_int_equal(core_restore(other->core, other->now, bytes, NULL).code, STATUS_OK);
+    buffer_close(&whole);
     other->index = w->index;
     assert_int_equal(catalog_digest(core_catalog(other->core)),
                      catalog_digest(core_catalog(w->core)));
@@ -389,7 +392,15 @@ static void a_bad_state_leaves_an_empty_core(void **state)
     struct state_node node = {.name = "Not A Name"};
     const struct state bad = {.nodes = &node, .nodes_count = 1};
     struct errmsg msg = {.text = ""};
-    assert_int_equal(core_import(w->core, w->now, &bad, &msg).code, STATUS_CORRUPT);
+    struct buffer frame = {0}, whole = {0};
+    assert_int_equal(state_encode(&bad, &frame).code, STATUS_OK);
+    const uint32_t size = htole32((uint32_t)frame.size);
+    assert_int_equal(buffer_append(&whole, &size, sizeof size).code, STATUS_OK);
+    assert_int_equal(buffer_append(&whole, frame.data, frame.size).code, STATUS_OK);
+    const struct bytes bytes = bytes_of(whole.data, whole.size);
+    assert_int_equal(core_restore(w->core, w->now, bytes, &msg).code, STATUS_CORRUPT);
+    buffer_close(&frame);
+    buffer_close(&whole);
     assert_non_null(strstr(msg.text, "node name"));
     assert_null(core_catalog(w->core)->functions);
     core_check(w->core);

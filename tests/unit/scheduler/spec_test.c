@@ -211,11 +211,100 @@ static void required_labels_are_held_to_their_limits(void **state)
     expect(&s, STATUS_LIMIT, "placement.require: 17 entries, at most 16 are allowed");
 }
 
+static void durable_work_has_bounds(void **state)
+{
+    (void)state;
+    struct function_spec s = good();
+    s.retries_max = SPEC_RETRIES_MAX;
+    s.retry_backoff_ms = DAY_MS;
+    s.retry_factor_milli = SPEC_FACTOR_MILLI_MAX;
+    s.retry_cap_ms = DAY_MS;
+    s.running_max = SPEC_RUNNING_MAX;
+    s.rate_milli = SPEC_RATE_MILLI_MAX;
+    s.rate_burst = SPEC_BURST_MAX;
+    s.durable_queue_max = SPEC_DURABLE_QUEUE_MAX;
+    s.queue_age_ms = 7ULL * DAY_MS;
+    s.poison_max = SPEC_POISON_MAX;
+    s.data_class = "phi";
+    expect(&s, STATUS_OK, "");
+    s.retries_max++;
+    expect(&s, STATUS_INVALID, "retries.max");
+    s = good();
+    s.retry_backoff_ms = DAY_MS + 1;
+    expect(&s, STATUS_INVALID, "retries.backoff");
+    s = good();
+    s.retry_factor_milli = SPEC_FACTOR_MILLI_MIN - 1;
+    expect(&s, STATUS_INVALID, "retries.factor");
+    s.retry_factor_milli = SPEC_FACTOR_MILLI_MAX + 1;
+    expect(&s, STATUS_INVALID, "retries.factor");
+    s = good();
+    s.retry_cap_ms = UINT64_MAX;
+    expect(&s, STATUS_INVALID, "retries.cap");
+    s = good();
+    s.running_max = UINT32_MAX;
+    expect(&s, STATUS_INVALID, "limits.running");
+    s = good();
+    s.rate_milli = UINT32_MAX;
+    expect(&s, STATUS_INVALID, "limits.rate");
+    s = good();
+    s.rate_burst = UINT32_MAX;
+    expect(&s, STATUS_INVALID, "limits.burst");
+    s = good();
+    s.durable_queue_max = UINT32_MAX;
+    expect(&s, STATUS_INVALID, "limits.queue");
+    s = good();
+    s.queue_age_ms = UINT64_MAX;
+    expect(&s, STATUS_INVALID, "limits.queue_age");
+    s = good();
+    s.poison_max = SPEC_POISON_MAX + 1;
+    expect(&s, STATUS_INVALID, "limits.poison");
+    s = good();
+    s.data_class = "secret";
+    expect(&s, STATUS_INVALID, "data_class");
+}
+
+static void schedules_have_bounds(void **state)
+{
+    (void)state;
+    static uint8_t payload[SPAWN_INLINE_BYTES_MAX + 1];
+    static const char *const names[] = {"a", "b", "c", "d", "e", "f", "g", "h", "i",
+                                        "j", "k", "l", "m", "n", "o", "p", "q"};
+    struct schedule_spec rows[SCHEDULES_MAX + 1];
+    struct function_spec s = good();
+    for (size_t i = 0; i <= SCHEDULES_MAX; i++) {
+        rows[i] = (struct schedule_spec){.name = names[i],
+                                         .cron = "*/5 * * * *",
+                                         .payload = bytes_of(payload, SPAWN_INLINE_BYTES_MAX),
+                                         .catch_up = SPEC_CATCH_UP_MAX};
+    }
+    s.schedules = rows;
+    s.schedules_count = SCHEDULES_MAX;
+    expect(&s, STATUS_OK, "");
+    s.schedules_count++;
+    expect(&s, STATUS_LIMIT, "schedules");
+    s.schedules_count = 2;
+    rows[1].name = "a";
+    expect(&s, STATUS_INVALID, "two schedules are named a");
+    rows[1].name = "";
+    expect(&s, STATUS_INVALID, "schedule name");
+    rows[1].name = "b";
+    rows[1].cron = "0 0 31 2 *";
+    expect(&s, STATUS_INVALID, "schedule b: cron: \"0 0 31 2 *\" never comes");
+    rows[1].cron = "@daily";
+    rows[1].payload.size++;
+    expect(&s, STATUS_LIMIT, "schedule b: payload");
+    rows[1].payload.size--;
+    rows[1].catch_up++;
+    expect(&s, STATUS_INVALID, "catch_up");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_good_one_passes),
         cmocka_unit_test(a_bad_name_is_named),
+        cmocka_unit_test(durable_work_has_bounds),
+        cmocka_unit_test(schedules_have_bounds),
         cmocka_unit_test(an_unknown_runtime_is_named),
         cmocka_unit_test(a_runtime_needs_a_handler_and_takes_no_command),
         cmocka_unit_test(a_command_has_between_one_and_the_limit_of_words),

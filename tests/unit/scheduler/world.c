@@ -195,7 +195,7 @@ void expect_records(struct world *w, const char *text)
 struct world *world_new(const struct core_config *config)
 {
     struct world *w = mem_must(mem_zalloc(1, sizeof *w));
-    const struct core_env env = {w, on_send, on_propose, on_random};
+    const struct core_env env = {.data = w, .send = on_send, .propose = on_propose, .random = on_random};
     w->core = core_new(&env, config);
     assert_non_null(w->core);
     w->now = (struct core_time){START_MS * 1000, 1700000000000};
@@ -484,4 +484,18 @@ void have_warm(struct world *w)
     agent_ready(w, 1, 1);
     agent_result(w, 1, 1, 1, 1, STATUS_OK, "");
     forget_lines(w);
+}
+
+void world_snapshot(struct world *w, struct buffer *out)
+{
+    struct parts parts = {0};
+    struct core_pin *pin = core_pin(w->core);
+    assert_non_null(pin);
+    assert_int_equal(core_pin_encode(pin, &parts).code, STATUS_OK);
+    core_unpin(w->core, pin);
+    for (size_t i = 0; i < parts.count; i++) {
+        const struct buffer *b = &parts.items[i];
+        assert_int_equal(buffer_append(out, b->data, b->size).code, STATUS_OK);
+    }
+    parts_close(&parts);
 }

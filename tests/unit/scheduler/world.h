@@ -118,6 +118,9 @@ void agent_result(struct world *w, unsigned n, unsigned invocation, uint32_t att
 /* A report of instance n of "f" in revision 1, of concurrency 1, 100m and 100 bytes. */
 struct instance_report report_n(struct world *w, unsigned n, uint32_t instance_state);
 
+/* The encoded state, appended to out. */
+void world_snapshot(struct world *w, struct buffer *out);
+
 /* A warm instance i1 of "f" on n1; forgets the lines. The call that made it is over. */
 void have_warm(struct world *w);
 
