@@ -55,6 +55,7 @@ struct agent {
     uint32_t beat_ms;
     bool timers_open;
     bool had_lease;
+    uint64_t term;     /* of the leader that commands */
     char *renewal_key; /* of the renewal that is asked for */
     int64_t renewal_next_s;
     unsigned closing; /* parts that are not closed yet */
@@ -125,7 +126,7 @@ static void env_stop(void *data, struct id128 instance, bool kill)
 static struct status env_invoke(void *data, const struct invoke *i, struct errmsg *msg)
 {
     struct agent *a = data;
-    return instances_invoke(a->instances, i, msg);
+    return instances_invoke(a->instances, i, a->term, msg);
 }
 
 static void env_cancel(void *data, struct id128 instance, struct id128 invocation, uint32_t attempt)
@@ -152,6 +153,7 @@ static void env_lead(void *data, uint64_t peer, uint64_t term, const struct lead
 {
     struct agent *a = data;
     (void)peer;
+    a->term = term;
     LOG_INFO("leader", LOG_STR("scheduler", l->leader), LOG_UINT("term", term),
              LOG_UINT("lease_ms", l->lease_ms));
     beat_set(a, l->lease_ms != 0 ? l->lease_ms : a->config->lease_ms);

@@ -10,7 +10,9 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#define INFLIGHT_MAGIC UINT32_C(0x736b6966)
+/* The second kind has the slots' terms behind them. */
+#define INFLIGHT_MAGIC_1 UINT32_C(0x736b6966)
+#define INFLIGHT_MAGIC UINT32_C(0x736b6967)
 enum { SLOT_BITS = 16 };
 
 struct inflight_file {
@@ -23,24 +25,32 @@ struct inflight_file {
     struct inflight_slot slot[];
 };
 
-static size_t file_bytes(uint32_t slots)
+static size_t slots_bytes(uint32_t slots)
 {
     return sizeof(struct inflight_file) + slots * sizeof(struct inflight_slot);
 }
 
-static struct status map(struct inflight *f, int fd, uint32_t slots, const char *path,
-                         struct errmsg *msg)
+static size_t file_bytes(uint32_t slots)
+{
+    return slots_bytes(slots) + slots * sizeof(uint64_t);
+}
+
+static struct status map(struct inflight *f, int fd, uint32_t slots, size_t bytes,
+                         const char *path, struct errmsg *msg)
 {
     uint16_t *free_slots = mem_alloc(slots * sizeof *free_slots);
     if (free_slots == NULL) {
         return status_fail(msg, STATUS_NOMEM, "%s: out of memory", path);
     }
-    void *at = mmap(NULL, file_bytes(slots), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (at == MAP_FAILED) {
         mem_free(free_slots);
         return status_fail(msg, status_from_errno(errno), "map %s: %s", path, strerror(errno));
     }
-    *f = (struct inflight){.file = at, .bytes = file_bytes(slots), .free = free_slots};
+    *f = (struct inflight){.file = at, .bytes = bytes, .free = free_slots};
+    if (bytes == file_bytes(slots)) {
+        f->terms = (uint64_t *)(void *)((uint8_t *)at + slots_bytes(slots));
+    }
     return status_ok();
 }
 
@@ -69,16 +79,16 @@ struct status inflight_create(struct inflight *f, const char *path, uint32_t slo
     if (error != 0) {
         return status_fail(msg, status_from_errno(error), "reserve %s: %s", path, strerror(error));
     }
-    TRY(map(f, fd, slots, path, msg));
+    TRY(map(f, fd, slots, file_bytes(slots), path, msg));
     f->file->slots = slots;
     f->file->magic = INFLIGHT_MAGIC;
     list_free(f);
     return status_ok();
 }
 
-static bool is_sound(const struct inflight_file *file, uint32_t slots)
+static bool is_sound(const struct inflight_file *file, uint32_t magic, uint32_t slots)
 {
-    if (file->magic != INFLIGHT_MAGIC || file->slots != slots || file->ready > INFLIGHT_SLOTS_MAX) {
+    if (file->magic != magic || file->slots != slots || file->ready > INFLIGHT_SLOTS_MAX) {
         return false;
     }
     for (uint32_t i = 0; i < slots; i++) {
@@ -100,14 +110,23 @@ struct status inflight_open(struct inflight *f, const char *path, struct errmsg 
     if (fstat(fd, &st) != 0) {
         return status_fail(msg, status_from_errno(errno), "stat %s: %s", path, strerror(errno));
     }
-    if (st.st_size < (off_t)file_bytes(1) || st.st_size > (off_t)file_bytes(INFLIGHT_SLOTS_MAX)) {
+    uint32_t magic = 0;
+    if (st.st_size < (off_t)slots_bytes(1) || st.st_size > (off_t)file_bytes(INFLIGHT_SLOTS_MAX) ||
+        pread(fd, &magic, sizeof magic, 0) != (ssize_t)sizeof magic ||
+        (magic != INFLIGHT_MAGIC && magic != INFLIGHT_MAGIC_1)) {
         return status_fail(msg, STATUS_CORRUPT, "%s: not a table of attempts", path);
     }
-    uint32_t slots = (uint32_t)(((size_t)st.st_size - sizeof(struct inflight_file)) /
-                                sizeof(struct inflight_slot));
+    bool terms = magic == INFLIGHT_MAGIC;
+    size_t of_slot = sizeof(struct inflight_slot) + (terms ? sizeof(uint64_t) : 0);
+    uint32_t slots =
+        (uint32_t)(((size_t)st.st_size - sizeof(struct inflight_file)) / of_slot);
+    size_t bytes = terms ? file_bytes(slots) : slots_bytes(slots);
     struct inflight opened;
-    TRY(map(&opened, fd, slots, path, msg));
-    if (!is_sound(opened.file, slots)) {
+    if (slots == 0 || slots > INFLIGHT_SLOTS_MAX || bytes > (size_t)st.st_size) {
+        return status_fail(msg, STATUS_CORRUPT, "%s: not a table of attempts", path);
+    }
+    TRY(map(&opened, fd, slots, bytes, path, msg));
+    if (!is_sound(opened.file, magic, slots)) {
         inflight_close(&opened);
         return status_fail(msg, STATUS_CORRUPT, "%s: not a table of attempts", path);
     }
@@ -126,7 +145,7 @@ void inflight_close(struct inflight *f)
 }
 
 struct status inflight_put(struct inflight *f, struct id128 invocation, uint32_t attempt,
-                           uint64_t due_unix_ms, uint64_t *token)
+                           uint64_t durable_term, uint64_t due_unix_ms, uint64_t *token)
 {
     if (f->free_count == 0) {
         return status_of(STATUS_LIMIT);
@@ -139,6 +158,9 @@ struct status inflight_put(struct inflight *f, struct id128 invocation, uint32_t
     s->attempt = attempt;
     s->sent = 0;
     s->due_unix_ms = due_unix_ms;
+    if (f->terms != NULL) {
+        f->terms[index] = durable_term;
+    }
     /* Last: an agent killed in between leaves a free slot, not half an attempt. */
     __atomic_store_n(&s->token, taken, __ATOMIC_RELEASE);
     *token = taken;
@@ -153,6 +175,11 @@ struct inflight_slot *inflight_find(const struct inflight *f, uint64_t token)
         return NULL;
     }
     return &f->file->slot[index];
+}
+
+uint64_t inflight_term(const struct inflight *f, uint64_t token)
+{
+    return inflight_find(f, token) == NULL || f->terms == NULL ? 0 : f->terms[token & 0xffff];
 }
 
 uint64_t inflight_token(const struct inflight *f, struct id128 invocation, uint32_t attempt)

@@ -29,7 +29,8 @@ struct inflight_file;
 struct inflight {
     struct inflight_file *file;
     size_t bytes;
-    uint16_t *free; /* slots not in use */
+    uint64_t *terms; /* of the slots, behind them in the file; NULL in files of the first kind */
+    uint16_t *free;  /* slots not in use */
     size_t free_count;
 };
 
@@ -41,9 +42,12 @@ NODISCARD struct status inflight_open(struct inflight *f, const char *path, stru
 /* Safe on zeroed memory and twice; the file stays. */
 void inflight_close(struct inflight *f);
 
-/* Takes a slot; *token is never 0. LIMIT when all are taken. */
+/* Takes a slot; *token is never 0. durable_term: of a durable attempt, the term of the leader that
+ * sent it; 0 for others. LIMIT when all are taken. */
 NODISCARD struct status inflight_put(struct inflight *f, struct id128 invocation, uint32_t attempt,
-                                     uint64_t due_unix_ms, uint64_t *token);
+                                     uint64_t durable_term, uint64_t due_unix_ms, uint64_t *token);
+/* 0 for a token that is not in use, for attempts of calls, and in files of the first kind. */
+uint64_t inflight_term(const struct inflight *f, uint64_t token);
 /* Borrowed until it is removed; NULL for a token that is not in use. */
 struct inflight_slot *inflight_find(const struct inflight *f, uint64_t token);
 /* 0 when the attempt is not here. Looks at all slots. */

@@ -281,7 +281,8 @@ void instances_stop(struct instances *t, struct id128 instance, bool kill)
 
 /* ---- Invocations ---- */
 
-struct status instances_invoke(struct instances *t, const struct invoke *v, struct errmsg *msg)
+struct status instances_invoke(struct instances *t, const struct invoke *v, uint64_t term,
+                               struct errmsg *msg)
 {
     struct instance *i = find(t, v->instance);
     if (i == NULL || i->phase != PHASE_RUNNING || !i->port_open) {
@@ -289,7 +290,8 @@ struct status instances_invoke(struct instances *t, const struct invoke *v, stru
     }
     uint64_t token;
     uint64_t due_ms = clock_unix_ms(clock_real()) + v->timeout_ms;
-    if (!status_is_ok(inflight_put(&i->inflight, v->invocation, v->attempt, due_ms, &token))) {
+    if (!status_is_ok(inflight_put(&i->inflight, v->invocation, v->attempt,
+                                   v->durable ? term : 0, due_ms, &token))) {
         return status_fail(msg, STATUS_LIMIT, "the instance is at its concurrency");
     }
     const struct runner_frame frame = {
@@ -339,8 +341,12 @@ static void attempts_adopt(struct instance *i, const struct instances_adoption *
             continue;
         }
         uint64_t left_ms = slot->due_unix_ms > now_ms ? slot->due_unix_ms - now_ms : 0;
-        const struct attempt_report report = {
-            .invocation = slot->invocation, .attempt = slot->attempt, .instance = i->id};
+        uint64_t term = inflight_term(&i->inflight, slot->token);
+        const struct attempt_report report = {.invocation = slot->invocation,
+                                              .attempt = slot->attempt,
+                                              .instance = i->id,
+                                              .attempt_term = term,
+                                              .durable = term != 0};
         a->attempt(a->data, &report, left_ms < UINT32_MAX ? (uint32_t)left_ms : UINT32_MAX);
     }
 }

@@ -81,11 +81,11 @@ void instances_close(struct instances *t, void (*closed)(void *data), void *data
 NODISCARD struct status instances_adopt(struct instances *t, const struct instances_adoption *a,
                                         struct errmsg *msg);
 
-/* What agent_env asks (agent/core/agent_core.h). */
+/* What agent_env asks (agent/core/agent_core.h). term: of the leader that sent the invoke. */
 NODISCARD struct status instances_start(struct instances *t, const struct start *s,
                                         struct errmsg *msg);
 void instances_stop(struct instances *t, struct id128 instance, bool kill);
-NODISCARD struct status instances_invoke(struct instances *t, const struct invoke *i,
+NODISCARD struct status instances_invoke(struct instances *t, const struct invoke *i, uint64_t term,
                                          struct errmsg *msg);
 void instances_cancel(struct instances *t, struct id128 instance, struct id128 invocation,
                       uint32_t attempt);

@@ -26,7 +26,8 @@ struct options {
     char *revision, *duration, *ca_dir, *folder, *schedulers_list, *valid, *labels;
     char *key, *delay, *at, *deadline, *ttl, *function;
     int yes, detach, follow, plan, schedulers, agents, concurrency, payload, tail, port;
-    int each, wait, priority;
+    char *ca, *cluster_key;
+    int each, wait, priority, stale;
     long long check_index;
 };
 
@@ -136,6 +137,10 @@ int verb_bench_call(struct cli *cli);
 int verb_dev(struct cli *cli);
 int verb_dev_status(struct cli *cli);
 int verb_dev_stop(struct cli *cli);
+int verb_backup_create(struct cli *cli);
+int verb_backup_verify(struct cli *cli);
+int verb_backup_restore(struct cli *cli);
+int verb_backup_list(struct cli *cli);
 int verb_version(struct cli *cli);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include "common/config.h"
 #include "common/net/join.h"
+#include "common/seal/wrap.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -16,8 +17,13 @@ static struct status put_config(const struct join_options *o, const char *data,
                       r->identity.cluster.text, o->name, o->address, o->address, data));
     TRY(buffer_printf(text,
                       "ca: %s/pki/ca.pem\ncert: %s/pki/cert.pem\nkey: %s/pki/key.pem\nca_key: "
-                      "%s/pki/ca.key\npeers:\n",
+                      "%s/pki/ca.key\n",
                       data, data, data, data));
+    /* Given by hand, as the key is: no message carries it. */
+    if (o->cluster_key != NULL) {
+        TRY(buffer_printf(text, "seal: {cluster_key: \"%s\"}\n", o->cluster_key));
+    }
+    TRY(buffer_printf(text, "peers:\n"));
     /* Its own name is not among them: it does not found a cluster but waits to be added. */
     for (size_t i = 0; i < r->schedulers_count; i++) {
         TRY(buffer_printf(text, "  - {id: %s, address: \"%s\"}\n", r->scheduler_names[i],
@@ -66,6 +72,9 @@ struct status join_scheduler(const struct join_options *o, struct errmsg *msg)
     struct name name;
     TRY(name_parse("--name", o->name, strlen(o->name), &name, msg));
     TRY(status_prefix(msg, address_check(o->address, 1, msg), "--address"));
+    if (o->cluster_key != NULL) {
+        TRY(status_prefix(msg, cluster_key_check(o->cluster_key, msg), "--cluster-key"));
+    }
     if (mkdir(o->data, 0700) != 0 && errno != EEXIST) {
         return status_fail(msg, status_from_errno(errno), "%s: %s", o->data, strerror(errno));
     }

@@ -83,7 +83,7 @@ static int run(const struct scheduler_config *config)
 
 struct options {
     char *config;
-    char *token_file, *name, *address, *data, *config_out;
+    char *token_file, *name, *address, *data, *config_out, *cluster_key;
     int version;
 };
 
@@ -93,7 +93,7 @@ static int usage(const char *what)
                   "skep-scheduler: %s\n"
                   "usage: skep-scheduler --config FILE\n"
                   "       skep-scheduler join --token-file FILE --name NAME --address HOST:PORT "
-                  "--data DIR --config-out FILE\n",
+                  "--data DIR --config-out FILE [--cluster-key file:PATH]\n",
                   what);
     return EXIT_USAGE;
 }
@@ -108,7 +108,8 @@ static int main_join(const struct options *o)
                                       .name = o->name,
                                       .address = o->address,
                                       .data = o->data,
-                                      .config_out = o->config_out};
+                                      .config_out = o->config_out,
+                                      .cluster_key = o->cluster_key};
     struct errmsg msg = {.text = ""};
     log_open("scheduler", LOG_LEVEL_ERROR, LOG_FORMAT_KV, STDERR_FILENO);
     if (!status_is_ok(join_scheduler(&join, &msg))) {
@@ -167,6 +168,8 @@ int main(int argc, const char **argv)
         {"address", 0, POPT_ARG_STRING, &o.address, 0, "join: where it listens and is reached",
          "HOST:PORT"},
         {"data", 0, POPT_ARG_STRING, &o.data, 0, "join: the data folder", "DIR"},
+        {"cluster-key", 0, POPT_ARG_STRING, &o.cluster_key, 0,
+         "join: file:PATH, credential:NAME or pkcs11:URI of a sealed cluster's key", "KEY"},
         {"config-out", 0, POPT_ARG_STRING, &o.config_out, 0,
          "join: where the configuration is written", "FILE"},
         {"version", 'V', POPT_ARG_NONE, &o.version, 0, "print the version", NULL},
@@ -175,7 +178,8 @@ int main(int argc, const char **argv)
     int parsed = poptGetNextOpt(context);
     int code = parsed < -1 ? usage(poptStrerror(parsed)) : dispatch(context, &o);
     (void)poptFreeContext(context);
-    char *const texts[] = {o.config, o.token_file, o.name, o.address, o.data, o.config_out};
+    char *const texts[] = {o.config, o.token_file, o.name,       o.address,
+                           o.data,   o.config_out, o.cluster_key};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         free(texts[i]);
     }

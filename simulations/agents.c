@@ -2,6 +2,7 @@
 
 #include "simulations/checks.h"
 #include "simulations/instances.h"
+#include "simulations/tamper.h"
 
 #include <string.h>
 
@@ -87,7 +88,8 @@ static bool send_as_is(struct agent *a, uint64_t peer, const struct message *m)
     return network_send(a->world->network, peer, bytes_of(a->encode.data, a->encode.size));
 }
 
-/* A result of an attempt that another node runs, or that nobody ever heard of. */
+/* A result of an attempt that another node runs, or that nobody ever heard of. Of durable work it
+ * says that it failed: whose a success of before its time is a leader cannot know. */
 static void lie_about_result(struct agent *a, uint64_t peer)
 {
     struct world *w = a->world;
@@ -103,6 +105,7 @@ static void lie_about_result(struct agent *a, uint64_t peer)
                                    .attempt = i->runs->attempt,
                                    .instance = i->id,
                                    .attempt_term = i->runs->attempt_term,
+                                   .code = i->runs->errand != NULL ? STATUS_FAILED : STATUS_OK,
                                    .durable = i->runs->errand != NULL};
     } else {
         m.result = (struct result){.invocation = {world_random(w), world_random(w)},
@@ -214,6 +217,7 @@ static void on_message(void *data, uint64_t handle, struct endpoint *peer, struc
     }
     a->sender = peer->owner;
     a->sender_term = m.term;
+    tamper_agent(a->world, a->core, &handle, &m);
     agent_core_receive(a->core, now_of(a), handle, &m);
     a->sender = NULL;
     arm(a);

@@ -32,6 +32,7 @@ struct checks {
     struct world *world;
     struct applied *applied;
     struct obeyed *obeyed;
+    uint64_t newest[AGENTS_MAX]; /* the highest term that an agent has obeyed */
     uint32_t leaders[TERMS_MAX]; /* scheduler + 1, by term */
     uint64_t leaders_count;
     uint64_t acknowledged; /* highest index */
@@ -41,19 +42,6 @@ struct checks {
 
 /* ---- At every moment ---- */
 
-/* The leader's own count keeps to the function's limit, but for attempts that it has taken over. */
-static void check_limits(struct world *w, const struct scheduler *s)
-{
-    const struct job_function *f;
-    for (f = core_catalog(s->core)->jobs.functions; f != NULL; f = f->hh.next) {
-        const struct function *of = function_find(f->name);
-        if (core_is_leader(s->core) && of->running_max != 0 && f->running > of->running_max) {
-            world_fail(w, "%s runs %u attempts of %s at once, %u may", s->name, f->running,
-                       f->name, of->running_max);
-        }
-    }
-}
-
 static void on_check(struct world *w, void *data, uint64_t arg)
 {
     (void)arg;
@@ -61,7 +49,6 @@ static void on_check(struct world *w, void *data, uint64_t arg)
         const struct scheduler *s = &w->schedulers->each[i];
         if (s->core != NULL) {
             core_check(s->core);
-            check_limits(w, s);
         }
     }
     world_after(w, CORE_CHECK_US, on_check, data, 0);
@@ -105,7 +92,23 @@ void checks_applied(struct checks *c, const char *who, uint64_t index, uint64_t 
     }
 }
 
-/* ---- Moves of durable invocations ---- */
+/* ---- Durable invocations ---- */
+
+/* Attempts that a new leader has taken over may be more; it sends none then. */
+void checks_sends(struct checks *c, const struct scheduler *s, struct id128 invocation)
+{
+    const struct job *j = jobs_find(&core_catalog(s->core)->jobs, invocation);
+    const struct function *of = j == NULL ? NULL : function_find(j->function->name);
+    if (of == NULL) {
+        world_fail(c->world, "%s sends an attempt of an invocation that is not there", s->name);
+    } else if (of->running_max != 0 && j->function->running > of->running_max) {
+        world_fail(c->world, "%s runs %u attempts of %s at once, %u may", s->name,
+                   j->function->running, of->name, of->running_max);
+    } else if (j->tenant->running_max != 0 && j->tenant->running > j->tenant->running_max) {
+        world_fail(c->world, "%s runs %u attempts of tenant %s at once, %u may", s->name,
+                   j->tenant->running, j->tenant->name, j->tenant->running_max);
+    }
+}
 
 static const struct id128 *invocation_of(const struct command *cmd)
 {
@@ -187,6 +190,11 @@ void checks_acknowledged(struct checks *c, uint64_t index)
 void checks_obeyed(struct checks *c, const char *agent, uint32_t number, uint32_t scheduler,
                    uint64_t term)
 {
+    if (term < c->newest[number]) {
+        world_fail(c->world, "%s obeys s%u of term %" PRIu64 " after term %" PRIu64, agent,
+                   scheduler + 1, term, c->newest[number]);
+    }
+    c->newest[number] = term;
     struct obeyed *o;
     struct obeyed key = {.key = {.term = term, .agent = number}};
     HASH_FIND(hh, c->obeyed, &key.key, sizeof key.key, o);

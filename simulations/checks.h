@@ -19,6 +19,8 @@ void checks_applies(struct checks *c, const struct scheduler *s, uint64_t index,
                     const struct command *cmd);
 void checks_moved(struct checks *c, const struct scheduler *s, uint64_t index,
                   const struct command *cmd);
+/* A leader sends a new attempt of this invocation: the function's limit and the tenant's hold. */
+void checks_sends(struct checks *c, const struct scheduler *s, struct id128 invocation);
 /* Every replica has the same state after the same index, whenever it gets there. */
 void checks_applied(struct checks *c, const char *who, uint64_t index, uint64_t digest);
 /* A term has one leader. */

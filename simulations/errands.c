@@ -254,6 +254,19 @@ void errand_executed(struct errands *l, struct errand *e, uint32_t attempt, uint
     world_fail(l->world, "errand %" PRIu64 " ended an attempt that it never began", e->number);
 }
 
+void errand_last_output(const struct errand *e, uint8_t *output, size_t size)
+{
+    uint64_t words[OUTPUT_WORDS] = {0};
+    CHECK(size == sizeof words);
+    for (size_t i = 0; i < e->executions_count; i++) {
+        const struct execution *x = &e->executions[i];
+        if (x->completed && x->code == STATUS_OK) {
+            output_of(e, x->attempt, x->term, words);
+        }
+    }
+    memcpy(output, words, sizeof words);
+}
+
 /* ---- What the state machine does ---- */
 
 void errand_finishes(struct errands *l, const struct command_finish *f)

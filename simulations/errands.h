@@ -41,6 +41,10 @@ struct errand {
     struct execution *executions;
     size_t executions_count, executions_capacity;
     enum invocation_state seen; /* the last outcome read; 0: none */
+    /* The last invoke that a leader sent, for the bugs in tamper.c. */
+    uint32_t sent_attempt;
+    uint64_t sent_term;
+    struct id128 sent_instance;
     UT_hash_handle hh;          /* by invocation, once known */
 };
 
@@ -74,6 +78,9 @@ struct errand *errand_executes(struct errands *l, const struct invoke *i, uint64
 /* ... and is done. Writes the output. */
 void errand_executed(struct errands *l, struct errand *e, uint32_t attempt, uint64_t term,
                      enum status_code code, uint8_t *output, size_t size);
+
+/* The output of the last success, whatever the cluster says. Zeros when there was none. */
+void errand_last_output(const struct errand *e, uint8_t *output, size_t size);
 
 /* ---- What the state machine does ---- */
 /* A committed end of an attempt, about to be applied for the first time anywhere. */

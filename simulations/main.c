@@ -2,17 +2,21 @@
 #include "simulations/simulation.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <popt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 enum { EXIT_USAGE = 2 };
 
 struct arguments {
     char *seed, *seeds, *scenario, *bug;
-    int count, trace, list;
+    int count, jobs, trace, list;
 };
 
 static bool parse_number(const char *text, const char **end, uint64_t *out)
@@ -69,6 +73,87 @@ static struct status run_one(uint64_t seed, const struct simulation_options *bas
     return ran;
 }
 
+/* ---- Several seeds at once: a process each, their lines in order of ending ---- */
+
+enum { JOBS_MAX = 64, SAID_BYTES = 4096 };
+
+struct job_process {
+    pid_t pid; /* 0: free */
+    int from;
+    uint64_t seed;
+};
+
+static bool job_start(struct job_process *j, uint64_t seed, const struct simulation_options *base)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0) {
+        return false;
+    }
+    pid_t child = fork();
+    if (child == 0) {
+        (void)dup2(ends[1], STDOUT_FILENO);
+        (void)dup2(ends[1], STDERR_FILENO);
+        _exit(status_is_ok(run_one(seed, base)) ? EXIT_SUCCESS : EXIT_FAILURE);
+    }
+    (void)close(ends[1]);
+    *j = (struct job_process){.pid = child, .from = ends[0], .seed = seed};
+    if (child < 0) {
+        (void)close(ends[0]);
+    }
+    return child > 0;
+}
+
+/* Prints what the process said, waits for its end. A process that a CHECK has ended has failed. */
+static bool job_end(struct job_process *j)
+{
+    char said[SAID_BYTES];
+    ssize_t got;
+    int status = 0;
+    while ((got = read(j->from, said, sizeof said)) > 0) {
+        (void)fwrite(said, 1, (size_t)got, stdout);
+    }
+    (void)close(j->from);
+    (void)waitpid(j->pid, &status, 0);
+    bool good = WIFEXITED(status) && WEXITSTATUS(status) == EXIT_SUCCESS;
+    if (!WIFEXITED(status)) {
+        (void)printf("seed %" PRIu64 " FAILED: the process ended by signal %d\n", j->seed,
+                     WTERMSIG(status));
+    }
+    (void)fflush(stdout);
+    j->pid = 0;
+    return good;
+}
+
+static uint64_t run_jobs(uint64_t first, uint64_t last, int jobs,
+                         const struct simulation_options *base)
+{
+    struct job_process each[JOBS_MAX] = {{.pid = 0}};
+    uint64_t next = first, failed = 0;
+    int running = 0;
+    while (next <= last || running > 0) {
+        struct pollfd wait[JOBS_MAX];
+        for (int i = 0; i < jobs; i++) {
+            if (each[i].pid == 0 && next <= last) {
+                if (!job_start(&each[i], next, base)) {
+                    (void)fprintf(stderr, "skep-sim: fork: %s\n", strerror(errno));
+                    return failed + 1;
+                }
+                running++;
+                next++;
+            }
+            wait[i] = (struct pollfd){.fd = each[i].pid == 0 ? -1 : each[i].from, .events = POLLIN};
+        }
+        (void)poll(wait, (nfds_t)jobs, -1);
+        for (int i = 0; i < jobs; i++) {
+            if (each[i].pid != 0 && wait[i].revents != 0) {
+                failed += !job_end(&each[i]);
+                running--;
+            }
+        }
+    }
+    return failed;
+}
+
 static int run(const struct arguments *a)
 {
     struct simulation_options options = {.scenario = a->scenario,
@@ -82,6 +167,15 @@ static int run(const struct arguments *a)
     if (a->bug != NULL && !status_is_ok(simulation_bug_parse(a->bug, &options.bug, &msg))) {
         (void)fprintf(stderr, "skep-sim: %s; see --list\n", msg.text);
         return EXIT_USAGE;
+    }
+    if (a->jobs > 1) {
+        if (a->jobs > JOBS_MAX) {
+            (void)fprintf(stderr, "skep-sim: --jobs takes at most %d\n", JOBS_MAX);
+            return EXIT_USAGE;
+        }
+        uint64_t failed = run_jobs(first, last, a->jobs, &options);
+        (void)printf("%" PRIu64 " of %" PRIu64 " seeds failed\n", failed, last - first + 1);
+        return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
     }
     int result = EXIT_SUCCESS;
     for (uint64_t seed = first; seed <= last; seed++) {
@@ -101,6 +195,7 @@ int main(int argc, const char **argv)
         {"seed", '\0', POPT_ARG_STRING, &a.seed, 0, "one seed, or the first of --count", "N"},
         {"count", '\0', POPT_ARG_INT, &a.count, 0, "how many seeds", "N"},
         {"seeds", '\0', POPT_ARG_STRING, &a.seeds, 0, "these seeds", "A..B"},
+        {"jobs", '\0', POPT_ARG_INT, &a.jobs, 0, "how many seeds at once", "N"},
         {"scenario", '\0', POPT_ARG_STRING, &a.scenario, 0, "what happens (spine)", "NAME"},
         {"bug", '\0', POPT_ARG_STRING, &a.bug, 0, "make a mistake that a check must find", "NAME"},
         {"trace", '\0', POPT_ARG_NONE, &a.trace, 0, "print every event", NULL},

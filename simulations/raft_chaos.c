@@ -9,6 +9,7 @@
 #include "simulations/raft_chaos_checks.h"
 #include "simulations/sim_io.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>

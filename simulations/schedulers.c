@@ -1,6 +1,7 @@
 #include "simulations/schedulers.h"
 
 #include "simulations/checks.h"
+#include "simulations/tamper.h"
 
 #include <string.h>
 
@@ -26,23 +27,33 @@ struct core_time scheduler_time(const struct scheduler *s)
 
 /* ---- The core's environment ---- */
 
-static void env_send(void *data, uint64_t peer, const struct message *m)
+void scheduler_send(struct scheduler *s, uint64_t peer, const struct message *m)
 {
-    struct scheduler *s = data;
-    if (!s->endpoint->up) {
-        return; /* the core is being taken down */
-    }
     s->encode.size = 0;
     struct status encoded = message_encode(m, &s->encode);
     CHECK(status_is_ok(encoded));
     (void)network_send(s->world->network, peer, bytes_of(s->encode.data, s->encode.size));
 }
 
+static void env_send(void *data, uint64_t peer, const struct message *m)
+{
+    struct scheduler *s = data;
+    struct message sent = *m;
+    if (m->type == MESSAGE_INVOKE && m->invoke.durable) {
+        checks_sends(s->world->checks, s, m->invoke.invocation);
+    }
+    if (s->endpoint->up && !tamper_send(s, peer, &sent)) { /* not up: it is being taken down */
+        scheduler_send(s, peer, &sent);
+    }
+}
+
 static struct status env_propose(void *data, uint64_t ticket, const struct command *c)
 {
     struct scheduler *s = data;
     struct buffer bytes = {0};
-    struct status status = command_encode(c, &bytes);
+    struct command proposed = *c;
+    tamper_propose(s, &proposed);
+    struct status status = command_encode(&proposed, &bytes);
     if (status_is_ok(status)) {
         status = replica_propose(s->replica, ticket, bytes_of(bytes.data, bytes.size));
     }
@@ -148,6 +159,7 @@ static struct status on_snapshot_encode(void *data, const void *pin, struct part
 {
     struct scheduler *s = data;
     struct status status = core_pin_encode(pin, out);
+    tamper_snapshot(s, out);
     world_trace(s->world, "%s snapshot: %zu bytes", s->name, parts_size(out));
     return status;
 }
@@ -250,6 +262,9 @@ static void on_message(void *data, uint64_t handle, struct endpoint *peer, struc
     }
     if (m.type == MESSAGE_RESULT && m.result.code == STATUS_LIMIT) {
         world_fail(s->world, "%s has sent %s a call for a slot that is taken", s->name, peer->name);
+    }
+    if (tamper_receive(s, &handle, &m)) {
+        return;
     }
     core_receive(s->core, scheduler_time(s), handle, &m);
     if (world_bug(s->world, SIMULATION_BUG_DOUBLE_MESSAGE, 10)) {

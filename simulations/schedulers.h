@@ -26,6 +26,10 @@ struct scheduler {
     uint64_t applied;
     struct arena decode;
     struct buffer encode;
+    /* For the bugs in tamper.c: whose message the core is being given, and an output. */
+    uint64_t asker, asked;
+    bool sending_early;
+    uint8_t tampered[24];
 };
 
 struct schedulers {
@@ -46,6 +50,8 @@ void scheduler_pause(struct scheduler *s, uint64_t for_us);
 bool scheduler_paused(const struct scheduler *s);
 /* It is no member any more: it stops, and its disk is gone. */
 void scheduler_retire(struct scheduler *s);
+/* Sends a message as it is. */
+void scheduler_send(struct scheduler *s, uint64_t peer, const struct message *m);
 struct core_time scheduler_time(const struct scheduler *s);
 /* The one that leads and has told its core so; NULL: none. */
 struct scheduler *schedulers_leader(struct schedulers *s);

@@ -19,6 +19,7 @@ struct op {
     struct op *next;
     enum op_kind kind;
     bool in_order;
+    bool doomed; /* behind a write that failed: what a reader of the log would not find */
     uint64_t due_us;
     uint64_t sequence;
     struct sim_entry *entries; /* OP_APPEND: copies */
@@ -303,7 +304,7 @@ static int io_random(struct raft_io *io, int min, int max)
 /* The operation's effect on the disk; of an append, only the first `entries`. */
 static void op_write(struct member *m, struct op *op, size_t entries)
 {
-    if (m->fails) {
+    if (m->fails || op->doomed) {
         return;
     }
     if (op->kind == OP_APPEND) {
@@ -549,12 +550,15 @@ static int op_do(struct sim_host *h, struct op *op)
 {
     struct member *m = h->member;
     bool write = op->kind == OP_APPEND || op->kind == OP_PUT;
-    if (m->fails && op->kind != OP_WORK) {
+    if ((m->fails && op->kind != OP_WORK) || op->doomed) {
         return RAFT_IOERR;
     }
     if (write && (m->full || write_fails(h))) {
         if (op->kind == OP_APPEND) {
             op_write(m, op, (size_t)random_below(&h->random, (uint64_t)op->count + 1));
+        }
+        for (struct op *behind = h->first; behind != NULL; behind = behind->next) {
+            behind->doomed = behind->in_order;
         }
         return m->full ? RAFT_NOSPACE : RAFT_IOERR;
     }
@@ -697,8 +701,10 @@ uint64_t sim_raft_rot(struct sim_raft *w, uint64_t id, uint64_t entries)
 {
     struct member *m = member_get(w, id);
     CHECK(m->host == NULL);
-    uint64_t kept = m->disk.count > entries ? m->disk.count - entries : 0;
-    uint64_t lost = m->disk.count - kept;
+    uint64_t last = sim_disk_last_index(&m->disk);
+    uint64_t behind = last > m->mark ? last - m->mark : 0;
+    uint64_t lost = entries + behind < m->disk.count ? entries + behind : m->disk.count;
+    uint64_t kept = m->disk.count - lost;
     sim_disk_truncate(&m->disk, m->disk.first + kept);
     return lost;
 }

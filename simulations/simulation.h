@@ -25,7 +25,21 @@ enum { SIMULATION_FAILURE_BYTES_MAX = 512 };
     X(STALE_TERM, "stale-term", "every leader claims the same term")                               \
     X(DROP_RESULT, "drop-result", "every fiftieth result vanishes between agent and scheduler")    \
     X(NO_ADOPT, "no-adopt", "a restarted agent does not adopt what it finds")                      \
-    X(FALSE_OUTPUT, "false-output", "every fiftieth result carries another call's output")
+    X(FALSE_OUTPUT, "false-output", "every fiftieth result carries another call's output")         \
+    X(DOUBLE_ACCEPT, "double-accept", "an invocation's last success counts, not its first")        \
+    X(ACK_EARLY, "ack-early", "a spawn is acknowledged before it is committed")                    \
+    X(EXPIRE_EARLY, "expire-early", "what expires is found by a clock that is a day ahead")        \
+    X(SNAPSHOT_KEY, "snapshot-key", "snapshots forget idempotency keys")                           \
+    X(SNAPSHOT_JOB, "snapshot-job", "snapshots miss the last durable invocation")                  \
+    X(ATTEMPT_RESET, "attempt-reset", "every retry is attempt 1")                                  \
+    X(ANY_ATTEMPT, "any-attempt", "a result of an older attempt is taken for the current one's")   \
+    X(OLD_LEADER, "old-leader", "agents obey leaders of older terms")                              \
+    X(CANCEL_LOST, "cancel-lost", "every third cancel is acknowledged and forgotten")              \
+    X(STALE_READ, "stale-read", "any scheduler answers what came of an invocation")                \
+    X(SPAWN_TWICE, "spawn-twice", "every twentieth spawn without a key is proposed twice")         \
+    X(NO_KEY, "no-key", "idempotency keys are lost on the way into the log")                       \
+    X(NO_DELAY, "no-delay", "delays are lost on the way into the log")                             \
+    X(NO_LIMIT, "no-limit", "limits of concurrency are lost on the way into the log")
 
 enum simulation_bug {
 #define SIMULATION_BUG_ENUM(upper, name, text) SIMULATION_BUG_##upper,

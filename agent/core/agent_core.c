@@ -27,6 +27,7 @@ void agent_core_free(struct agent_core *c)
         return;
     }
     core_attempts_free(c);
+    core_kept_free(c);
     core_instances_free(c);
     struct core_peer *p;
     struct core_peer *tmp;
@@ -167,7 +168,8 @@ static void command_refuse(struct agent_core *c, uint64_t peer, const struct mes
 {
     c->stats.fenced++;
     if (m->type == MESSAGE_INVOKE) {
-        core_invoke_refuse(c, peer, &m->invoke, STATUS_CONFLICT, "the sender does not lead");
+        core_invoke_refuse(c, peer, m->term, &m->invoke, STATUS_CONFLICT,
+                           "the sender does not lead");
         return;
     }
     const struct message answer = {
@@ -190,6 +192,7 @@ static void lead_take(struct agent_core *c, uint64_t now_us, uint64_t peer, cons
         return;
     }
     bool newer = m->term > c->term;
+    bool other = newer || c->leader != peer;
     c->term = m->term;
     c->leader = peer;
     uint32_t lease_ms = m->lead.lease_ms;
@@ -205,6 +208,8 @@ static void lead_take(struct agent_core *c, uint64_t now_us, uint64_t peer, cons
     c->lease_us = (uint64_t)lease_ms * 1000;
     c->lease_seen_us = now_us;
     c->env.lead(c->env.data, peer, m->term, &m->lead);
+    /* Before the registration: what is done is not run again for want of its result. */
+    core_kept_flush(c, now_us, other);
     if (newer || m->request != 0) {
         /* With a request the leader asks: it had given this node up for lost. */
         peer_register(c, now_us, peer_find(c, peer));
@@ -232,6 +237,7 @@ static void reply_take(struct agent_core *c, uint64_t now_us, uint64_t peer,
     }
     c->lease_seen_us = now_us;
     core_held_flush(c, now_us);
+    core_kept_flush(c, now_us, false);
 }
 
 void agent_core_receive(struct agent_core *c, uint64_t now_us, uint64_t peer,
@@ -247,6 +253,9 @@ void agent_core_receive(struct agent_core *c, uint64_t now_us, uint64_t peer,
         return;
     case MESSAGE_REPLY:
         reply_take(c, now_us, peer, m);
+        return;
+    case MESSAGE_RESULT_ACK:
+        core_kept_ack(c, &m->result_ack); /* What is committed stays so, whoever says it. */
         return;
     case MESSAGE_START:
     case MESSAGE_STOP:
@@ -295,6 +304,7 @@ void agent_core_tick(struct agent_core *c, uint64_t now_us)
     core_due(c, core_attempts_tick(c, now_us));
     core_due(c, core_instances_tick(c, now_us));
     core_held_flush(c, now_us);
+    core_kept_flush(c, now_us, false);
 }
 
 uint64_t agent_core_next_us(const struct agent_core *c)

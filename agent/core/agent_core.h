@@ -10,6 +10,11 @@
  * not heard from its leader for lease_ms takes no new work, lets what runs finish, and keeps the
  * results for the next leader.
  *
+ * Durable attempts (invoke.durable): their results are kept until a leader acknowledges them, and
+ * sent again to a new leader, over a new connection, and every RESULT_AGAIN_MS (kept.c). Which run
+ * is part of every registration, so that a new leader adopts them. At most one attempt of a durable
+ * invocation runs here: an invoke for another one is refused with CONFLICT.
+ *
  * An instance: STARTING -> READY -> STOPPING -> ended (forgotten). Any state may end at once
  * when its process dies.
  *
@@ -28,6 +33,9 @@ enum {
     AGENT_CONCURRENCY_MAX = 1024,
     RESULTS_HELD_MAX = 1024,
     RESULTS_HELD_BYTES_MAX = 64 << 20,
+    RESULTS_KEPT_MAX = 10000, /* of durable attempts, until they are acknowledged */
+    RESULTS_KEPT_BYTES_MAX = 64 << 20,
+    RESULT_AGAIN_MS = 5000,
     AGENT_LEASE_MS_DEFAULT = 10 * 1000,
     AGENT_LEASE_MS_MAX = 3600 * 1000,
     ATTEMPT_TIMEOUT_MS_MAX = 24 * 3600 * 1000,
@@ -80,15 +88,19 @@ struct agent_core_stats {
     uint64_t invokes;        /* handed to instances */
     uint64_t invokes_refused_lease, invokes_refused_busy, invokes_refused_gone;
     uint64_t invokes_repeated; /* already running here */
+    uint64_t invokes_conflict; /* another attempt of the durable invocation runs here */
     uint64_t results, results_failed;
     uint64_t results_late; /* of attempts that are not here any more */
     uint64_t results_held_dropped;
+    uint64_t results_acked, results_again; /* of durable attempts; sent again */
+    uint64_t results_kept_dropped;
     uint64_t timeouts, cancels;
     uint64_t kills;   /* instances killed for overrunning a timeout */
     uint64_t crashes; /* instances that ended unasked */
     uint64_t messages_unexpected;
     uint64_t instances_starting, instances_ready, instances_stopping;
     uint64_t attempts, results_held, results_held_bytes;
+    uint64_t results_kept, results_kept_bytes;
     uint64_t cpu_millis_used, memory_bytes_used; /* promised to live instances */
     uint64_t term;
 };
@@ -105,8 +117,8 @@ NODISCARD struct status agent_core_peer_open(struct agent_core *c, uint64_t now_
 /* Unknown peers are fine. */
 void agent_core_peer_close(struct agent_core *c, uint64_t now_us, uint64_t peer);
 
-/* One message of a scheduler: lead, start, stop, invoke, cancel and reply to heartbeats; others
- * are counted and dropped. */
+/* One message of a scheduler: lead, start, stop, invoke, cancel, result_ack and reply to heartbeats;
+ * others are counted and dropped. */
 void agent_core_receive(struct agent_core *c, uint64_t now_us, uint64_t peer,
                         const struct message *m);
 
@@ -116,7 +128,7 @@ void agent_core_receive(struct agent_core *c, uint64_t now_us, uint64_t peer,
 NODISCARD struct status agent_core_adopt(struct agent_core *c, uint64_t now_us,
                                          const struct instance_report *r, uint64_t timeout_ms);
 /* An invocation that such an instance was given and has not answered. NOT_FOUND without the
- * instance, EXISTS, LIMIT, NOMEM. */
+ * instance, EXISTS (also for another attempt of a durable invocation), LIMIT, NOMEM. */
 NODISCARD struct status agent_core_adopt_attempt(struct agent_core *c, uint64_t now_us,
                                                  const struct attempt_report *r, uint32_t left_ms);
 

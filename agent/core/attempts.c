@@ -6,7 +6,9 @@
  *                | none within the grace: the instance is killed
  *                +-> instance ended: answered
  *
- * The answer always means that the place in the instance is free again: the leader counts on it. */
+ * The answer always means that the place in the instance is free again: the leader counts on it.
+ * That of a call is delivered once, or held for the next leader; that of a durable attempt is kept
+ * until it is acknowledged (kept.c). */
 #include "agent/core/core_internal.h"
 
 #include "common/check.h"
@@ -23,9 +25,16 @@ static struct core_attempt *attempt_find(const struct agent_core *c, struct id12
     return a;
 }
 
+static struct core_attempt *durable_find(const struct agent_core *c, struct id128 invocation)
+{
+    struct core_attempt *a;
+    HASH_FIND(hh_durable, c->durable, &invocation, sizeof invocation, a);
+    return a;
+}
+
+/* attempt_term is not looked at for attempts of calls. */
 static struct status attempt_new(struct agent_core *c, struct core_instance *i,
-                                 struct id128 invocation, uint32_t attempt,
-                                 struct core_attempt **out)
+                                 const struct attempt_report *r, struct core_attempt **out)
 {
     if (HASH_COUNT(c->attempts) >= AGENT_ATTEMPTS_MAX) {
         return status_of(STATUS_LIMIT);
@@ -34,12 +43,22 @@ static struct status attempt_new(struct agent_core *c, struct core_instance *i,
     if (a == NULL) {
         return status_of(STATUS_NOMEM);
     }
-    a->key = (struct core_attempt_key){invocation, attempt};
+    a->key = (struct core_attempt_key){r->invocation, r->attempt};
     a->instance = i;
+    a->durable = r->durable;
+    a->attempt_term = r->attempt_term;
     HASH_ADD(hh, c->attempts, key, sizeof a->key, a);
     if (!HASH_IN(a)) {
         mem_free(a);
         return status_of(STATUS_NOMEM);
+    }
+    if (a->durable) {
+        HASH_ADD(hh_durable, c->durable, key.invocation, sizeof a->key.invocation, a);
+        if (a->hh_durable.tbl == NULL) {
+            HASH_DEL(c->attempts, a);
+            mem_free(a);
+            return status_of(STATUS_NOMEM);
+        }
     }
     DL_APPEND(i->attempts, a);
     i->inflight++;
@@ -53,6 +72,9 @@ static void attempt_free(struct agent_core *c, struct core_attempt *a)
     a->instance->inflight--;
     DL_DELETE(a->instance->attempts, a);
     HASH_DEL(c->attempts, a);
+    if (a->durable) {
+        HASH_DELETE(hh_durable, c->durable, a);
+    }
     mem_free(a);
 }
 
@@ -125,6 +147,10 @@ static void result_deliver(struct agent_core *c, uint64_t now_us, const struct r
 {
     c->stats.results++;
     c->stats.results_failed += r->code != STATUS_OK;
+    if (r->durable) {
+        core_kept_put(c, now_us, r);
+        return;
+    }
     bool lease = agent_core_has_lease(c, now_us);
     if (lease && c->held == NULL && result_send(c, c->leader, r)) {
         return;
@@ -135,7 +161,7 @@ static void result_deliver(struct agent_core *c, uint64_t now_us, const struct r
     }
 }
 
-void core_invoke_refuse(struct agent_core *c, uint64_t peer, const struct invoke *i,
+void core_invoke_refuse(struct agent_core *c, uint64_t peer, uint64_t term, const struct invoke *i,
                         enum status_code code, const char *message)
 {
     const struct result r = {
@@ -144,7 +170,7 @@ void core_invoke_refuse(struct agent_core *c, uint64_t peer, const struct invoke
         .instance = i->instance,
         .code = (uint32_t)code,
         .message = message,
-        .attempt_term = c->term,
+        .attempt_term = term,
         .durable = i->durable,
     };
     (void)result_send(c, peer, &r);
@@ -168,27 +194,52 @@ static bool invoke_admit(struct agent_core *c, uint64_t now_us, const struct inv
 {
     if (!agent_core_has_lease(c, now_us)) {
         c->stats.invokes_refused_lease++;
-        core_invoke_refuse(c, c->leader, i, STATUS_UNAVAILABLE, "the agent's lease has run out");
+        core_invoke_refuse(c, c->leader, c->term, i, STATUS_UNAVAILABLE, "the agent's lease has run out");
         return false;
     }
     if (to == NULL) {
         c->stats.invokes_refused_gone++;
-        core_invoke_refuse(c, c->leader, i, STATUS_NOT_FOUND, "the instance is not on this node");
+        core_invoke_refuse(c, c->leader, c->term, i, STATUS_NOT_FOUND, "the instance is not on this node");
         return false;
     }
     if (to->state != INSTANCE_READY) {
         c->stats.invokes_refused_gone++;
-        core_invoke_refuse(c, c->leader, i, STATUS_UNAVAILABLE,
+        core_invoke_refuse(c, c->leader, c->term, i, STATUS_UNAVAILABLE,
                            to->state == INSTANCE_STARTING ? "the instance is starting"
                                                           : "the instance is stopping");
         return false;
     }
     if (to->inflight >= to->concurrency) {
         c->stats.invokes_refused_busy++;
-        core_invoke_refuse(c, c->leader, i, STATUS_LIMIT, "the instance is at its concurrency");
+        core_invoke_refuse(c, c->leader, c->term, i, STATUS_LIMIT, "the instance is at its concurrency");
         return false;
     }
     return true;
+}
+
+/* Has this very attempt been taken before? Or is another one of a durable invocation at work here,
+ * which is refused? Two of them would do the work twice at once. */
+static bool invoke_is_known(struct agent_core *c, const struct invoke *i)
+{
+    const struct core_attempt *a = attempt_find(c, i->invocation, i->attempt);
+    const struct core_attempt *other = i->durable ? durable_find(c, i->invocation) : NULL;
+    bool same = a != NULL && (!i->durable || (a->durable && a->attempt_term == c->term));
+    if (same || held_repeats(c, i) ||
+        (i->durable && core_kept_has(c, i->invocation, i->attempt, c->term))) {
+        c->stats.invokes_repeated++;
+        return true;
+    }
+    if (a != NULL || other != NULL) {
+        const struct core_attempt *runs = other != NULL ? other : a;
+        char text[VERDICT_BYTES];
+        (void)snprintf(text, sizeof text, "attempt %llu of term %llu of it runs here",
+                       (unsigned long long)runs->key.attempt,
+                       (unsigned long long)runs->attempt_term);
+        c->stats.invokes_conflict++;
+        core_invoke_refuse(c, c->leader, c->term, i, STATUS_CONFLICT, text);
+        return true;
+    }
+    return false;
 }
 
 static uint32_t timeout_of(const struct core_instance *i, uint64_t asked_ms)
@@ -199,8 +250,7 @@ static uint32_t timeout_of(const struct core_instance *i, uint64_t asked_ms)
 
 void core_invoke(struct agent_core *c, uint64_t now_us, const struct invoke *i)
 {
-    if (attempt_find(c, i->invocation, i->attempt) != NULL || held_repeats(c, i)) {
-        c->stats.invokes_repeated++;
+    if (invoke_is_known(c, i)) {
         return;
     }
     struct core_instance *to = core_instance_find(c, i->instance);
@@ -208,10 +258,14 @@ void core_invoke(struct agent_core *c, uint64_t now_us, const struct invoke *i)
         return;
     }
     struct core_attempt *a;
-    struct status s = attempt_new(c, to, i->invocation, i->attempt, &a);
+    const struct attempt_report report = {.invocation = i->invocation,
+                                          .attempt = i->attempt,
+                                          .attempt_term = c->term,
+                                          .durable = i->durable};
+    struct status s = attempt_new(c, to, &report, &a);
     if (!status_is_ok(s)) {
         c->stats.invokes_refused_busy++;
-        core_invoke_refuse(c, c->leader, i, s.code, "the agent's table of attempts is full");
+        core_invoke_refuse(c, c->leader, c->term, i, s.code, "the agent's table of attempts is full");
         return;
     }
     struct invoke filled = *i;
@@ -221,12 +275,10 @@ void core_invoke(struct agent_core *c, uint64_t now_us, const struct invoke *i)
     if (!status_is_ok(s)) {
         attempt_free(c, a);
         c->stats.invokes_refused_busy++;
-        core_invoke_refuse(c, c->leader, i, s.code, msg.text);
+        core_invoke_refuse(c, c->leader, c->term, i, s.code, msg.text);
         return;
     }
     c->stats.invokes++;
-    a->durable = i->durable;
-    a->attempt_term = c->term;
     a->begun_us = now_us;
     a->due_us = after_ms(now_us, filled.timeout_ms);
     core_due(c, a->due_us);
@@ -239,11 +291,12 @@ struct status agent_core_adopt_attempt(struct agent_core *c, uint64_t now_us,
     if (i == NULL) {
         return status_of(STATUS_NOT_FOUND);
     }
-    if (attempt_find(c, r->invocation, r->attempt) != NULL) {
+    if (attempt_find(c, r->invocation, r->attempt) != NULL ||
+        (r->durable && durable_find(c, r->invocation) != NULL)) {
         return status_of(STATUS_EXISTS);
     }
     struct core_attempt *a;
-    TRY(attempt_new(c, i, r->invocation, r->attempt, &a));
+    TRY(attempt_new(c, i, r, &a));
     a->begun_us = now_us;
     a->due_us = after_ms(now_us, left_ms);
     core_due(c, a->due_us);

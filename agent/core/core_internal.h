@@ -1,5 +1,5 @@
 /* What the parts of the agent's core share: agent_core.c (peers, leadership), instances.c,
- * attempts.c. Private to this folder.
+ * attempts.c, kept.c. Private to this folder.
  *
  * Thread: the owner's. */
 #ifndef AGENT_CORE_CORE_INTERNAL_H
@@ -28,6 +28,7 @@ struct core_peer {
 enum { INSTANCE_MESSAGE_BYTES = 256, VERDICT_BYTES = 96 };
 
 struct core_attempt;
+struct core_kept;
 
 struct core_instance {
     struct id128 id;
@@ -69,6 +70,7 @@ struct core_attempt {
     char verdict_text[VERDICT_BYTES];
     struct core_attempt *prev, *next; /* of its instance */
     UT_hash_handle hh;
+    UT_hash_handle hh_durable; /* durable ones, by their invocation alone */
 };
 
 /* A result that waits for a leader; texts and output lie behind it. */
@@ -84,7 +86,10 @@ struct agent_core {
     struct core_peer *peers;
     struct core_instance *instances;
     struct core_attempt *attempts;
-    struct core_held *held; /* oldest first */
+    struct core_attempt *durable; /* the durable ones of them */
+    struct core_held *held;       /* oldest first */
+    struct core_kept *kept;       /* all, in their order */
+    struct core_kept *kept_unsent, *kept_sent;
     uint64_t term;          /* the highest announced */
     uint64_t leader;        /* the peer that announced it; 0 once its connection is gone */
     uint64_t lease_us;
@@ -129,8 +134,8 @@ void core_instances_free(struct agent_core *c);
 /* attempts.c */
 void core_invoke(struct agent_core *c, uint64_t now_us, const struct invoke *i);
 void core_cancel(struct agent_core *c, uint64_t now_us, const struct cancel *x);
-/* Refuses an invoke by a result to the peer that sent it. */
-void core_invoke_refuse(struct agent_core *c, uint64_t peer, const struct invoke *i,
+/* Refuses an invoke of that term by a result to the peer that sent it. */
+void core_invoke_refuse(struct agent_core *c, uint64_t peer, uint64_t term, const struct invoke *i,
                         enum status_code code, const char *message);
 /* Answers what the instance ran and forgets it. */
 void core_attempts_crash(struct agent_core *c, uint64_t now_us, struct core_instance *i,
@@ -140,5 +145,15 @@ uint64_t core_attempts_tick(struct agent_core *c, uint64_t now_us);
 /* Delivers held results while a leader takes them. */
 void core_held_flush(struct agent_core *c, uint64_t now_us);
 void core_attempts_free(struct agent_core *c);
+
+/* kept.c */
+/* Keeps the result of a durable attempt, and sends it while a leader takes it. */
+void core_kept_put(struct agent_core *c, uint64_t now_us, const struct result *r);
+/* Sends what is due; with all, what was sent before too: to a leader that may not have it. */
+void core_kept_flush(struct agent_core *c, uint64_t now_us, bool all);
+bool core_kept_has(const struct agent_core *c, struct id128 invocation, uint32_t attempt,
+                   uint64_t attempt_term);
+void core_kept_ack(struct agent_core *c, const struct result_ack *a);
+void core_kept_free(struct agent_core *c);
 
 #endif

@@ -15,6 +15,7 @@
 enum {
     NONCES_DRAWN = 128, /* at once: each draw is a system call */
     STEP_BYTES = 1 << 30, /* OpenSSL counts in int */
+    ID_BYTES = 4,
 };
 
 /* One direction's cipher with the key it is set to. */
@@ -100,13 +101,14 @@ static struct status cipher_set(struct cipher *c, const struct seal_key *key, bo
     return status_ok();
 }
 
-/* One text through the cipher: nonce, associated data, then the bytes in steps. False also when
+/* One text through the cipher: head, associated data, then the bytes in steps. False also when
  * OpenSSL is out of memory, which leaves nothing usable. */
-static bool cipher_run(struct cipher *c, const uint8_t *nonce, struct bytes aad, struct bytes in,
+static bool cipher_run(struct cipher *c, const uint8_t *head, struct bytes aad, struct bytes in,
                        uint8_t *out)
 {
     int used = 0;
-    bool fine = EVP_CipherInit_ex(c->ctx, NULL, NULL, NULL, nonce, -1) == 1;
+    bool fine = EVP_CipherInit_ex(c->ctx, NULL, NULL, NULL, head + ID_BYTES, -1) == 1 &&
+                EVP_CipherUpdate(c->ctx, NULL, &used, head, ID_BYTES) == 1;
     if (fine && aad.size > 0) {
         fine = aad.size <= STEP_BYTES &&
                EVP_CipherUpdate(c->ctx, NULL, &used, aad.data, (int)aad.size) == 1;
@@ -152,8 +154,8 @@ struct status sealer_seal(struct sealer *s, uint32_t key_id, const struct seal_k
     TRY(cipher_set(&s->seal, key, true));
     uint8_t *at = out->data + out->size;
     memcpy(at, &id, sizeof id);
-    TRY(nonce_draw(s, at + sizeof id));
-    if (!cipher_run(&s->seal, at + sizeof id, aad, plain, at + SEAL_HEAD_BYTES) ||
+    TRY(nonce_draw(s, at + ID_BYTES));
+    if (!cipher_run(&s->seal, at, aad, plain, at + SEAL_HEAD_BYTES) ||
         !cipher_end(&s->seal) ||
         EVP_CIPHER_CTX_ctrl(s->seal.ctx, EVP_CTRL_AEAD_GET_TAG, SEAL_TAG_BYTES,
                             at + SEAL_HEAD_BYTES + plain.size) != 1) {
@@ -177,7 +179,7 @@ struct status sealer_open(struct sealer *s, const struct seal_key *key, struct b
     TRY(buffer_reserve(out, size));
     TRY(cipher_set(&s->open, key, false));
     uint8_t *at = out->data + out->size;
-    bool fine = cipher_run(&s->open, sealed.data + 4, aad,
+    bool fine = cipher_run(&s->open, sealed.data, aad,
                            bytes_of(sealed.data + SEAL_HEAD_BYTES, size), at) &&
                 EVP_CIPHER_CTX_ctrl(s->open.ctx, EVP_CTRL_AEAD_SET_TAG, sizeof tag, tag) == 1 &&
                 cipher_end(&s->open);

@@ -3,7 +3,8 @@
  *     key id u32 (little-endian) | nonce 12 | ciphertext | tag 16
  *
  * and opens only under the key of that id and with the same associated data, which names the
- * purpose, so that a sealed text of one place cannot stand in another. Nonces are random: of one
+ * purpose, so that a sealed text of one place cannot stand in another. The id is authenticated
+ * before that data. Nonces are random: of one
  * key at most SEAL_MESSAGES_MAX texts may be made (NIST SP 800-38D, 8.3).
  *
  * Thread: a sealer belongs to one thread at a time; the functions without one may run on any. */

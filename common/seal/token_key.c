@@ -37,6 +37,9 @@ static struct status engine_open(struct token_key *t, const char *module, struct
         return fail(msg, STATUS_UNSUPPORTED,
                     "OpenSSL's engine pkcs11 is not there (Debian: libengine-pkcs11-openssl)");
     }
+    /* It would print the URI, which may hold a PIN. */
+    (void)ENGINE_ctrl_cmd_string(e, "QUIET", NULL, 0);
+    ERR_clear_error();
     if ((module != NULL && ENGINE_ctrl_cmd_string(e, "MODULE_PATH", module, 0) != 1) ||
         ENGINE_init(e) != 1) {
         ENGINE_free(e);
@@ -49,7 +52,7 @@ static struct status engine_open(struct token_key *t, const char *module, struct
 
 static struct status keys_load(struct token_key *t, const char *uri, struct errmsg *msg)
 {
-    /* Nothing ever asks the terminal for a PIN. */
+    /* Without functions: nothing ever asks the terminal for a PIN. */
     UI_METHOD *silent = UI_create_method("skep: no terminal");
     if (silent == NULL) {
         return fail(msg, STATUS_NOMEM, "out of memory");

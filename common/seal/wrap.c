@@ -151,11 +151,11 @@ struct status cluster_key_open(const char *from, const char *module, struct clus
                                struct errmsg *msg)
 {
     struct cluster_key *c = mem_zalloc(1, sizeof *c);
-    struct status s = status_fail(msg, STATUS_NOMEM, "cluster key: out of memory");
-    if (c != NULL) {
-        c->sealer = sealer_new();
-        s = c->sealer == NULL ? s : open_from(c, from, module, msg);
+    if (c == NULL || (c->sealer = sealer_new()) == NULL) {
+        mem_free(c);
+        return status_fail(msg, STATUS_NOMEM, "cluster key: out of memory");
     }
+    struct status s = open_from(c, from, module, msg);
     if (!status_is_ok(s)) {
         cluster_key_free(c);
         return s;

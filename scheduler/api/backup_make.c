@@ -381,7 +381,7 @@ static struct status prepare(struct making *m, struct errmsg *msg)
     struct server *s = m->server;
     const struct catalog *c = core_catalog(s->core);
     m->chunks = s->chunks;
-    m->payloads = NULL;
+    m->payloads = s->payload_store;
     m->header.time_ms = server_now(s).unix_ms;
     m->header.index = c->index;
     (void)snprintf(m->header.cluster, sizeof m->header.cluster, "%s", s->config->cluster.text);

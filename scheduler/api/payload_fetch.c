@@ -18,7 +18,7 @@ struct payload_fetch {
     uint64_t tried[PAYLOADS_OTHERS_MAX];
     size_t tried_count;
     struct payload_op op;
-    struct payload_data *data;
+    struct payload_blob *data;
     UT_hash_handle hh;
 };
 
@@ -27,7 +27,7 @@ static void fetch_free(struct payload_fetch *f)
     struct payloads *p = f->p;
     HASH_DEL(p->fetches, f);
     p->fetches_missing -= f->missing;
-    payload_data_unref(f->data);
+    payload_blob_unref(f->data);
     mem_free(f);
 }
 
@@ -124,7 +124,7 @@ static void on_checked(struct payload_op *op)
     }
     if (!status_is_ok(op->status) || digest_compare(&op->digest, &f->digest) != 0) {
         LOG_ERROR("another scheduler gave bytes that are not the payload");
-        payload_data_unref(f->data);
+        payload_blob_unref(f->data);
         f->data = NULL;
         fetch_next(f);
         return;
@@ -147,7 +147,7 @@ void fetch_data(struct payloads *p, uint64_t peer, const struct message *m)
     }
     struct bytes data = m->payload_data.data;
     if (m->payload_data.code == STATUS_OK && data.size > 0 && data.size <= PAYLOAD_BYTES_MAX) {
-        f->data = payload_data_copy(data);
+        f->data = payload_blob_copy(data);
     }
     if (f->data == NULL) {
         fetch_next(f);

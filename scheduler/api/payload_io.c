@@ -31,9 +31,9 @@ struct payload_io {
 
 /* ---- Data ---- */
 
-struct payload_data *payload_data_copy(struct bytes from)
+struct payload_blob *payload_blob_copy(struct bytes from)
 {
-    struct payload_data *d = mem_zalloc(1, sizeof *d);
+    struct payload_blob *d = mem_zalloc(1, sizeof *d);
     if (d == NULL || !status_is_ok(buffer_append(&d->buffer, from.data, from.size))) {
         mem_free(d);
         return NULL;
@@ -42,14 +42,14 @@ struct payload_data *payload_data_copy(struct bytes from)
     return d;
 }
 
-struct payload_data *payload_data_ref(struct payload_data *d)
+struct payload_blob *payload_blob_ref(struct payload_blob *d)
 {
     CHECK(d->refs > 0);
     d->refs++;
     return d;
 }
 
-void payload_data_unref(struct payload_data *d)
+void payload_blob_unref(struct payload_blob *d)
 {
     if (d == NULL) {
         return;
@@ -89,14 +89,14 @@ struct payload_io *payload_io_new(uv_loop_t *loop, struct payload_store *store)
 /* On a thread. */
 static struct status get(struct payload_io *io, struct payload_op *op)
 {
-    struct payload_data *d = mem_zalloc(1, sizeof *d);
+    struct payload_blob *d = mem_zalloc(1, sizeof *d);
     if (d == NULL) {
         return status_fail(&op->message, STATUS_NOMEM, "out of memory");
     }
     d->refs = 1;
     struct status status = payload_store_get(io->store, &op->digest, &d->buffer, &op->message);
     if (!status_is_ok(status)) {
-        payload_data_unref(d);
+        payload_blob_unref(d);
         return status;
     }
     op->data = d;
@@ -111,12 +111,12 @@ static void on_thread(uv_work_t *work)
     struct bytes data;
     switch (op->kind) {
     case PAYLOAD_OP_HASH:
-        data = payload_data_bytes(op->data);
+        data = payload_blob_bytes(op->data);
         op->status = digest_of(&data, 1, &op->digest);
         break;
     case PAYLOAD_OP_PUT:
         op->status =
-            payload_store_put(store, &op->digest, payload_data_bytes(op->data), &op->message);
+            payload_store_put(store, &op->digest, payload_blob_bytes(op->data), &op->message);
         break;
     case PAYLOAD_OP_GET:
         op->status = get(w->io, op);

@@ -14,16 +14,16 @@
 enum { PAYLOAD_IO_WORKERS = 2 };
 
 /* The bytes of one payload, shared on the loop; wiped when the last one lets go. */
-struct payload_data {
+struct payload_blob {
     uint32_t refs;
     struct buffer buffer;
 };
 
 /* A copy, with one reference. NULL when out of memory. */
-struct payload_data *payload_data_copy(struct bytes from);
-struct payload_data *payload_data_ref(struct payload_data *d);
-void payload_data_unref(struct payload_data *d); /* NULL is fine */
-static inline struct bytes payload_data_bytes(const struct payload_data *d)
+struct payload_blob *payload_blob_copy(struct bytes from);
+struct payload_blob *payload_blob_ref(struct payload_blob *d);
+void payload_blob_unref(struct payload_blob *d); /* NULL is fine */
+static inline struct bytes payload_blob_bytes(const struct payload_blob *d)
 {
     return bytes_of(d->buffer.data, d->buffer.size);
 }
@@ -44,7 +44,7 @@ enum payload_op_kind {
 struct payload_op {
     enum payload_op_kind kind;
     struct digest digest;
-    struct payload_data *data; /* borrowed from the owner, but for GET's */
+    struct payload_blob *data; /* borrowed from the owner, but for GET's */
     void (*call)(void *owner);
     void (*done)(struct payload_op *op);
     void *owner;

@@ -56,7 +56,7 @@ struct payload_feed {
 
 struct payload_cached {
     struct digest digest;
-    struct payload_data *data;
+    struct payload_blob *data;
     struct payload_cached *prev, *next;
     UT_hash_handle hh;
 };
@@ -66,13 +66,13 @@ struct payload_cached {
 static void cached_free(struct payloads *p, struct payload_cached *c)
 {
     p->cache_bytes -= c->data->buffer.size;
-    payload_data_unref(c->data);
+    payload_blob_unref(c->data);
     HASH_DEL(p->cache, c);
     DL_DELETE(p->cache_lru, c);
     mem_free(c);
 }
 
-struct payload_data *cache_find(struct payloads *p, const struct digest *digest)
+struct payload_blob *cache_find(struct payloads *p, const struct digest *digest)
 {
     struct payload_cached *c;
     HASH_FIND(hh, p->cache, digest, sizeof *digest, c);
@@ -93,7 +93,7 @@ void cache_drop(struct payloads *p, const struct digest *digest)
     }
 }
 
-void cache_put(struct payloads *p, const struct digest *digest, struct payload_data *d)
+void cache_put(struct payloads *p, const struct digest *digest, struct payload_blob *d)
 {
     if (cache_find(p, digest) != NULL) {
         return;
@@ -103,7 +103,7 @@ void cache_put(struct payloads *p, const struct digest *digest, struct payload_d
         return; /* It is read again. */
     }
     c->digest = *digest;
-    c->data = payload_data_ref(d);
+    c->data = payload_blob_ref(d);
     p->cache_bytes += d->buffer.size;
     HASH_ADD(hh, p->cache, digest, sizeof c->digest, c);
     DL_APPEND(p->cache_lru, c);
@@ -170,7 +170,7 @@ static void load_free(struct payloads *p, struct payload_load *l)
 }
 
 /* Sends the message, whole; without data: an outcome that says so. */
-static void load_send(struct payloads *p, struct payload_load *l, const struct payload_data *data)
+static void load_send(struct payloads *p, struct payload_load *l, const struct payload_blob *data)
 {
     struct arena arena = {0};
     struct message m;
@@ -181,11 +181,11 @@ static void load_send(struct payloads *p, struct payload_load *l, const struct p
     if (!status_is_ok(decoded)) {
         LOG_ERROR("out of memory; a message with a payload is lost");
     } else if (m.type == MESSAGE_INVOKE) {
-        m.invoke.payload = payload_data_bytes(data);
+        m.invoke.payload = payload_blob_bytes(data);
         m.invoke.payload_ref = (struct digest){{0}};
         p->env.send(p->env.data, l->peer, &m);
     } else if (data != NULL) {
-        m.outcome.output = payload_data_bytes(data);
+        m.outcome.output = payload_blob_bytes(data);
         m.outcome.output_ref = (struct digest){{0}};
         p->env.send(p->env.data, l->peer, &m);
     } else {
@@ -215,7 +215,7 @@ bool peer_room(const struct payloads *p, uint64_t peer, uint64_t bytes)
 }
 
 /* True when it was sent. */
-static bool load_try(struct payloads *p, struct payload_load *l, const struct payload_data *data)
+static bool load_try(struct payloads *p, struct payload_load *l, const struct payload_blob *data)
 {
     if (!peer_room(p, l->peer, data->buffer.size)) {
         l->state = LOAD_QUEUED;
@@ -226,7 +226,7 @@ static bool load_try(struct payloads *p, struct payload_load *l, const struct pa
     return true;
 }
 
-void loads_have(struct payloads *p, const struct digest *digest, struct payload_data *d)
+void loads_have(struct payloads *p, const struct digest *digest, struct payload_blob *d)
 {
     cache_put(p, digest, d);
     struct payload_load *l, *next;
@@ -268,15 +268,15 @@ static void on_read(struct payload_op *op)
     struct payloads *p = r->p;
     HASH_DEL(p->reads, r);
     p->reads_count--;
-    struct payload_data *data = status_is_ok(op->status) ? op->data : NULL;
+    struct payload_blob *data = status_is_ok(op->status) ? op->data : NULL;
     if (p->closing) {
-        payload_data_unref(data);
+        payload_blob_unref(data);
         mem_free(r);
         return;
     }
     if (data != NULL) {
         loads_have(p, &r->digest, data);
-        payload_data_unref(data);
+        payload_blob_unref(data);
     } else {
         if (op->status.code == STATUS_NOT_FOUND || op->status.code == STATUS_CORRUPT) {
             keep_lacking(p, &r->digest);
@@ -327,7 +327,7 @@ static void load_step(struct payloads *p, struct payload_load *l, uint64_t now_u
     if (l->state != LOAD_QUEUED || now_us < l->retry_us || !peer_room(p, l->peer, l->bytes)) {
         return;
     }
-    struct payload_data *cached = cache_find(p, &l->digest);
+    struct payload_blob *cached = cache_find(p, &l->digest);
     if (cached != NULL) {
         (void)load_try(p, l, cached);
     } else if (read_start(p, &l->digest)) {

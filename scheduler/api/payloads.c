@@ -6,12 +6,13 @@
  */
 #include "scheduler/api/payloads_internal.h"
 
+#include "common/log.h"
 #include "proto/codec.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum { RETRY_REFUSED_MS = 500 };
+enum { RETRY_REFUSED_MS = 500, POSTPONED_LOG_MS = 10 * 1000 };
 
 enum copy_state { COPY_NONE, COPY_SENT, COPY_HELD, COPY_REFUSED };
 
@@ -27,8 +28,11 @@ struct payload_job {
     struct payloads *p;
     uint64_t id, peer;
     enum message_type type;
+    struct id128 invocation; /* of a RESULT */
+    uint32_t attempt;
+    uint64_t attempt_term;
     struct buffer message; /* encoded, without the payload */
-    struct payload_data *data;
+    struct payload_blob *data;
     struct payload_op op;
     bool working; /* op is with the io */
     bool over;    /* only op keeps it */
@@ -42,14 +46,14 @@ struct payload_job {
 };
 
 /* Bytes that another scheduler put here. */
-struct payload_put {
+struct payload_remote {
     struct payloads *p;
     struct payload_op op;
     uint64_t peer, request;
 };
 
 struct payload_op *payload_op_new(enum payload_op_kind kind, const struct digest *digest,
-                                  struct payload_data *data, void (*done)(struct payload_op *op),
+                                  struct payload_blob *data, void (*done)(struct payload_op *op),
                                   void *owner)
 {
     struct payload_op *op = mem_zalloc(1, sizeof *op);
@@ -80,18 +84,15 @@ static void spawn_refuse(struct payloads *p, uint64_t peer, uint64_t request, en
     p->env.send(p->env.data, peer, &m);
 }
 
-/* The core hears of a result whose output is lost: the attempt has failed. */
-static void result_refuse(struct payloads *p, uint64_t peer, const struct message *m,
-                          enum status_code code, const char *text)
+/* Its agent keeps a result until it is acknowledged, and sends it again. */
+static void result_postpone(struct payloads *p, const char *text)
 {
-    struct message failed = *m;
+    uint64_t now_us = p->env.now_us(p->env.data);
     p->stats.refused++;
-    failed.result.code = (uint32_t)code;
-    failed.result.message = text;
-    failed.result.output = bytes_of(NULL, 0);
-    failed.result.output_ref = (struct digest){{0}};
-    failed.result.output_bytes = 0;
-    p->env.core(p->env.data, peer, &failed);
+    if (now_us >= p->postponed_us) {
+        p->postponed_us = now_us + (uint64_t)POSTPONED_LOG_MS * 1000;
+        LOG_WARN("an output is not stored yet; its agent sends it again", LOG_STR("why", text));
+    }
 }
 
 /* ---- Jobs ---- */
@@ -107,7 +108,7 @@ static void job_drop(struct payload_job *job)
         p->job_bytes -= job->data->buffer.size;
     }
     if (!job->working) {
-        payload_data_unref(job->data);
+        payload_blob_unref(job->data);
         buffer_close(&job->message);
         mem_free(job);
     }
@@ -123,12 +124,14 @@ static void job_end(struct payload_job *job, enum status_code code, const char *
     uint64_t peer = job->peer;
     struct digest digest = job->op.digest;
     uint64_t bytes = job->data->buffer.size;
+    char why[ERRMSG_BYTES_MAX]; /* text may be the job's */
+    (void)snprintf(why, sizeof why, "%s", text);
     struct status decoded = message_decode(bytes_of(job->message.data, job->message.size), &arena,
                                            &m, &msg);
     CHECK(decoded.code != STATUS_INVALID && decoded.code != STATUS_UNSUPPORTED);
     job_drop(job);
     if (!status_is_ok(decoded)) {
-        code = STATUS_NOMEM; /* The client's time-out or the agent's next try ends it. */
+        LOG_ERROR("out of memory; a payload's message is lost");
     } else if (code == STATUS_OK && m.type == MESSAGE_SPAWN) {
         p->stats.stored++;
         m.spawn.payload_ref = digest;
@@ -140,10 +143,9 @@ static void job_end(struct payload_job *job, enum status_code code, const char *
         m.result.output_bytes = bytes;
         p->env.core(p->env.data, peer, &m);
     } else if (m.type == MESSAGE_SPAWN) {
-        spawn_refuse(p, peer, m.request, code, PAYLOAD_RETRY_MS, text);
+        spawn_refuse(p, peer, m.request, code, PAYLOAD_RETRY_MS, why);
     } else {
-        /* Not UNAVAILABLE or LIMIT, which say that the attempt never ran. */
-        result_refuse(p, peer, &m, STATUS_IO, text);
+        result_postpone(p, why);
     }
     arena_close(&arena);
 }
@@ -195,7 +197,7 @@ static void job_put(struct payload_job *job, const struct payloads_other *other,
     const struct message put = {
         .type = MESSAGE_PAYLOAD_PUT,
         .request = job->id,
-        .payload_put = {.digest = job->op.digest, .data = payload_data_bytes(job->data)}};
+        .payload_put = {.digest = job->op.digest, .data = payload_blob_bytes(job->data)}};
     p->env.send(p->env.data, other->peer, &put);
 }
 
@@ -320,9 +322,9 @@ static struct status job_new(struct payloads *p, uint64_t peer, const struct mes
     if (job == NULL) {
         return status_of(STATUS_NOMEM);
     }
-    job->data = payload_data_copy(payload);
+    job->data = payload_blob_copy(payload);
     if (job->data == NULL || !status_is_ok(message_encode(m, &job->message))) {
-        payload_data_unref(job->data);
+        payload_blob_unref(job->data);
         buffer_close(&job->message);
         mem_free(job);
         return status_of(STATUS_NOMEM);
@@ -333,6 +335,11 @@ static struct status job_new(struct payloads *p, uint64_t peer, const struct mes
     job->type = m->type;
     job->deadline_us = payloads_after(
         p, m->type == MESSAGE_SPAWN ? p->config.spawn_ms : (uint32_t)PAYLOAD_RESULT_MS);
+    if (m->type == MESSAGE_RESULT) {
+        job->invocation = m->result.invocation;
+        job->attempt = m->result.attempt;
+        job->attempt_term = m->result.attempt_term;
+    }
     job->working = true;
     job->op = (struct payload_op){
         .kind = PAYLOAD_OP_HASH, .data = job->data, .done = on_job_hashed, .owner = job};
@@ -384,6 +391,19 @@ static void spawn_receive(struct payloads *p, uint64_t peer, const struct messag
     }
 }
 
+/* Is this result, sent again, on its way already? */
+static bool result_known(const struct payloads *p, uint64_t peer, const struct result *r)
+{
+    for (const struct payload_job *job = p->jobs; job != NULL; job = job->next) {
+        if (job->type == MESSAGE_RESULT && job->peer == peer && job->attempt == r->attempt &&
+            job->attempt_term == r->attempt_term &&
+            id_compare(job->invocation, r->invocation) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void result_receive(struct payloads *p, uint64_t peer, const struct message *m)
 {
     struct message clean = *m;
@@ -397,16 +417,17 @@ static void result_receive(struct payloads *p, uint64_t peer, const struct messa
         p->env.core(p->env.data, peer, &clean);
         return;
     }
-    if (output.size > PAYLOAD_BYTES_MAX) {
-        result_refuse(p, peer, &clean, STATUS_FAILED, "the output is longer than 4 MiB");
-        return;
-    }
     clean.result.output = bytes_of(NULL, 0);
-    if (jobs_full(p, output.size, PAYLOAD_JOB_BYTES_MAX)) {
-        result_refuse(p, peer, &clean, STATUS_IO,
-                      "the output could not be stored: too many are being stored");
+    if (output.size > PAYLOAD_BYTES_MAX) {
+        clean.result.code = STATUS_FAILED;
+        clean.result.message = "the output is longer than 4 MiB";
+        p->env.core(p->env.data, peer, &clean);
+    } else if (result_known(p, peer, &m->result)) {
+        return;
+    } else if (jobs_full(p, output.size, PAYLOAD_JOB_BYTES_MAX)) {
+        result_postpone(p, "too many payloads are being stored");
     } else if (!status_is_ok(job_new(p, peer, &clean, output))) {
-        result_refuse(p, peer, &clean, STATUS_IO, "the output could not be stored: out of memory");
+        result_postpone(p, "out of memory");
     }
 }
 
@@ -423,7 +444,7 @@ static void have_send(struct payloads *p, uint64_t peer, uint64_t request,
 
 static void on_put_stored(struct payload_op *op)
 {
-    struct payload_put *put = op->owner;
+    struct payload_remote *put = op->owner;
     struct payloads *p = put->p;
     p->put_bytes -= op->data->buffer.size;
     if (status_is_ok(op->status)) {
@@ -432,29 +453,29 @@ static void on_put_stored(struct payload_op *op)
     if (!p->closing) {
         have_send(p, put->peer, put->request, &op->digest, op->status.code);
     }
-    payload_data_unref(op->data);
+    payload_blob_unref(op->data);
     mem_free(put);
 }
 
 static void put_receive(struct payloads *p, uint64_t peer, const struct message *m)
 {
     struct bytes data = m->payload_put.data;
-    struct payload_put *put = NULL;
+    struct payload_remote *put = NULL;
     if (data.size == 0 || data.size > PAYLOAD_BYTES_MAX) {
         have_send(p, peer, m->request, &m->payload_put.digest, STATUS_INVALID);
         return;
     }
-    struct payload_data *copy = NULL;
+    struct payload_blob *copy = NULL;
     if (p->put_bytes + data.size <= PAYLOAD_PUT_BYTES_MAX) {
-        copy = payload_data_copy(data);
+        copy = payload_blob_copy(data);
         put = copy == NULL ? NULL : mem_zalloc(1, sizeof *put);
     }
     if (put == NULL) {
-        payload_data_unref(copy);
+        payload_blob_unref(copy);
         have_send(p, peer, m->request, &m->payload_put.digest, STATUS_UNAVAILABLE);
         return;
     }
-    *put = (struct payload_put){.p = p,
+    *put = (struct payload_remote){.p = p,
                                 .peer = peer,
                                 .request = m->request,
                                 .op = {.kind = PAYLOAD_OP_PUT,
@@ -489,22 +510,22 @@ static void have_receive(struct payloads *p, uint64_t peer, const struct message
 
 static void data_send(struct payloads *p, uint64_t peer, uint64_t request,
                       const struct digest *digest, enum status_code code,
-                      const struct payload_data *data)
+                      const struct payload_blob *data)
 {
     const struct message m = {
         .type = MESSAGE_PAYLOAD_DATA,
         .request = request,
         .payload_data = {.code = (uint32_t)code,
                          .digest = *digest,
-                         .data = data == NULL ? bytes_of(NULL, 0) : payload_data_bytes(data)}};
+                         .data = data == NULL ? bytes_of(NULL, 0) : payload_blob_bytes(data)}};
     p->env.send(p->env.data, peer, &m);
 }
 
 static void on_asked_read(struct payload_op *op)
 {
-    struct payload_put *ask = op->owner;
+    struct payload_remote *ask = op->owner;
     struct payloads *p = ask->p;
-    struct payload_data *data = status_is_ok(op->status) ? op->data : NULL;
+    struct payload_blob *data = status_is_ok(op->status) ? op->data : NULL;
     p->put_bytes -= PAYLOAD_BYTES_MAX;
     if (!p->closing) {
         if (op->status.code == STATUS_CORRUPT) {
@@ -512,19 +533,19 @@ static void on_asked_read(struct payload_op *op)
         }
         data_send(p, ask->peer, ask->request, &op->digest, op->status.code, data);
     }
-    payload_data_unref(data);
+    payload_blob_unref(data);
     mem_free(ask);
 }
 
 static void get_receive(struct payloads *p, uint64_t peer, const struct message *m)
 {
     const struct digest *digest = &m->payload_get.digest;
-    struct payload_data *cached = cache_find(p, digest);
+    struct payload_blob *cached = cache_find(p, digest);
     if (cached != NULL) {
         data_send(p, peer, m->request, digest, STATUS_OK, cached);
         return;
     }
-    struct payload_put *ask = NULL;
+    struct payload_remote *ask = NULL;
     if (peer_room(p, peer, PAYLOAD_BYTES_MAX) &&
         p->put_bytes + PAYLOAD_BYTES_MAX <= PAYLOAD_PUT_BYTES_MAX) {
         ask = mem_zalloc(1, sizeof *ask);
@@ -533,7 +554,7 @@ static void get_receive(struct payloads *p, uint64_t peer, const struct message 
         data_send(p, peer, m->request, digest, STATUS_UNAVAILABLE, NULL);
         return;
     }
-    *ask = (struct payload_put){
+    *ask = (struct payload_remote){
         .p = p,
         .peer = peer,
         .request = m->request,

@@ -3,9 +3,10 @@
  *
  * In:  a SPAWN or RESULT with such a payload -> its digest -> stored here and put to the other
  *      schedulers -> a majority of the voters has it on disk -> the core receives the message with
- *      payload_ref (output_ref) instead of the bytes. Failures: too much in flight, or stores are
- *      full -> LIMIT; no majority in time -> UNAVAILABLE; the client went away, or leadership was
- *      lost -> the core hears nothing of a payload.
+ *      payload_ref (output_ref) instead of the bytes. Failures of a SPAWN: too much in flight, or
+ *      stores are full -> LIMIT; no majority in time -> UNAVAILABLE; leadership was lost ->
+ *      NOT_LEADER; the client went away -> nothing. Of a RESULT: nothing; its agent keeps it and
+ *      sends it again.
  * Out: an INVOKE or OUTCOME of the core that names a payload -> read, or fetched from another
  *      scheduler -> sent with the bytes. Failures: nobody has it -> the core is given a RESULT with
  *      UNAVAILABLE for that attempt; the user an OUTCOME with UNAVAILABLE.

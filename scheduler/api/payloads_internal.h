@@ -34,6 +34,7 @@ struct payloads {
     struct payload_job *jobs_by_id;
     size_t jobs_count;
     uint64_t job_bytes, put_bytes;
+    uint64_t postponed_us; /* when it is logged again */
     /* payload_loads.c: out */
     struct payload_load *loads; /* oldest first */
     struct payload_load *loads_by_invocation;
@@ -66,18 +67,18 @@ static inline uint64_t payloads_after(const struct payloads *p, uint32_t ms)
 
 /* An operation of its own memory, freed by whoever handles done. NULL when out of memory. */
 struct payload_op *payload_op_new(enum payload_op_kind kind, const struct digest *digest,
-                                  struct payload_data *data, void (*done)(struct payload_op *op),
+                                  struct payload_blob *data, void (*done)(struct payload_op *op),
                                   void *owner);
 
 /* payload_loads.c */
 void loads_pump(struct payloads *p);
 /* Sends what waits for this payload; d is borrowed. */
-void loads_have(struct payloads *p, const struct digest *digest, struct payload_data *d);
+void loads_have(struct payloads *p, const struct digest *digest, struct payload_blob *d);
 /* Nobody has it. */
 void loads_lack(struct payloads *p, const struct digest *digest);
 void loads_close(struct payloads *p);
-void cache_put(struct payloads *p, const struct digest *digest, struct payload_data *d);
-struct payload_data *cache_find(struct payloads *p, const struct digest *digest); /* borrowed */
+void cache_put(struct payloads *p, const struct digest *digest, struct payload_blob *d);
+struct payload_blob *cache_find(struct payloads *p, const struct digest *digest); /* borrowed */
 void cache_drop(struct payloads *p, const struct digest *digest);
 /* Is there still room in what is queued for the peer? */
 bool peer_room(const struct payloads *p, uint64_t peer, uint64_t bytes);

@@ -625,15 +625,15 @@ static void on_payloads_closed(void *data)
     uv_close((uv_handle_t *)&s->maintenance, on_timer_closed);
 }
 
-static void close_replica(struct server *s)
-{
-    replica_close(s->replica, on_replica_closed, s);
-}
-
 static void on_replica_closed(void *data)
 {
     struct server *s = data;
     payloads_close(s->payloads, on_payloads_closed, s);
+}
+
+static void close_replica(struct server *s)
+{
+    replica_close(s->replica, on_replica_closed, s);
 }
 
 static void on_hub_closed(void *data)

@@ -223,7 +223,11 @@ struct status core_apply(struct core *c, struct core_time now, uint64_t index,
 {
     struct errmsg local = {.text = ""};
     c->applying = now;
+    uint64_t before_ms = c->catalog.time_ms;
     struct status s = catalog_apply(&c->catalog, index, cmd, &local);
+    if (c->catalog.time_ms > before_ms) {
+        c->time_seen_us = now.mono_us;
+    }
     if (cmd->type == COMMAND_RESTORE) {
         s = restore_apply(c, now, &cmd->command_restore, &local);
     } else {
@@ -267,7 +271,7 @@ void core_submit_up_to(struct core *c, struct core_time now, const struct comman
         return;
     }
     struct command stamped = *cmd;
-    stamped.time_ms = now.unix_ms;
+    stamped.time_ms = durable_wall_ms(c, now);
     uint64_t ticket = ++c->ticket_last;
     struct proposal *p = mem_must(mem_zalloc(1, sizeof *p));
     *p = (struct proposal){.ticket = ticket, .done = done, .data = data};

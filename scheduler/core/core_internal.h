@@ -183,6 +183,7 @@ struct core {
     struct waiter *waiters;
     struct finishing *finishing;
     struct core_time applying; /* the time of the command being applied */
+    uint64_t time_seen_us;     /* when the catalog's time was last moved on; 0: never */
     uint64_t jobs_tick_us;
     uint32_t schedules_pending;
     char starved[NAME_BYTES_MAX + 1]; /* the function that room is being made for */

@@ -22,9 +22,14 @@ enum {
     LIMITS_EVERY_US = 1000000,
 };
 
+/* Where a clock was set back, the committed time is ahead of it: it goes on at the pace of the
+ * monotonic clock then, or pauses before retries would last until the clock has caught up. */
 uint64_t durable_wall_ms(const struct core *c, struct core_time now)
 {
-    return now.unix_ms > c->catalog.time_ms ? now.unix_ms : c->catalog.time_ms;
+    uint64_t since_us =
+        c->time_seen_us != 0 && now.mono_us > c->time_seen_us ? now.mono_us - c->time_seen_us : 0;
+    uint64_t committed_ms = c->catalog.time_ms + since_us / 1000;
+    return now.unix_ms > committed_ms ? now.unix_ms : committed_ms;
 }
 
 /* ---- Limits of tenants: settings tenant.NAME.KEY, or tenant.default.KEY ---- */
@@ -415,8 +420,8 @@ void durable_applied(struct core *c, struct core_time now, const struct command 
 
 uint32_t durable_demand(const struct runtime *f)
 {
-    if (f->jobs == NULL || f->current == NULL) {
-        return 0;
+    if (f->jobs == NULL || f->current == NULL || f->free != NULL) {
+        return 0; /* With a free slot it is a limit that they wait for. */
     }
     uint64_t waiting = f->jobs->waiting;
     uint32_t max = f->current->spec.running_max;

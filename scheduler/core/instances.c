@@ -623,8 +623,8 @@ void instances_tick(struct core *c, struct core_time now)
     }
     struct runtime *f, *next_runtime;
     HASH_ITER(hh, c->runtimes, f, next_runtime) {
+        calls_dispatch(c, now, f); /* Before scaling: what finds a slot needs none made. */
         instances_scale(c, now, f);
-        calls_dispatch(c, now, f);
         runtime_release(c, f);
     }
 }

@@ -92,6 +92,7 @@ struct status core_restore(struct core *c, struct core_time now, struct bytes sn
     uint64_t jobs = 0;
     struct status s = r.failed ? status_fail(msg, STATUS_CORRUPT, "the snapshot is cut short")
                                : restore_state(c, frame, &jobs, msg);
+    c->time_seen_us = now.mono_us;
     uint64_t wall_ms = durable_wall_ms(c, now);
     for (; status_is_ok(s) && jobs > 0; jobs--) {
         frame = reader_blob(&r, JOB_FRAME_BYTES_MAX);

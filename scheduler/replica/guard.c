@@ -10,7 +10,7 @@
 
 static const char *const cure_names[GUARD_CURES] = {
     "hold", "clamp",  "stale", "tick",    "vote",  "fatal", "serial", "mark",
-    "prefix", "conf", "install", "again", "send", "zero",  "close",
+    "prefix", "conf", "install", "again", "send", "zero",  "close", "ballot",
 };
 
 const char *guard_cure_name(unsigned bit)
@@ -73,14 +73,20 @@ uint64_t guard_term_of(const struct raft_log *log, uint64_t index)
     return log->entries[(log->front + (size_t)(index - log->offset) - 1) % log->size].term;
 }
 
-static const char *member_address(const struct raft *raft, raft_id id)
+static struct raft_server *member_of(const struct raft *raft, raft_id id)
 {
     for (unsigned i = 0; i < raft->configuration.n; i++) {
         if (raft->configuration.servers[i].id == id) {
-            return raft->configuration.servers[i].address;
+            return &raft->configuration.servers[i];
         }
     }
     return NULL;
+}
+
+static const char *member_address(const struct raft *raft, raft_id id)
+{
+    const struct raft_server *s = member_of(raft, id);
+    return s == NULL ? NULL : s->address;
 }
 
 /* Where a message really goes; NULL: nowhere. */
@@ -318,25 +324,50 @@ static uint64_t hold(const struct guard *g, const struct raft_message *m)
     return r->last_stored - (own ? index : r->commit_index);
 }
 
-static void give(struct guard *g, struct raft_message *m)
+static void tell(struct guard *g, struct raft_message *m)
 {
-    struct raft *r = g->raft;
-    bool voting = m->type == RAFT_IO_REQUEST_VOTE && guard_has(g, GUARD_VOTE);
-    struct raft_transfer *transfer = r->transfer;
-    uint64_t held = hold(g, m);
-    r->last_stored -= held;
-    if (voting) {
-        /* VOTE cures S5 (cured upstream by cowsql ad19f79a): libraft gives the target of its own
-         * transfer a vote, although it has voted for another in that term. */
-        r->transfer = NULL;
-    }
     guard_enter(g);
     g->recv(&g->io, m);
     guard_leave(g);
-    if (voting && r->transfer == NULL) {
+}
+
+/* VOTE cures S5 (cured upstream by cowsql ad19f79a): libraft gives the target of its own transfer a
+ * vote, although it has voted for another in that term.
+ *
+ * BALLOT: a member whose promotion is committed may not have heard of it, and libraft lets it
+ * refuse its vote then; without it there may be no majority. Who asks for a vote knows whether it
+ * counts (section 4.1 of the Raft dissertation). */
+static void give_request_vote(struct guard *g, struct raft_message *m)
+{
+    struct raft *r = g->raft;
+    struct raft_transfer *transfer = r->transfer;
+    struct raft_server *self = member_of(r, r->id);
+    int role = self == NULL ? 0 : self->role;
+    if (guard_has(g, GUARD_VOTE)) {
+        r->transfer = NULL;
+    }
+    if (self != NULL && guard_has(g, GUARD_BALLOT)) {
+        self->role = RAFT_VOTER;
+    }
+    tell(g, m);
+    if (self != NULL) {
+        self->role = role;
+    }
+    if (r->transfer == NULL) {
         r->transfer = transfer;
     }
-    r->last_stored += held;
+}
+
+static void give(struct guard *g, struct raft_message *m)
+{
+    if (m->type == RAFT_IO_REQUEST_VOTE) {
+        give_request_vote(g, m);
+        return;
+    }
+    uint64_t held = hold(g, m);
+    g->raft->last_stored -= held;
+    tell(g, m);
+    g->raft->last_stored += held;
 }
 
 void guard_receive(struct guard *g, struct raft_message *message)

@@ -49,8 +49,9 @@ enum guard_cure {
     GUARD_SEND = 1 << 12,    /* a transfer's send request is not used after it may have died */
     GUARD_ZERO = 1 << 13,    /* no uninitialised bytes in barriers */
     GUARD_CLOSE = 1 << 14,   /* writes that end during closing do not truncate the log */
+    GUARD_BALLOT = 1 << 15,  /* a member votes before it has learned that it is a voter */
 };
-#define GUARD_CURES 15
+#define GUARD_CURES 16
 
 /* "hold" ...; NULL when there is no such cure. */
 const char *guard_cure_name(unsigned bit);

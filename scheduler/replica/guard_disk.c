@@ -425,22 +425,26 @@ int guard_snapshot_get(struct raft_io *io, struct raft_io_snapshot_get *req,
     return rv;
 }
 
+/* FATAL again: when a term or vote cannot be written at the start of an election, libraft goes back
+ * to being a follower with a candidate's fields, one of which it then frees as an address. So it is
+ * told that all is well; nothing it does from here on leaves this process or reaches the disk. */
+static int stopped(struct guard *g, const char *what, int rv)
+{
+    if (rv == 0 || !guard_has(g, GUARD_FATAL)) {
+        return rv;
+    }
+    guard_fail(g, what, rv);
+    return 0;
+}
+
 int guard_set_term(struct raft_io *io, raft_term term)
 {
     struct guard *g = guard_of(io);
-    int rv = g->failed ? RAFT_IOERR : g->base->set_term(g->base, term);
-    if (rv != 0 && guard_has(g, GUARD_FATAL)) {
-        guard_fail(g, "write term", rv);
-    }
-    return rv;
+    return g->failed ? 0 : stopped(g, "write term", g->base->set_term(g->base, term));
 }
 
 int guard_set_vote(struct raft_io *io, raft_id id)
 {
     struct guard *g = guard_of(io);
-    int rv = g->failed ? RAFT_IOERR : g->base->set_vote(g->base, id);
-    if (rv != 0 && guard_has(g, GUARD_FATAL)) {
-        guard_fail(g, "write vote", rv);
-    }
-    return rv;
+    return g->failed ? 0 : stopped(g, "write vote", g->base->set_vote(g->base, id));
 }

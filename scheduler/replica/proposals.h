@@ -62,11 +62,11 @@ static inline size_t proposals_count(const struct proposals *p)
     return p->queued + p->in_flight;
 }
 
-/* Whether a small command would be over a limit. */
+/* Whether a command may be over a limit because of those before it. */
 static inline bool proposals_are_many(const struct proposals *p)
 {
     return proposals_count(p) >= REPLICA_PROPOSALS_MAX ||
-           p->bytes > REPLICA_PROPOSAL_BYTES_MAX - COMMAND_PREFIX_BYTES;
+           p->bytes > REPLICA_PROPOSAL_BYTES_MAX - REPLICA_COMMAND_BYTES_MAX - COMMAND_PREFIX_BYTES;
 }
 
 /* The command inside stored bytes. CORRUPT. */

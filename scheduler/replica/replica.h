@@ -126,8 +126,8 @@ void replica_close(struct replica *r, void (*cb)(void *data), void *data);
  * is not called. A new leader accepts nothing before on_role has told it so; nothing is accepted
  * while leadership is being transferred (on_proposed then says NOT_LEADER). */
 NODISCARD struct status replica_propose(struct replica *r, uint64_t ticket, struct bytes command);
-/* Why replica_propose answers LIMIT at this moment, for people; NULL: it does not. Good until the
- * next call. The disk is nearly full or too slow, or too much is outstanding. */
+/* Why replica_propose answers or may answer LIMIT at this moment, for people; NULL: it does not.
+ * Good until the next call. The disk is nearly full or too slow, or too much is outstanding. */
 const char *replica_refusal(struct replica *r);
 
 /* A message from a member that the transport has authenticated as from_id. Malformed ones are

@@ -24,7 +24,7 @@ enum {
         REPLICA_COMMAND_BYTES_MAX + 16, /* a command with its prefix and padding */
     WIRE_PART_BYTES_MAX = 1 << 20,      /* snapshot bytes in one part */
 };
-#define WIRE_SNAPSHOT_BYTES_MAX ((uint64_t)1 << 30)
+#define WIRE_SNAPSHOT_BYTES_MAX ((uint64_t)REPLICA_SNAPSHOT_BYTES_MAX + 4096)
 
 enum wire_type {
     WIRE_APPEND = 1,

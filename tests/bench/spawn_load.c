@@ -130,14 +130,19 @@ static bool job_send(struct tool *t, uint32_t at)
     return true;
 }
 
-/* False: no more work. */
-static bool job_next(struct tool *t, struct job *j, uint64_t now)
+static void look_for_end(struct tool *t, uint64_t now)
 {
     uint64_t limit = t->o.mode == MODE_CHECK ? t->promises.count
                      : t->o.count == 0       ? UINT64_MAX
                                              : t->o.count;
     t->ended = t->ended || t->started == limit || terminated != 0 ||
                (t->until_us != 0 && now >= t->until_us);
+}
+
+/* False: no more work. */
+static bool job_next(struct tool *t, struct job *j, uint64_t now)
+{
+    look_for_end(t, now);
     if (t->ended || now < t->next_us) {
         return false;
     }
@@ -327,6 +332,7 @@ static void on_tick(void *data)
             job_step(t, i);
         }
     }
+    look_for_end(t, load_now_us());
     if (t->ended && t->give_up_us == 0) {
         t->give_up_us = load_now_us() + t->o.grace * 1000000;
     }

@@ -547,6 +547,74 @@ static void a_failing_disk_is_fatal_and_the_others_go_on(void **state)
     sim_close(s);
 }
 
+/* Proposes commands of that size at the leader until it refuses; returns how many it took. */
+static uint64_t propose_until_refused(struct sim *s, size_t size, uint64_t most)
+{
+    uint8_t *command = calloc(1, size);
+    assert_non_null(command);
+    struct node *leader = leader_of(s);
+    uint64_t taken = 0;
+    struct status st = status_ok();
+    while (taken < most && status_is_ok(st)) {
+        st = replica_propose(leader->replica, s->tickets++, bytes_of(command, size));
+        taken += status_is_ok(st) ? 1 : 0;
+        if (taken % 16 == 0) {
+            run(s, 1000);
+        }
+    }
+    assert_true(status_is_ok(st) || st.code == STATUS_LIMIT);
+    free(command);
+    return taken;
+}
+
+enum { BULKY = 256 << 10, SLOW_US = 20 * 1000000, MIB = 1 << 20 };
+
+static void a_stalled_disk_refuses_proposals_until_it_goes_on(void **state)
+{
+    (void)state;
+    struct sim *s = sim_open(21);
+    run(s, 3000000);
+    struct node *leader = leader_of(s);
+    for (size_t i = 0; i < NODES; i++) {
+        sim_raft_disk_speed(s->world, i + 1, (struct sim_disk_speed){SLOW_US, SLOW_US});
+    }
+    uint64_t taken = propose_until_refused(s, BULKY, 100000);
+    assert_in_range(taken * BULKY, 32 * MIB, 128 * MIB);
+    assert_non_null(replica_refusal(leader->replica));
+    assert_int_equal(s->acknowledgements, 0);
+    for (size_t i = 0; i < NODES; i++) {
+        sim_raft_disk_speed(s->world, i + 1, (struct sim_disk_speed){100, 1000});
+    }
+    run(s, 2 * SLOW_US);
+    assert_ptr_equal(leader_of(s), leader);
+    assert_int_equal(s->acknowledgements, taken);
+    assert_null(replica_refusal(leader->replica));
+    assert_int_equal(propose_until_refused(s, BULKY, 16), 16);
+    run(s, 2000000);
+    assert_converged(s);
+    sim_close(s);
+}
+
+static void a_member_with_a_stalled_disk_holds_a_bounded_part_of_the_log(void **state)
+{
+    (void)state;
+    struct sim *s = sim_open(22);
+    run(s, 3000000);
+    struct node *leader = leader_of(s);
+    struct node *slow = leader == &s->nodes[0] ? &s->nodes[1] : &s->nodes[0];
+    sim_raft_disk_speed(s->world, slow->id, (struct sim_disk_speed){SLOW_US, SLOW_US});
+    uint64_t taken = propose_until_refused(s, BULKY, 1200); /* 300 MiB; the two others commit */
+    assert_int_equal(taken, 1200);
+    run(s, 1000000);
+    assert_int_equal(s->acknowledgements, taken);
+    struct replica_status st = replica_status(slow->replica); print_message("last %lu commit %lu app %lu unw %lu term %lu stored-leader %lu\n", st.last_index, st.commit_index, st.applied_index, st.unwritten_bytes, st.term, replica_status(leader->replica).last_index);
+    assert_in_range(replica_status(slow->replica).unwritten_bytes, 16 * MIB, 80 * MIB);
+    sim_raft_disk_speed(s->world, slow->id, (struct sim_disk_speed){100, 1000});
+    run(s, 5 * (uint64_t)SLOW_US);
+    assert_converged(s);
+    sim_close(s);
+}
+
 static void a_member_runs_once(void **state)
 {
     (void)state;
@@ -571,6 +639,8 @@ int main(void)
         cmocka_unit_test(a_wiped_member_leaves_joins_again_and_gets_a_snapshot),
         cmocka_unit_test(a_closed_replica_comes_back_from_its_disk),
         cmocka_unit_test(a_failing_disk_is_fatal_and_the_others_go_on),
+        cmocka_unit_test(a_stalled_disk_refuses_proposals_until_it_goes_on),
+        cmocka_unit_test(a_member_with_a_stalled_disk_holds_a_bounded_part_of_the_log),
         cmocka_unit_test(a_member_runs_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

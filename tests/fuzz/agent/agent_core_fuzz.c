@@ -1,13 +1,22 @@
 /* The agent's core under any order of events: each byte pair is one event with its argument.
  * Checked after every event: it obeys only the connection that announced the highest term, never
- * promises more than the machine has, answers each invocation that it took at most once, and
- * keeps its limits. */
+ * promises more than the machine has, answers each invocation that it took at most once, runs one
+ * attempt of a durable invocation at a time, keeps each of their results until it is acknowledged,
+ * and keeps its limits. */
 #include "agent/core/agent_core.h"
 #include "common/check.h"
 
 #include <string.h>
 
-enum { PEERS = 4, INSTANCES = 6, INVOCATIONS = 16, CPU = 1000, MEMORY = 1000 };
+/* Invocations from DURABLE_FROM on are durable. */
+enum {
+    PEERS = 4,
+    INSTANCES = 6,
+    INVOCATIONS = 16,
+    DURABLE_FROM = 8,
+    CPU = 1000,
+    MEMORY = 1000,
+};
 
 struct world {
     struct agent_core *core;
@@ -18,6 +27,8 @@ struct world {
     uint64_t sender, sender_term;
     bool runs[INVOCATIONS]; /* given to an instance, not answered */
     uint8_t where[INVOCATIONS];
+    uint32_t attempt[INVOCATIONS]; /* that runs */
+    uint64_t ended;                /* durable attempts */
     bool lives[INSTANCES];
     bool full; /* connections take nothing */
     uint64_t beats;
@@ -27,7 +38,11 @@ static bool env_send(void *data, uint64_t peer, const struct message *m)
 {
     const struct world *w = data;
     CHECK(peer >= 1 && peer <= PEERS);
-    (void)m;
+    if (m->type == MESSAGE_RESULT) {
+        CHECK(m->result.durable == (m->result.invocation.low >= DURABLE_FROM));
+        CHECK(!m->result.durable || m->result.attempt_term > 0 ||
+              m->result.code == STATUS_CONFLICT);
+    }
     return !w->full;
 }
 
@@ -68,14 +83,15 @@ static struct status env_invoke(void *data, const struct invoke *i, struct errms
     }
     w->runs[i->invocation.low] = true;
     w->where[i->invocation.low] = (uint8_t)i->instance.low;
+    w->attempt[i->invocation.low] = i->attempt;
     return status_ok();
 }
 
 static void env_cancel(void *data, struct id128 instance, struct id128 invocation, uint32_t attempt)
 {
     const struct world *w = data;
-    (void)attempt;
     CHECK(w->runs[invocation.low]);
+    CHECK(w->attempt[invocation.low] == attempt);
     CHECK(w->where[invocation.low] == instance.low);
 }
 
@@ -105,7 +121,9 @@ static void commands(struct world *w, uint8_t what, uint8_t arg, uint8_t which)
                                  .timeout_ms = 50,
                                  .startup_timeout_ms = 40};
     struct message m = {.request = which};
-    switch (what % 5) {
+    bool durable = which % INVOCATIONS >= DURABLE_FROM;
+    uint32_t attempt = durable ? 1 + (which >> 6) : 1;
+    switch (what % 6) {
     case 0:
         m.type = MESSAGE_LEAD;
         m.lead = (struct lead){.leader = "s", .lease_ms = which};
@@ -122,13 +140,21 @@ static void commands(struct world *w, uint8_t what, uint8_t arg, uint8_t which)
         break;
     case 3:
         m.type = MESSAGE_INVOKE;
-        m.invoke = (struct invoke){
-            .invocation = {0, which % INVOCATIONS}, .attempt = 1, .instance = {0, arg % INSTANCES}};
+        m.invoke = (struct invoke){.invocation = {0, which % INVOCATIONS},
+                                   .attempt = attempt,
+                                   .instance = {0, arg % INSTANCES},
+                                   .durable = durable};
+        break;
+    case 4:
+        m.type = MESSAGE_RESULT_ACK;
+        m.result_ack = (struct result_ack){.invocation = {0, which % INVOCATIONS},
+                                           .attempt = attempt,
+                                           .attempt_term = w->term - (arg >> 4 & 1)};
         break;
     default:
         m.type = MESSAGE_CANCEL;
         m.cancel =
-            (struct cancel){.invocation = {0, which % INVOCATIONS}, .attempt = 1, .reason = "r"};
+            (struct cancel){.invocation = {0, which % INVOCATIONS}, .attempt = attempt, .reason = "r"};
         break;
     }
     receive(w, arg, &m);
@@ -143,16 +169,20 @@ static void instance_events(struct world *w, uint8_t what, uint8_t which)
         if (w->lives[id.low]) {
             w->lives[id.low] = false;
             for (unsigned i = 0; i < INVOCATIONS; i++) {
-                w->runs[i] = w->runs[i] && w->where[i] != id.low;
+                bool over = w->runs[i] && w->where[i] == id.low;
+                w->ended += over && i >= DURABLE_FROM;
+                w->runs[i] = w->runs[i] && !over;
             }
             agent_core_instance_ended(w->core, w->now_us, id, STATUS_CRASHED, "m");
         }
     } else {
-        const struct result r = {.invocation = {0, which % INVOCATIONS},
-                                 .attempt = 1,
+        unsigned i = which % INVOCATIONS;
+        const struct result r = {.invocation = {0, i},
+                                 .attempt = w->runs[i] ? w->attempt[i] : 1,
                                  .message = "",
                                  .output = bytes_of("o", 1)};
-        w->runs[which % INVOCATIONS] = false;
+        w->ended += w->runs[i] && i >= DURABLE_FROM;
+        w->runs[i] = false;
         agent_core_result(w->core, w->now_us, &r);
     }
 }
@@ -194,6 +224,9 @@ static void check(const struct world *w)
     CHECK(s.attempts == running);
     CHECK(s.instances_starting + s.instances_ready + s.instances_stopping == living);
     CHECK(s.results_held <= RESULTS_HELD_MAX);
+    CHECK(s.results_kept <= RESULTS_KEPT_MAX);
+    CHECK(s.results_kept + s.results_acked + s.results_kept_dropped == w->ended);
+    CHECK((s.results_kept == 0) == (s.results_kept_bytes == 0));
     CHECK(s.term == w->term);
 }
 

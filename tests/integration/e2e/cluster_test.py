@@ -30,8 +30,8 @@ class Membership(ClusterCase):
         os.makedirs(folder)
         token = cluster.skep("ca", "token", "--role", "scheduler", "--name", name).stdout
         joined = run([os.path.join(BIN, "skep-scheduler"), "join", "--token-file", "-", "--name", name, "--address", address,
-                      "--data", os.path.join(folder, "data"), "--config-out", os.path.join(folder, "config.yaml")],
-                     input=token)
+                      "--data", os.path.join(folder, "data"), "--config-out", os.path.join(folder, "config.yaml"),
+                      "--cluster-key", f"file:{cluster.data}/cluster.key"], input=token)
         self.assertEqual(joined.returncode, 0, joined.stderr)
         pid = cluster.spawn_daemon("scheduler", name)
         cluster.adopt("scheduler", name, pid, address.rpartition(":")[2])

@@ -43,8 +43,12 @@ static bool on_send(void *data, uint64_t peer, const struct message *m)
              m->node_register.attempts_count);
         break;
     case MESSAGE_RESULT:
-        note(r, "result v%llu.%u %s %s%.*s\n", (unsigned long long)m->result.invocation.low - 100,
-             m->result.attempt, status_name((enum status_code)m->result.code), m->result.message,
+        note(r, "result v%llu.%u ", (unsigned long long)m->result.invocation.low - 100,
+             m->result.attempt);
+        if (m->result.durable) {
+            note(r, "term=%llu ", (unsigned long long)m->result.attempt_term);
+        }
+        note(r, "%s %s%.*s\n", status_name((enum status_code)m->result.code), m->result.message,
              (int)m->result.output.size,
              m->result.output.size > 0 ? (const char *)m->result.output.data : "");
         break;
@@ -202,6 +206,30 @@ void receive_invoke(struct recording *r, uint64_t peer, uint64_t term, unsigned 
                                          .payload = bytes_of("in", 2)}});
 }
 
+void receive_job(struct recording *r, uint64_t peer, uint64_t term, unsigned invocation,
+                 uint32_t attempt, unsigned instance)
+{
+    receive(r, peer,
+            &(struct message){.type = MESSAGE_INVOKE,
+                              .term = term,
+                              .invoke = {.invocation = invocation_n(invocation),
+                                         .attempt = attempt,
+                                         .instance = instance_n(instance),
+                                         .durable = true,
+                                         .payload = bytes_of("in", 2)}});
+}
+
+void receive_ack(struct recording *r, uint64_t peer, unsigned invocation, uint32_t attempt,
+                 uint64_t attempt_term)
+{
+    receive(r, peer,
+            &(struct message){.type = MESSAGE_RESULT_ACK,
+                              .term = 5,
+                              .result_ack = {.invocation = invocation_n(invocation),
+                                             .attempt = attempt,
+                                             .attempt_term = attempt_term}});
+}
+
 void receive_stop(struct recording *r, uint64_t peer, uint64_t term, unsigned n, bool kill)
 {
     receive(r, peer,
@@ -240,9 +268,15 @@ void have_ready(struct recording *r, unsigned n, uint32_t concurrency)
 
 void result_of(struct recording *r, unsigned invocation, enum status_code code, const char *text)
 {
+    result_of_attempt(r, invocation, 1, code, text);
+}
+
+void result_of_attempt(struct recording *r, unsigned invocation, uint32_t attempt,
+                       enum status_code code, const char *text)
+{
     const struct result result = {
         .invocation = invocation_n(invocation),
-        .attempt = 1,
+        .attempt = attempt,
         .code = (uint32_t)code,
         .message = code == STATUS_OK ? "" : text,
         .output = code == STATUS_OK ? bytes_of(text, strlen(text)) : (struct bytes){0},

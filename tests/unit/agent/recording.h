@@ -2,7 +2,7 @@
  *
  *     send 1 node_register instances=0 attempts=0
  *     start i1 | stop i1 | kill i1 | invoke v1.1 i1 500 | cancel v1.1 | lead 1 term=3
- *     send 1 result v1.1 OK out | send 1 event i1 READY OK | send 1 reply CONFLICT
+ *     send 1 result v1.1 OK out | send 1 result v1.1 term=5 OK out (of a durable attempt) | send 1 event i1 READY OK | send 1 reply CONFLICT
  *
  * Instance n is id {0, n}, invocation n is {0, 100 + n}. */
 #ifndef TESTS_UNIT_AGENT_RECORDING_H
@@ -41,12 +41,19 @@ void receive_start(struct recording *r, uint64_t peer, uint64_t term, unsigned n
                    uint64_t memory);
 void receive_invoke(struct recording *r, uint64_t peer, uint64_t term, unsigned invocation,
                     unsigned instance, uint32_t timeout_ms);
+/* A durable attempt. */
+void receive_job(struct recording *r, uint64_t peer, uint64_t term, unsigned invocation,
+                 uint32_t attempt, unsigned instance);
+void receive_ack(struct recording *r, uint64_t peer, unsigned invocation, uint32_t attempt,
+                 uint64_t attempt_term);
 void receive_stop(struct recording *r, uint64_t peer, uint64_t term, unsigned n, bool kill);
 void receive_cancel(struct recording *r, uint64_t peer, uint64_t term, unsigned invocation);
 void heartbeat_answer(struct recording *r, uint64_t peer, uint64_t sequence, enum status_code code);
 /* Starts instance n of 100m and 100 bytes, makes it ready with that concurrency, and forgets the
  * lines. */
 void have_ready(struct recording *r, unsigned n, uint32_t concurrency);
+void result_of_attempt(struct recording *r, unsigned invocation, uint32_t attempt,
+                       enum status_code code, const char *text);
 void result_of(struct recording *r, unsigned invocation, enum status_code code, const char *text);
 void tick_at(struct recording *r, uint64_t now_us);
 

@@ -40,7 +40,7 @@ static void create(struct inflight *f, uint32_t slots)
 static uint64_t put(struct inflight *f, struct id128 id)
 {
     uint64_t token = 0;
-    assert_true(status_is_ok(inflight_put(f, id, 1, 5000, &token)));
+    assert_true(status_is_ok(inflight_put(f, id, 1, 0, 5000, &token)));
     assert_true(token != 0);
     return token;
 }
@@ -68,7 +68,7 @@ static void slots_are_limited(void **state)
     uint64_t token;
     create(&f, 1);
     uint64_t first = put(&f, v1);
-    assert_int_equal(inflight_put(&f, v2, 1, 0, &token).code, STATUS_LIMIT);
+    assert_int_equal(inflight_put(&f, v2, 1, 0, 0, &token).code, STATUS_LIMIT);
     inflight_remove(&f, first);
     (void)put(&f, v2);
     inflight_close(&f);
@@ -118,6 +118,57 @@ static void another_agent_finds_what_was_left(void **state)
     inflight_close(&f);
 }
 
+static void terms_of_durable_attempts_are_found_again(void **state)
+{
+    (void)state;
+    struct inflight f;
+    uint64_t durable, call;
+    create(&f, 2);
+    assert_true(status_is_ok(inflight_put(&f, v1, 1, 77, 5000, &durable)));
+    assert_true(status_is_ok(inflight_put(&f, v2, 1, 0, 5000, &call)));
+    inflight_close(&f);
+    assert_true(status_is_ok(inflight_open(&f, path, NULL)));
+    assert_int_equal(inflight_term(&f, durable), 77);
+    assert_int_equal(inflight_term(&f, call), 0);
+    inflight_remove(&f, durable);
+    assert_int_equal(inflight_term(&f, durable), 0);
+    /* The slot's next attempt has its own. */
+    uint64_t next = put(&f, v1);
+    assert_int_equal(inflight_term(&f, next), 0);
+    inflight_close(&f);
+}
+
+/* What an agent of the first release left: a header of 32 bytes and slots of 40, nothing behind. */
+static void a_file_of_the_first_kind_is_read(void **state)
+{
+    (void)state;
+    const uint64_t words[4 + 2 * 5] = {[0] = UINT64_C(2) << 32 | 0x736b6966,
+                                       [1] = 9,
+                                       [2] = 3,
+                                       [3] = 77,
+                                       [9] = UINT64_C(9) << 16 | 1,
+                                       [10] = v2.high,
+                                       [11] = v2.low,
+                                       [12] = UINT64_C(1) << 32 | 4,
+                                       [13] = 5000};
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, words, sizeof words, 0), sizeof words);
+    assert_int_equal(close(fd), 0);
+    struct inflight f;
+    assert_true(status_is_ok(inflight_open(&f, path, NULL)));
+    assert_int_equal(inflight_slots(&f), 2);
+    assert_null(inflight_at(&f, 0));
+    const struct inflight_slot *s = inflight_at(&f, 1);
+    assert_non_null(s);
+    assert_int_equal(s->attempt, 4);
+    assert_int_equal(s->invocation.low, 2);
+    assert_int_equal(inflight_term(&f, s->token), 0);
+    uint64_t token;
+    assert_true(status_is_ok(inflight_put(&f, v1, 1, 77, 5000, &token)));
+    assert_int_equal(inflight_term(&f, token), 0);
+    inflight_close(&f);
+}
+
 static void a_file_that_is_none_is_refused(void **state)
 {
     (void)state;
@@ -155,6 +206,8 @@ int main(void)
         T(slots_are_limited),
         T(a_token_is_never_used_again),
         T(another_agent_finds_what_was_left),
+        T(terms_of_durable_attempts_are_found_again),
+        T(a_file_of_the_first_kind_is_read),
         T(a_file_that_is_none_is_refused),
         T(a_missing_file_is_not_found),
     };

@@ -90,6 +90,20 @@ static void note_call_reply(struct world *w, const struct message *m)
          (int)r->output.size, r->output.size > 0 ? (const char *)r->output.data : "");
 }
 
+static void note_outcome(struct world *w, const struct message *m)
+{
+    static const char *const states[] = {"", "queued", "done", "dead", "canceled"};
+    const struct outcome *o = &m->outcome;
+    note(w, "outcome %llu", (unsigned long long)m->request);
+    if (o->code != STATUS_OK) {
+        note(w, " %s %s\n", status_name((enum status_code)o->code), o->message);
+        return;
+    }
+    note(w, " v%u %s %s %s%.*s\n", number_of(&w->invocations, o->invocation), states[o->state],
+         status_name((enum status_code)o->result_code), o->result_message, (int)o->output.size,
+         o->output.size > 0 ? (const char *)o->output.data : "");
+}
+
 static void on_send(void *data, uint64_t peer, const struct message *m)
 {
     struct world *w = data;
@@ -98,6 +112,23 @@ static void on_send(void *data, uint64_t peer, const struct message *m)
     switch (m->type) {
     case MESSAGE_CALL_REPLY:
         note_call_reply(w, m);
+        break;
+    case MESSAGE_SPAWN_REPLY:
+        w->last.retry_after_ms = m->spawn_reply.retry_after_ms;
+        note(w, "spawn_reply %llu %s", (unsigned long long)m->request,
+             status_name((enum status_code)m->spawn_reply.code));
+        if (!id_is_zero(m->spawn_reply.invocation)) {
+            note(w, " v%u", number_of(&w->invocations, m->spawn_reply.invocation));
+        }
+        note(w, "%s%s%s\n", m->spawn_reply.existing ? " existing" : "",
+             m->spawn_reply.message[0] == '\0' ? "" : " ", m->spawn_reply.message);
+        break;
+    case MESSAGE_OUTCOME:
+        note_outcome(w, m);
+        break;
+    case MESSAGE_RESULT_ACK:
+        note(w, "ack v%u.%u\n", number_of(&w->invocations, m->result_ack.invocation),
+             m->result_ack.attempt);
         break;
     case MESSAGE_REPLY:
         w->last.index = m->reply.index;
@@ -164,6 +195,12 @@ static struct status on_propose(void *data, uint64_t ticket, const struct comman
     return command_encode(c, &p->command);
 }
 
+static void on_payload_dropped(void *data, const struct digest *payload)
+{
+    struct world *w = data;
+    note(w, "dropped %02x\n", payload->v[0]);
+}
+
 static uint64_t on_random(void *data)
 {
     struct world *w = data;
@@ -195,7 +232,11 @@ void expect_records(struct world *w, const char *text)
 struct world *world_new(const struct core_config *config)
 {
     struct world *w = mem_must(mem_zalloc(1, sizeof *w));
-    const struct core_env env = {.data = w, .send = on_send, .propose = on_propose, .random = on_random};
+    const struct core_env env = {.data = w,
+                                 .send = on_send,
+                                 .propose = on_propose,
+                                 .random = on_random,
+                                 .payload_dropped = on_payload_dropped};
     w->core = core_new(&env, config);
     assert_non_null(w->core);
     w->now = (struct core_time){START_MS * 1000, 1700000000000};
@@ -208,6 +249,9 @@ struct world *world_new(const struct core_config *config)
                                      .idle_ms = 1000,
                                      .queue_max = 2,
                                      .timeout_ms = 10000,
+                                     .retry_backoff_ms = 100,
+                                     .retry_factor_milli = 2000,
+                                     .retry_cap_ms = 1000,
                                      .startup_timeout_ms = 5000};
     return w;
 }
@@ -360,6 +404,31 @@ void user_call(struct world *w, uint64_t user, uint64_t request, const char *fun
     receive(w, user, &m);
 }
 
+void user_spawn(struct world *w, uint64_t user, uint64_t request, const struct spawn *spawn)
+{
+    struct message m = {.type = MESSAGE_SPAWN, .request = request, .spawn = *spawn};
+    m.spawn.function = m.spawn.function == NULL ? "f" : m.spawn.function;
+    m.spawn.key = m.spawn.key == NULL ? "" : m.spawn.key;
+    receive(w, user, &m);
+}
+
+void user_outcome(struct world *w, uint64_t user, uint64_t request, unsigned invocation,
+                  uint32_t wait_ms)
+{
+    const struct message m = {
+        .type = MESSAGE_OUTCOME_QUERY,
+        .request = request,
+        .outcome_query = {.invocation = invocation_n(w, invocation), .wait_ms = wait_ms}};
+    receive(w, user, &m);
+}
+
+void user_on_invocation(struct world *w, uint64_t request, const char *action, unsigned invocation)
+{
+    char id[ID_STRING_BYTES];
+    id_format(invocation_n(w, invocation), INVOCATION_PREFIX, id);
+    user_admin(w, request, action, id, NULL, NULL);
+}
+
 void user_admin(struct world *w, uint64_t request, const char *action, const char *name,
                 const char *key, const char *value)
 {
@@ -458,6 +527,23 @@ void agent_result(struct world *w, unsigned n, unsigned invocation, uint32_t att
         .type = MESSAGE_RESULT,
         .result = {.invocation = invocation_n(w, invocation),
                    .attempt = attempt,
+                   .instance = instance_n(w, instance),
+                   .code = code,
+                   .message = code == STATUS_OK ? "" : text,
+                   .output = bytes_of(text, code == STATUS_OK ? strlen(text) : 0),
+                   .run_us = 555}};
+    receive(w, AGENT_PEERS + n, &m);
+}
+
+void agent_durable_result(struct world *w, unsigned n, unsigned invocation, uint32_t attempt,
+                          unsigned instance, enum status_code code, const char *text)
+{
+    const struct message m = {
+        .type = MESSAGE_RESULT,
+        .result = {.invocation = invocation_n(w, invocation),
+                   .attempt = attempt,
+                   .attempt_term = WORLD_TERM,
+                   .durable = true,
                    .instance = instance_n(w, instance),
                    .code = code,
                    .message = code == STATUS_OK ? "" : text,

@@ -4,6 +4,7 @@
  *     a1 start i1 f | a1 stop i1 REASON | a1 kill i1 REASON
  *     a1 invoke v1.1 i1 PAYLOAD | a1 cancel v1.1 i1 REASON | a1 lead term=5
  *     u1 call_reply 7 OK OUTPUT | u1 call_reply 7 TIMEOUT MESSAGE
+ *     u1 spawn_reply 7 OK v1 [existing] | u1 outcome 8 v1 done OK OUTPUT | a1 ack v1.1
  *     u1 reply 8 OK | u1 records 9 OK rows=2
  *
  * User n is peer n, the agent of node "n1" is peer 101 ("a1"). Instances (i1) and invocations
@@ -97,6 +98,12 @@ void user_call(struct world *w, uint64_t user, uint64_t request, const char *fun
                const char *payload, uint32_t timeout_ms);
 void user_admin(struct world *w, uint64_t request, const char *action, const char *name,
                 const char *key, const char *value);
+/* function NULL: "f". */
+void user_spawn(struct world *w, uint64_t user, uint64_t request, const struct spawn *spawn);
+void user_outcome(struct world *w, uint64_t user, uint64_t request, unsigned invocation,
+                  uint32_t wait_ms);
+/* "invocation.cancel" and the like on invocation n, by user 1. */
+void user_on_invocation(struct world *w, uint64_t request, const char *action, unsigned invocation);
 void user_query(struct world *w, uint64_t request, const char *what, const char *name);
 
 void agent_open(struct world *w, unsigned n);
@@ -115,6 +122,9 @@ void agent_ended(struct world *w, unsigned n, unsigned instance, enum status_cod
                  const char *message);
 void agent_result(struct world *w, unsigned n, unsigned invocation, uint32_t attempt,
                   unsigned instance, enum status_code code, const char *text);
+/* Of an attempt that this term's leader sent. */
+void agent_durable_result(struct world *w, unsigned n, unsigned invocation, uint32_t attempt,
+                          unsigned instance, enum status_code code, const char *text);
 /* A report of instance n of "f" in revision 1, of concurrency 1, 100m and 100 bytes. */
 struct instance_report report_n(struct world *w, unsigned n, uint32_t instance_state);
 
