@@ -175,7 +175,7 @@ int verb_backup_create(struct cli *cli)
     }
     int fd = open(temporary, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0) {
-        code = cli_fail(status_from_errno(errno), strerror(errno));
+        code = cli_fail(status_of(status_from_errno(errno)), strerror(errno));
     } else {
         code = pull_again(cli, c, fd);
         code = code == CLI_DONE ? finish(cli, fd, temporary, path) : code;

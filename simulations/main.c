@@ -141,7 +141,7 @@ static uint64_t run_jobs(uint64_t first, uint64_t last, int jobs,
                 running++;
                 next++;
             }
-            wait[i] = (struct pollfd){.fd = each[i].pid == 0 ? -1 : each[i].from, .events = POLLIN};
+            wait[i] = (struct pollfd){.fd = each[i].pid == 0 ? -1 : each[i].from}; /* its end */
         }
         (void)poll(wait, (nfds_t)jobs, -1);
         for (int i = 0; i < jobs; i++) {
@@ -168,11 +168,11 @@ static int run(const struct arguments *a)
         (void)fprintf(stderr, "skep-sim: %s; see --list\n", msg.text);
         return EXIT_USAGE;
     }
+    if (a->jobs > JOBS_MAX || (a->jobs > 1 && a->trace != 0)) {
+        (void)fprintf(stderr, "skep-sim: --jobs takes at most %d, and no --trace\n", JOBS_MAX);
+        return EXIT_USAGE;
+    }
     if (a->jobs > 1) {
-        if (a->jobs > JOBS_MAX) {
-            (void)fprintf(stderr, "skep-sim: --jobs takes at most %d\n", JOBS_MAX);
-            return EXIT_USAGE;
-        }
         uint64_t failed = run_jobs(first, last, a->jobs, &options);
         (void)printf("%" PRIu64 " of %" PRIu64 " seeds failed\n", failed, last - first + 1);
         return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;

@@ -1,7 +1,8 @@
 /* What a scheduler counts, for Prometheus: callbacks that read the counters where they are kept. */
+#include "scheduler/api/payloads.h"
 #include "scheduler/api/server_internal.h"
 
-enum { SOURCE_CORE, SOURCE_LINK, SOURCE_REPLICA, SOURCE_SERVER };
+enum { SOURCE_CORE, SOURCE_LINK, SOURCE_REPLICA, SOURCE_SERVER, SOURCE_PAYLOADS };
 
 /* One number and where it lives. */
 struct stat_row {
@@ -16,6 +17,7 @@ struct stat_row {
 #define LINK(field) SOURCE_LINK, offsetof(struct link_stats, field)
 #define REPLICA(field) SOURCE_REPLICA, offsetof(struct replica_status, field)
 #define SERVER(field) SOURCE_SERVER, offsetof(struct server, field)
+#define PAYLOADS(field) SOURCE_PAYLOADS, offsetof(struct payloads_stats, field)
 #define CALLS {"skep_calls_total", "Calls by how they ended.", 1, NULL, 0}, "outcome"
 #define LINKS_REFUSED                                                                              \
     {"skep_link_refused_total", "Connections refused, by reason.", 1, NULL, 0}, "reason"
@@ -97,6 +99,26 @@ static const struct stat_row rows[] = {
     {COUNTER("skep_durable_queued", "Durable invocations that have not ended."), CORE(jobs_queued),
      true},
     {COUNTER("skep_durable_bytes", "Bytes of durable invocations held."), CORE(jobs_bytes), true},
+    {COUNTER("skep_payloads", "Payloads outside the log, on this disk."), PAYLOADS(count), true},
+    {COUNTER("skep_payloads_bytes", "Bytes of their files."), PAYLOADS(bytes), true},
+    {COUNTER("skep_payloads_missing", "Payloads that the state names and this disk lacks."),
+     PAYLOADS(missing), true},
+    {COUNTER("skep_payloads_storing", "Payloads that wait for a majority."), PAYLOADS(storing),
+     true},
+    {COUNTER("skep_payloads_storing_bytes", "Bytes of them."), PAYLOADS(storing_bytes), true},
+    {COUNTER("skep_payloads_loading", "Messages that wait for their payload."), PAYLOADS(loading),
+     true},
+    {COUNTER("skep_payloads_stored_total", "Payloads that a majority got."), PAYLOADS(stored),
+     false},
+    {COUNTER("skep_payloads_refused_total", "Payloads that could not be stored."),
+     PAYLOADS(refused), false},
+    {COUNTER("skep_payloads_fetched_total", "Payloads fetched from other schedulers."),
+     PAYLOADS(fetched), false},
+    {COUNTER("skep_payloads_deleted_total", "Payloads deleted."), PAYLOADS(deleted), false},
+    {COUNTER("skep_payloads_corrupt_total", "Payloads found damaged on this disk."),
+     PAYLOADS(corrupt), false},
+    {COUNTER("skep_payloads_load_failures_total", "Messages whose payload nobody had."),
+     PAYLOADS(load_failures), false},
     {COUNTER("skep_raft_term", "The current term."), REPLICA(term), true},
     {COUNTER("skep_raft_commit_index", "The last committed entry."), REPLICA(commit_index), true},
     {COUNTER("skep_raft_applied_index", "The last applied entry."), REPLICA(applied_index), true},
@@ -136,6 +158,10 @@ static uint64_t read_row(void *data)
     }
     if (h->row->source == SOURCE_REPLICA) {
         struct replica_status stats = replica_status(s->replica);
+        return at(&stats, h->row->offset);
+    }
+    if (h->row->source == SOURCE_PAYLOADS) {
+        struct payloads_stats stats = payloads_stats(s->payloads);
         return at(&stats, h->row->offset);
     }
     return at(s, h->row->offset);

@@ -183,6 +183,7 @@ static void job_failed(struct tool *t, struct job *j, uint64_t *counter, const c
 static void acknowledged(struct tool *t, struct job *j, const struct spawn_reply *r)
 {
     uint64_t now = load_now_us();
+    t->existing += r->existing ? 1 : 0;
     if (j->step == STEP_KEY) {
         if (id_compare(r->invocation, j->id) != 0) {
             job_failed(t, j, &t->other_id, "its key gave another id", "");
@@ -192,7 +193,6 @@ static void acknowledged(struct tool *t, struct job *j, const struct spawn_reply
         return;
     }
     j->id = r->invocation;
-    t->existing += r->existing ? 1 : 0;
     histogram_record(&t->acknowledged_us, now - j->first_us);
     if (t->journal != NULL) {
         char key[SPAWN_KEY_BYTES_MAX + 1];
