@@ -813,6 +813,28 @@ static const char *unequal(struct chaos *c)
     return l->state.index < c->checks.acknowledged_last ? "acknowledged commands missing" : NULL;
 }
 
+static void trace_servers(struct chaos *c)
+{
+    for (size_t i = 1; i < CHAOS_IDS; i++) {
+        const struct node *n = &c->nodes[i];
+        if (n->replica == NULL) {
+            continue;
+        }
+        const struct raft *r = &n->replica->raft;
+        TRACE(c,
+              "server %zu: state %u term %llu last %llu stored %llu committed %llu applied %llu "
+              "snapshot %llu offset %llu configuration %llu/%llu unfinished %u",
+              i, r->state, r->current_term, raft_last_index(&n->replica->raft), r->last_stored,
+              r->commit_index, r->last_applied, r->log.snapshot.last_index, r->log.offset,
+              r->configuration_index, r->configuration_uncommitted_index,
+              n->replica->guard.unfinished);
+        for (unsigned k = 0; k < r->configuration.n; k++) {
+            TRACE(c, "    member %llu role %d", r->configuration.servers[k].id,
+                  r->configuration.servers[k].role);
+        }
+    }
+}
+
 static void run_healing(struct chaos *c)
 {
     uint64_t end_us = now_us(c) + HEAL_MS_MAX * MS;
@@ -833,6 +855,7 @@ static void run_healing(struct chaos *c)
             return;
         }
     }
+    trace_servers(c);
     bool stuck = strncmp(what, "no ", 3) == 0;
     chaos_violated(&c->checks, stuck ? CHAOS_STUCK : CHAOS_UNEQUAL, "after healing: %s", what);
 }

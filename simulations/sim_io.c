@@ -705,6 +705,9 @@ uint64_t sim_raft_rot(struct sim_raft *w, uint64_t id, uint64_t entries)
     uint64_t behind = last > m->mark ? last - m->mark : 0;
     uint64_t lost = entries + behind < m->disk.count ? entries + behind : m->disk.count;
     uint64_t kept = m->disk.count - lost;
+    if (m->disk.snapshot.index >= m->mark || m->disk.first + kept > m->mark) {
+        return 0; /* nobody could tell */
+    }
     sim_disk_truncate(&m->disk, m->disk.first + kept);
     return lost;
 }

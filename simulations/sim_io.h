@@ -57,7 +57,8 @@ void sim_raft_crash(struct sim_raft *w, uint64_t id);
 /* Its disk is lost, too. The member must be down. */
 void sim_raft_wipe(struct sim_raft *w, uint64_t id);
 /* Its disk loses the end of the log, as by bit rot in an open segment: what was not known to be
- * committed, and so many entries before. The member must be down. Returns how many. */
+ * committed, and so many entries before. The member must be down. Returns how many; 0: nothing was
+ * lost, as the log holds too little. */
 uint64_t sim_raft_rot(struct sim_raft *w, uint64_t id, uint64_t entries);
 /* Replicas opened from now on run without these cures (enum guard_cure, scheduler/replica/guard.h). */
 void sim_raft_cures_off(struct sim_raft *w, uint32_t cures);

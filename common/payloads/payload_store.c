@@ -33,9 +33,9 @@ struct payload_store {
     struct payload_store_config config;
     char *path; /* for messages and for shred */
     int folder;
-    _Atomic uint64_t temporary;           /* names new.N */
-    pthread_mutex_t stripes[STRIPES];     /* one payload belongs to one stripe */
-    pthread_mutex_t lock;                 /* of what follows */
+    _Atomic uint64_t temporary;       /* names new.N */
+    pthread_mutex_t stripes[STRIPES]; /* one payload belongs to one stripe */
+    pthread_mutex_t lock;             /* of what follows */
     struct payload_store_stats stats;
     bool dirty[FANS]; /* deletions that are not synced */
 };
@@ -171,8 +171,8 @@ static struct status walk_all(struct walk *w, struct errmsg *msg)
 }
 
 struct status payload_store_each(struct payload_store *s,
-                                 bool (*fn)(void *data, const struct digest *digest,
-                                            uint64_t bytes, int64_t written_s),
+                                 bool (*fn)(void *data, const struct digest *digest, uint64_t bytes,
+                                            int64_t written_s),
                                  void *data, struct errmsg *msg)
 {
     struct walk w = {.store = s, .fn = fn, .data = data};
@@ -429,8 +429,8 @@ static struct status file_read(const struct payload_store *s, const char *name, 
     return status_ok();
 }
 
-static struct status digest_check(const struct digest *digest, struct bytes data,
-                                  const char *name, struct errmsg *msg)
+static struct status digest_check(const struct digest *digest, struct bytes data, const char *name,
+                                  struct errmsg *msg)
 {
     struct digest actual;
     struct status status = digest_of(&data, 1, &actual);
@@ -453,8 +453,8 @@ static struct status unseal(const struct payload_store *s, const struct digest *
                            "payload %s is sealed, and this scheduler has no cluster key", name);
     }
     struct buffer plain = {0};
-    struct status status = s->config.sealing.open(
-        s->config.sealing.data, digest, bytes_of(data->data, data->size), key, &plain);
+    struct status status = s->config.sealing.open(s->config.sealing.data, digest,
+                                                  bytes_of(data->data, data->size), key, &plain);
     if (!status_is_ok(status)) {
         buffer_close(&plain);
         return status_fail(msg, status.code == STATUS_NOT_FOUND ? STATUS_UNAVAILABLE : status.code,
@@ -555,8 +555,8 @@ static struct status file_write(struct writing *w, struct bytes data, struct err
     struct payload_store *s = w->store;
     (void)snprintf(w->temporary, sizeof w->temporary, "%s%llu", temporary_prefix,
                    (unsigned long long)atomic_fetch_add(&s->temporary, 1));
-    AUTO_CLOSE int fd = openat(s->folder, w->temporary,
-                               O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    AUTO_CLOSE int fd =
+        openat(s->folder, w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     int error = fd < 0 ? errno : write_all(s, fd, data);
     error = error == 0 ? fault(s, PAYLOAD_STEP_NAME) : error;
     if (error == 0 && renameat(s->folder, w->temporary, s->folder, w->name) != 0) {

@@ -37,9 +37,9 @@ struct payload_sealing {
 
 /* Where a put or a delete can be made to fail, by tests. */
 enum payload_step {
-    PAYLOAD_STEP_WRITE, /* before the bytes of a file */
-    PAYLOAD_STEP_SYNC,  /* they are written, not synced */
-    PAYLOAD_STEP_NAME,  /* synced, still new.N */
+    PAYLOAD_STEP_WRITE,  /* before the bytes of a file */
+    PAYLOAD_STEP_SYNC,   /* they are written, not synced */
+    PAYLOAD_STEP_NAME,   /* synced, still new.N */
     PAYLOAD_STEP_FOLDER, /* named, the folder not synced */
     PAYLOAD_STEP_UNLINK, /* of a delete: the key is gone, the payload is there */
 };

@@ -143,26 +143,42 @@ static struct status nonce_draw(struct sealer *s, uint8_t out[SEAL_NONCE_BYTES])
     return status_ok();
 }
 
-struct status sealer_seal(struct sealer *s, uint32_t key_id, const struct seal_key *key,
-                          struct bytes aad, struct bytes plain, struct buffer *out)
+/* From plain to room, which may be the same place. */
+static struct status seal_into(struct sealer *s, uint32_t key_id, const struct seal_key *key,
+                               struct bytes aad, struct bytes plain, struct seal_room room)
 {
     uint32_t id = htole32(key_id);
-    if (plain.size > SIZE_MAX / 2) {
-        return status_of(STATUS_NOMEM);
-    }
-    TRY(buffer_reserve(out, plain.size + SEAL_EXTRA_BYTES));
     TRY(cipher_set(&s->seal, key, true));
-    uint8_t *at = out->data + out->size;
-    memcpy(at, &id, sizeof id);
-    TRY(nonce_draw(s, at + ID_BYTES));
-    if (!cipher_run(&s->seal, at, aad, plain, at + SEAL_HEAD_BYTES) ||
-        !cipher_end(&s->seal) ||
-        EVP_CIPHER_CTX_ctrl(s->seal.ctx, EVP_CTRL_AEAD_GET_TAG, SEAL_TAG_BYTES,
-                            at + SEAL_HEAD_BYTES + plain.size) != 1) {
+    memcpy(room.head, &id, sizeof id);
+    TRY(nonce_draw(s, room.head + ID_BYTES));
+    if (!cipher_run(&s->seal, room.head, aad, plain, room.data) || !cipher_end(&s->seal) ||
+        EVP_CIPHER_CTX_ctrl(s->seal.ctx, EVP_CTRL_AEAD_GET_TAG, SEAL_TAG_BYTES, room.tag) != 1) {
         ERR_clear_error();
         s->seal.keyed = false;
         return status_of(STATUS_NOMEM);
     }
+    return status_ok();
+}
+
+struct status sealer_seal_in_place(struct sealer *s, uint32_t key_id, const struct seal_key *key,
+                                   struct bytes aad, struct seal_room room)
+{
+    return seal_into(s, key_id, key, aad, bytes_of(room.data, room.size), room);
+}
+
+struct status sealer_seal(struct sealer *s, uint32_t key_id, const struct seal_key *key,
+                          struct bytes aad, struct bytes plain, struct buffer *out)
+{
+    if (plain.size > SIZE_MAX / 2) {
+        return status_of(STATUS_NOMEM);
+    }
+    TRY(buffer_reserve(out, plain.size + SEAL_EXTRA_BYTES));
+    uint8_t *at = out->data + out->size;
+    const struct seal_room room = {.data = at + SEAL_HEAD_BYTES,
+                                   .size = plain.size,
+                                   .head = at,
+                                   .tag = at + SEAL_HEAD_BYTES + plain.size};
+    TRY(seal_into(s, key_id, key, aad, plain, room));
     out->size += plain.size + SEAL_EXTRA_BYTES;
     return status_ok();
 }

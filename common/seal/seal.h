@@ -29,6 +29,14 @@ struct seal_key {
     uint8_t v[SEAL_KEY_BYTES];
 };
 
+/* Where a text is sealed in place. */
+struct seal_room {
+    uint8_t *data;
+    size_t size;
+    uint8_t *head; /* SEAL_HEAD_BYTES */
+    uint8_t *tag;  /* SEAL_TAG_BYTES */
+};
+
 /* A cipher that remembers the last key it was used with. */
 struct sealer;
 
@@ -40,6 +48,11 @@ void sealer_free(struct sealer *s);
 /* Appends the sealed text to out. NOMEM; out is unchanged then. */
 NODISCARD struct status sealer_seal(struct sealer *s, uint32_t key_id, const struct seal_key *key,
                                     struct bytes aad, struct bytes plain, struct buffer *out);
+/* The same where the text lies: data becomes the ciphertext; what comes before and behind it is
+ * written to head and tag. NOMEM; data is worthless then. */
+NODISCARD struct status sealer_seal_in_place(struct sealer *s, uint32_t key_id,
+                                             const struct seal_key *key, struct bytes aad,
+                                             struct seal_room room);
 /* Appends the opened text to out. CORRUPT (cut short, changed, another key or other associated
  * data), NOMEM; out is unchanged then and nothing unverified was left in its memory. */
 NODISCARD struct status sealer_open(struct sealer *s, const struct seal_key *key, struct bytes aad,

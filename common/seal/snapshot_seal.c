@@ -44,36 +44,55 @@ static struct status put_head(const struct snapshot_head *h, struct buffer *out)
     return buffer_put_u32(out, h->parts);
 }
 
+/* Seals the part where it lies. Its head goes to the end of `before`, its tag behind it. */
 static struct status seal_part(struct sealer *s, const struct snapshot_head *h,
-                               const struct seal_key *key, uint32_t part, struct bytes plain,
-                               struct parts *out)
+                               const struct seal_key *key, uint32_t part, struct buffer *data,
+                               struct buffer *before)
 {
     uint8_t aad[AAD_BYTES];
-    struct buffer *to = parts_next(out);
-    if (to == NULL) {
-        return status_of(STATUS_NOMEM);
-    }
-    if (plain.size > UINT32_MAX - SEAL_EXTRA_BYTES) {
+    size_t size = data->size;
+    if (size > UINT32_MAX - SEAL_EXTRA_BYTES) {
         return status_of(STATUS_LIMIT);
     }
-    TRY(buffer_put_u32(to, (uint32_t)(plain.size + SEAL_EXTRA_BYTES)));
-    return sealer_seal(s, h->key_id, key, aad_of(h->id, part, h->parts, aad), plain, to);
+    TRY(buffer_put_u32(before, (uint32_t)(size + SEAL_EXTRA_BYTES)));
+    TRY(buffer_reserve(before, SEAL_HEAD_BYTES));
+    TRY(buffer_reserve(data, SEAL_TAG_BYTES));
+    const struct seal_room room = {.data = data->data,
+                                   .size = size,
+                                   .head = before->data + before->size,
+                                   .tag = data->data + size};
+    TRY(sealer_seal_in_place(s, h->key_id, key, aad_of(h->id, part, h->parts, aad), room));
+    before->size += SEAL_HEAD_BYTES;
+    data->size += SEAL_TAG_BYTES;
+    return status_ok();
 }
 
+/* The parts become out's, behind one that holds the head: nothing is copied. */
 static struct status seal_parts(struct sealer *s, const struct snapshot_head *h,
                                 const struct seal_key *key, struct parts *plain, struct parts *out)
 {
-    struct buffer *to = parts_next(out);
-    if (to == NULL) {
+    struct parts all = {.items = mem_zalloc(plain->count + 1, sizeof *all.items),
+                        .count = plain->count + 1,
+                        .capacity = plain->count + 1};
+    if (all.items == NULL) {
         return status_of(STATUS_NOMEM);
     }
-    TRY(put_head(h, to));
+    struct status status = put_head(h, &all.items[0]);
     for (uint32_t i = 0; i < h->parts; i++) {
-        struct buffer *part = &plain->items[i];
-        TRY(seal_part(s, h, key, i, bytes_of(part->data, part->size), out));
-        buffer_close(part); /* so that the state is not held twice */
+        all.items[i + 1] = plain->items[i];
+        plain->items[i] = (struct buffer){0};
+        if (status_is_ok(status)) {
+            status = seal_part(s, h, key, i, &all.items[i + 1], &all.items[i]);
+        }
+        all.bytes += all.items[i].size;
     }
-    return status_ok();
+    if (status_is_ok(status)) {
+        parts_close(out);
+        *out = all;
+    } else {
+        parts_close(&all);
+    }
+    return status;
 }
 
 static struct status seal_all(struct keyring *k, struct snapshot_head *h, struct parts *plain,

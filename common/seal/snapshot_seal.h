@@ -29,8 +29,8 @@ struct snapshot_head {
     struct bytes rest; /* the parts */
 };
 
-/* Seals plain, part by part, into out under the key; plain is empty afterwards, also on failure.
- * NOT_FOUND (no such key), LIMIT, NOMEM, IO. */
+/* Seals plain, part by part, into out, which is empty before; plain is empty afterwards, also on
+ * failure: its memory becomes out's. NOT_FOUND (no such key), LIMIT, NOMEM, IO. */
 NODISCARD struct status snapshot_seal(struct keyring *k, uint32_t key_id,
                                       struct bytes wrapped_keys, struct parts *plain,
                                       struct parts *out);

@@ -12,7 +12,7 @@
 struct payload_fetch {
     struct payloads *p;
     struct digest digest;
-    bool missing; /* nobody waits for it */
+    bool missing;           /* nobody waits for it */
     uint64_t peer, request; /* who is asked; 0: nobody now */
     uint64_t deadline_us;
     uint64_t tried[PAYLOADS_OTHERS_MAX];
@@ -65,9 +65,8 @@ static void fetch_next(struct payload_fetch *f)
     }
     f->request = ++p->request_last;
     f->deadline_us = payloads_after(p, PAYLOAD_ASK_MS);
-    const struct message ask = {.type = MESSAGE_PAYLOAD_GET,
-                                .request = f->request,
-                                .payload_get = {.digest = f->digest}};
+    const struct message ask = {
+        .type = MESSAGE_PAYLOAD_GET, .request = f->request, .payload_get = {.digest = f->digest}};
     p->env.send(p->env.data, f->peer, &ask);
 }
 
@@ -162,8 +161,7 @@ void fetches_tick(struct payloads *p)
 {
     uint64_t now_us = p->env.now_us(p->env.data);
     struct payload_fetch *f, *next;
-    HASH_ITER(hh, p->fetches, f, next)
-    {
+    HASH_ITER(hh, p->fetches, f, next) {
         bool gone = f->peer != 0 && !p->env.peer_open(p->env.data, f->peer);
         if (f->data == NULL && (f->peer == 0 || gone || now_us >= f->deadline_us)) {
             fetch_next(f);
@@ -175,8 +173,7 @@ void fetches_tick(struct payloads *p)
 void fetches_close(struct payloads *p)
 {
     struct payload_fetch *f, *next;
-    HASH_ITER(hh, p->fetches, f, next)
-    {
+    HASH_ITER(hh, p->fetches, f, next) {
         fetch_free(f);
     }
 }

@@ -122,7 +122,8 @@ static void on_thread(uv_work_t *work)
         op->status = get(w->io, op);
         break;
     case PAYLOAD_OP_HAS:
-        op->status = status_of(payload_store_has(store, &op->digest) ? STATUS_OK : STATUS_NOT_FOUND);
+        op->status =
+            status_of(payload_store_has(store, &op->digest) ? STATUS_OK : STATUS_NOT_FOUND);
         break;
     case PAYLOAD_OP_DELETE:
         op->status = payload_store_delete(store, &op->digest, &op->message);

@@ -19,10 +19,10 @@
 #include <time.h>
 
 enum {
-    PLEDGE_MS = 180 * 1000,        /* longer than any job and its commit */
-    ORPHAN_SETTLE_FACTOR = 12,     /* orphans wait so many times settle_ms */
-    DELETES_MAX = 512,             /* a round of maintenance */
-    LOOKS_MAX = 512,               /* likewise */
+    PLEDGE_MS = 180 * 1000,    /* longer than any job and its commit */
+    ORPHAN_SETTLE_FACTOR = 12, /* orphans wait so many times settle_ms */
+    DELETES_MAX = 512,         /* a round of maintenance */
+    LOOKS_MAX = 512,           /* likewise */
     MISSING_RETRY_MS = 10 * 1000,
 };
 
@@ -93,8 +93,7 @@ void keep_stored(struct payloads *p, const struct digest *digest)
 static void pledges_expire(struct payloads *p, uint64_t now_us)
 {
     struct payload_pledge *g, *next;
-    HASH_ITER(hh, p->pledges, g, next)
-    {
+    HASH_ITER(hh, p->pledges, g, next) {
         if (now_us >= g->expires_us) {
             pledge_free(p, g);
         }
@@ -177,8 +176,7 @@ static void missing_step(struct payloads *p, uint64_t now_us)
     size_t looked = 0;
     bool asking = true;
     struct payload_missing *x, *next;
-    HASH_ITER(hh, p->missing, x, next)
-    {
+    HASH_ITER(hh, p->missing, x, next) {
         if (x->looking || now_us < x->due_us) {
             continue;
         }
@@ -252,9 +250,9 @@ static void on_synced(struct payload_op *op)
 static void sync_step(struct payloads *p)
 {
     const struct digest none = {{0}};
-    struct payload_op *op =
-        p->syncing || !p->sync_due ? NULL
-                                   : payload_op_new(PAYLOAD_OP_SYNC, &none, NULL, on_synced, p);
+    struct payload_op *op = p->syncing || !p->sync_due
+                                ? NULL
+                                : payload_op_new(PAYLOAD_OP_SYNC, &none, NULL, on_synced, p);
     if (op != NULL) {
         p->syncing = true;
         p->sync_due = false;
@@ -268,8 +266,7 @@ static void doomed_step(struct payloads *p, uint64_t now_us)
              settle_us = (uint64_t)p->config.settle_ms * 1000;
     size_t left = DELETES_MAX;
     struct payload_doomed *d, *next;
-    HASH_ITER(hh, p->doomed, d, next)
-    {
+    HASH_ITER(hh, p->doomed, d, next) {
         if (left == 0 || settled_us < settle_us) {
             return;
         }
@@ -328,8 +325,7 @@ static bool digests_add(struct digests *d, const struct digest *digest)
 static void reconcile_free(struct payload_reconcile *r)
 {
     struct changed *c, *next;
-    HASH_ITER(hh, r->changed, c, next)
-    {
+    HASH_ITER(hh, r->changed, c, next) {
         HASH_DEL(r->changed, c);
         mem_free(c);
     }
@@ -460,8 +456,8 @@ static void add_named(void *arg, const struct digest *payload)
 /* The named ones alone are collected on the loop. */
 static void reconcile_step(struct payloads *p, uint64_t now_us, bool settled)
 {
-    bool due = p->reconcile_due ||
-               now_us - p->reconciled_us >= (uint64_t)p->config.reconcile_ms * 1000;
+    bool due =
+        p->reconcile_due || now_us - p->reconciled_us >= (uint64_t)p->config.reconcile_ms * 1000;
     if (!due || !settled || p->reconcile != NULL) {
         return;
     }
@@ -525,14 +521,12 @@ void payloads_restored(struct payloads *p)
 {
     struct payload_doomed *d, *next_doomed;
     struct payload_missing *x, *next_missing;
-    HASH_ITER(hh, p->doomed, d, next_doomed)
-    {
+    HASH_ITER(hh, p->doomed, d, next_doomed) {
         if (!d->deleting) {
             doomed_free(p, d);
         }
     }
-    HASH_ITER(hh, p->missing, x, next_missing)
-    {
+    HASH_ITER(hh, p->missing, x, next_missing) {
         missing_free(p, x);
     }
     if (p->reconcile != NULL) {
@@ -566,16 +560,13 @@ void keep_close(struct payloads *p)
     struct payload_pledge *g, *next_pledge;
     struct payload_doomed *d, *next_doomed;
     struct payload_missing *x, *next_missing;
-    HASH_ITER(hh, p->pledges, g, next_pledge)
-    {
+    HASH_ITER(hh, p->pledges, g, next_pledge) {
         pledge_free(p, g);
     }
-    HASH_ITER(hh, p->doomed, d, next_doomed)
-    {
+    HASH_ITER(hh, p->doomed, d, next_doomed) {
         doomed_free(p, d);
     }
-    HASH_ITER(hh, p->missing, x, next_missing)
-    {
+    HASH_ITER(hh, p->missing, x, next_missing) {
         missing_free(p, x);
     }
     CHECK(p->reconcile == NULL);

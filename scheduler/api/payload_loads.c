@@ -230,8 +230,7 @@ void loads_have(struct payloads *p, const struct digest *digest, struct payload_
 {
     cache_put(p, digest, d);
     struct payload_load *l, *next;
-    DL_FOREACH_SAFE(p->loads, l, next)
-    {
+    DL_FOREACH_SAFE(p->loads, l, next) {
         if (digest_compare(&l->digest, digest) == 0) {
             (void)load_try(p, l, d);
         }
@@ -241,8 +240,7 @@ void loads_have(struct payloads *p, const struct digest *digest, struct payload_
 void loads_lack(struct payloads *p, const struct digest *digest)
 {
     struct payload_load *l, *next;
-    DL_FOREACH_SAFE(p->loads, l, next)
-    {
+    DL_FOREACH_SAFE(p->loads, l, next) {
         if (l->state == LOAD_FETCHING && digest_compare(&l->digest, digest) == 0) {
             load_fail(p, l);
         }
@@ -340,8 +338,7 @@ void loads_pump(struct payloads *p)
     feeds_flush(p);
     uint64_t now_us = p->env.now_us(p->env.data);
     struct payload_load *l, *next;
-    DL_FOREACH_SAFE(p->loads, l, next)
-    {
+    DL_FOREACH_SAFE(p->loads, l, next) {
         load_step(p, l, now_us);
     }
 }

@@ -53,11 +53,11 @@ static size_t others(void *data, struct payloads_other out[PAYLOADS_OTHERS_MAX])
             continue;
         }
         const struct session *bulk = o->sessions[1];
-        struct payloads_other other = {
-            .member = o->member_id, .peer = bulk != NULL && bulk->hello ? bulk->handle : 0};
+        struct payloads_other other = {.member = o->member_id,
+                                       .peer = bulk != NULL && bulk->hello ? bulk->handle : 0};
         for (size_t k = 0; k < count; k++) {
-            other.voter = other.voter ||
-                          (members[k].id == o->member_id && members[k].role == REPLICA_VOTER);
+            other.voter =
+                other.voter || (members[k].id == o->member_id && members[k].role == REPLICA_VOTER);
         }
         out[used++] = other;
     }

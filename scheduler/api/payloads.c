@@ -73,14 +73,14 @@ static void spawn_refuse(struct payloads *p, uint64_t peer, uint64_t request, en
                          uint32_t retry_after_ms, const char *text)
 {
     p->stats.refused++;
-    const struct message m = {
-        .type = MESSAGE_SPAWN_REPLY,
-        .request = request,
-        .spawn_reply = {.code = (uint32_t)code,
-                        .message = text,
-                        .leader = code == STATUS_NOT_LEADER ? p->env.leader_address(p->env.data)
+    const struct message m = {.type = MESSAGE_SPAWN_REPLY,
+                              .request = request,
+                              .spawn_reply = {.code = (uint32_t)code,
+                                              .message = text,
+                                              .leader = code == STATUS_NOT_LEADER
+                                                            ? p->env.leader_address(p->env.data)
                                                             : "",
-                        .retry_after_ms = retry_after_ms}};
+                                              .retry_after_ms = retry_after_ms}};
     p->env.send(p->env.data, peer, &m);
 }
 
@@ -126,8 +126,8 @@ static void job_end(struct payload_job *job, enum status_code code, const char *
     uint64_t bytes = job->data->buffer.size;
     char why[ERRMSG_BYTES_MAX]; /* text may be the job's */
     (void)snprintf(why, sizeof why, "%s", text);
-    struct status decoded = message_decode(bytes_of(job->message.data, job->message.size), &arena,
-                                           &m, &msg);
+    struct status decoded =
+        message_decode(bytes_of(job->message.data, job->message.size), &arena, &m, &msg);
     CHECK(decoded.code != STATUS_INVALID && decoded.code != STATUS_UNSUPPORTED);
     job_drop(job);
     if (!status_is_ok(decoded)) {
@@ -261,8 +261,7 @@ static void jobs_pump(struct payloads *p)
     size_t count = p->env.others(p->env.data, others);
     uint64_t now_us = p->env.now_us(p->env.data);
     struct payload_job *job, *next;
-    DL_FOREACH_SAFE(p->jobs, job, next)
-    {
+    DL_FOREACH_SAFE(p->jobs, job, next) {
         /* The core may send while it is told, never end another job. */
         for (size_t i = 0; i < count && job->hashed; i++) {
             job_put(job, &others[i], now_us);
@@ -333,8 +332,8 @@ static struct status job_new(struct payloads *p, uint64_t peer, const struct mes
     job->id = ++p->request_last;
     job->peer = peer;
     job->type = m->type;
-    job->deadline_us = payloads_after(
-        p, m->type == MESSAGE_SPAWN ? p->config.spawn_ms : (uint32_t)PAYLOAD_RESULT_MS);
+    job->deadline_us = payloads_after(p, m->type == MESSAGE_SPAWN ? p->config.spawn_ms
+                                                                  : (uint32_t)PAYLOAD_RESULT_MS);
     if (m->type == MESSAGE_RESULT) {
         job->invocation = m->result.invocation;
         job->attempt = m->result.attempt;
@@ -365,8 +364,8 @@ static void spawn_receive(struct payloads *p, uint64_t peer, const struct messag
     clean.spawn.payload_bytes = 0;
     struct bytes payload = m->spawn.payload;
     enum payloads_class class = p->env.function_class(p->env.data, m->spawn.function);
-    bool outside = payload.size > SPAWN_INLINE_BYTES_MAX ||
-                   (payload.size > 0 && class == PAYLOADS_SENSITIVE);
+    bool outside =
+        payload.size > SPAWN_INLINE_BYTES_MAX || (payload.size > 0 && class == PAYLOADS_SENSITIVE);
     if (!outside || !p->env.leader(p->env.data)) {
         p->env.core(p->env.data, peer, &clean);
         return;
@@ -476,13 +475,13 @@ static void put_receive(struct payloads *p, uint64_t peer, const struct message 
         return;
     }
     *put = (struct payload_remote){.p = p,
-                                .peer = peer,
-                                .request = m->request,
-                                .op = {.kind = PAYLOAD_OP_PUT,
-                                       .digest = m->payload_put.digest,
-                                       .data = copy,
-                                       .done = on_put_stored,
-                                       .owner = put}};
+                                   .peer = peer,
+                                   .request = m->request,
+                                   .op = {.kind = PAYLOAD_OP_PUT,
+                                          .digest = m->payload_put.digest,
+                                          .data = copy,
+                                          .done = on_put_stored,
+                                          .owner = put}};
     p->put_bytes += data.size;
     keep_pledge(p, &put->op.digest);
     payload_io_do(p->io, &put->op);

@@ -26,14 +26,14 @@
 
 enum {
     PAYLOADS_OTHERS_MAX = 9,
-    PAYLOAD_JOBS_MAX = 256,                /* payloads on their way in */
-    PAYLOAD_JOB_BYTES_MAX = 256 << 20,     /* of them; half of it for spawns */
-    PAYLOAD_PUT_BYTES_MAX = 128 << 20,     /* put by others, not on disk yet */
-    PAYLOAD_ROOM_BYTES = 16 << 20,         /* on their way to one peer */
-    PAYLOAD_LOADS_MAX = 16384,             /* messages that wait for their payload */
-    PAYLOAD_READS_MAX = 4,                 /* at once */
-    PAYLOAD_FETCHES_MAX = 32,              /* asked of others at once */
-    PAYLOAD_FETCHES_MISSING_MAX = 4,       /* of them for what merely is missing */
+    PAYLOAD_JOBS_MAX = 256,            /* payloads on their way in */
+    PAYLOAD_JOB_BYTES_MAX = 256 << 20, /* of them; half of it for spawns */
+    PAYLOAD_PUT_BYTES_MAX = 128 << 20, /* put by others, not on disk yet */
+    PAYLOAD_ROOM_BYTES = 16 << 20,     /* on their way to one peer */
+    PAYLOAD_LOADS_MAX = 16384,         /* messages that wait for their payload */
+    PAYLOAD_READS_MAX = 4,             /* at once */
+    PAYLOAD_FETCHES_MAX = 32,          /* asked of others at once */
+    PAYLOAD_FETCHES_MISSING_MAX = 4,   /* of them for what merely is missing */
     PAYLOAD_CACHE_BYTES_MAX = 64 << 20,
     PAYLOAD_SPAWN_MS = 10 * 1000,  /* until a majority must have it */
     PAYLOAD_RESULT_MS = 60 * 1000, /* likewise, for a result */

@@ -30,7 +30,7 @@ struct payloads {
     uv_async_t kick; /* work for payloads_tick that must not wait for it */
     uint64_t request_last;
     /* payloads.c: in */
-    struct payload_job *jobs;       /* oldest first */
+    struct payload_job *jobs; /* oldest first */
     struct payload_job *jobs_by_id;
     size_t jobs_count;
     uint64_t job_bytes, put_bytes;

@@ -336,7 +336,9 @@ static void tell(struct guard *g, struct raft_message *m)
  *
  * BALLOT: a member whose promotion is committed may not have heard of it, and libraft lets it
  * refuse its vote then; without it there may be no majority. Who asks for a vote knows whether it
- * counts (section 4.1 of the Raft dissertation). */
+ * counts (section 4.1 of the Raft dissertation). And libraft refuses while a leader is known, which
+ * for a member without a vote is for ever, and else until its own, random timeout; it should be
+ * refused while the leader has been heard within the shortest one (section 4.2.3). */
 static void give_request_vote(struct guard *g, struct raft_message *m)
 {
     struct raft *r = g->raft;
@@ -348,6 +350,8 @@ static void give_request_vote(struct guard *g, struct raft_message *m)
     }
     if (self != NULL && guard_has(g, GUARD_BALLOT)) {
         self->role = RAFT_VOTER;
+        bool silent = g->base->time(g->base) - r->election_timer_start >= r->election_timeout;
+        m->request_vote.disrupt_leader |= r->state == RAFT_FOLLOWER && silent;
     }
     tell(g, m);
     if (self != NULL) {

@@ -49,7 +49,7 @@ enum guard_cure {
     GUARD_SEND = 1 << 12,    /* a transfer's send request is not used after it may have died */
     GUARD_ZERO = 1 << 13,    /* no uninitialised bytes in barriers */
     GUARD_CLOSE = 1 << 14,   /* writes that end during closing do not truncate the log */
-    GUARD_BALLOT = 1 << 15,  /* a member votes before it has learned that it is a voter */
+    GUARD_BALLOT = 1 << 15,  /* no vote is refused for a leader that is silent, or for the own role */
 };
 #define GUARD_CURES 16
 

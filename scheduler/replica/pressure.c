@@ -5,7 +5,12 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-enum { TRAILING_MIN = 256, SNAPSHOT_ROOM_BYTES = 64 << 20 /* segments that are begun meanwhile */ };
+enum {
+    SNAPSHOT_BYTES_PER_ENTRY = 512,
+    SNAPSHOT_THRESHOLD_MAX = 262144,
+    TRAILING_MIN = 256,
+    SNAPSHOT_ROOM_BYTES = 64 << 20, /* segments that are begun meanwhile */
+};
 
 const struct raft_entry *log_entry(const struct raft_log *log, uint64_t index)
 {
@@ -73,7 +78,10 @@ void pressure_pinned(struct pressure *p, struct raft *raft)
     uint64_t least = p->trailing < TRAILING_MIN ? p->trailing : TRAILING_MIN;
     uint64_t trailing = fit < least ? least : fit < p->trailing ? fit : p->trailing;
     raft_set_snapshot_trailing(raft, bounded(trailing));
-    raft_set_snapshot_threshold(raft, bounded(p->threshold));
+    /* A large state is written less often: each entry pays for a bounded part of the next snapshot. */
+    uint64_t fair = p->snapshot_bytes / SNAPSHOT_BYTES_PER_ENTRY;
+    fair = fair < SNAPSHOT_THRESHOLD_MAX ? fair : SNAPSHOT_THRESHOLD_MAX;
+    raft_set_snapshot_threshold(raft, bounded(fair > p->threshold ? fair : p->threshold));
     p->log_bytes = 0;
     p->log_entries = 0;
 }

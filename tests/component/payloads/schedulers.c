@@ -70,8 +70,8 @@ static void told_add(struct told *list, size_t *count, uint64_t peer, const stru
     struct told *t = &list[*count];
     *t = (struct told){.peer = peer};
     assert_true(status_is_ok(message_encode(m, &bytes)));
-    assert_true(status_is_ok(
-        message_decode(bytes_of(bytes.data, bytes.size), &t->arena, &t->m, &msg)));
+    assert_true(
+        status_is_ok(message_decode(bytes_of(bytes.data, bytes.size), &t->arena, &t->m, &msg)));
     buffer_close(&bytes);
     (*count)++;
 }

@@ -53,9 +53,9 @@ struct world {
     struct mail *mails;
     bool voter[NODES];
     bool user_gone, agent_gone;
-    bool lie;            /* payload_data carries other bytes */
-    bool hold;           /* mail is kept */
-    size_t count;        /* of nodes that exist */
+    bool lie;     /* payload_data carries other bytes */
+    bool hold;    /* mail is kept */
+    size_t count; /* of nodes that exist */
     size_t closed;
 };
 

@@ -7,7 +7,7 @@ static const char scheduler[] =
     "ca: /etc/ca.pem\ncert: /etc/cert.pem\nkey: /etc/key.pem\nca_key: /etc/ca.key\n"
     "peers:\n- {id: s1, address: \"10.0.0.1:7400\"}\n- {id: s2, address: \"[fe80::2]:7400\"}\n"
     "raft: {election_timeout: 1s, heartbeat: 100ms}\n"
-    "limits: {connections: 100, send_queue: 8Mi, mailbox: 16Mi, chunks: 1Gi}\n"
+    "limits: {connections: 100, send_queue: 8Mi, mailbox: 16Mi, chunks: 1Gi, payloads: 1Gi}\n"
     "log: {level: warn, format: json}\n";
 
 static const char agent[] =
@@ -60,6 +60,7 @@ static void every_scheduler_key_is_read(void **state)
     assert_int_equal(c->send_queue_bytes, 8 << 20);
     assert_int_equal(c->mailbox_bytes, 16 << 20);
     assert_int_equal(c->chunk_bytes_max, 1 << 30);
+    assert_int_equal(c->payload_bytes_max, 1 << 30);
     assert_int_equal(c->log.level, LOG_LEVEL_WARN);
     assert_int_equal(c->log.format, LOG_FORMAT_JSON);
     scheduler_config_close(c);
