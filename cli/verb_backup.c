@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -143,10 +144,12 @@ static int finish(struct cli *cli, int fd, const char *temporary, const char *pa
         char digest[DIGEST_STRING_BYTES];
         digest_format(&f.digest, digest);
         if (cli->json) {
-            (void)printf("{\"file\": \"%s\", \"cluster\": \"%s\", \"index\": %" PRIu64
-                         ", \"digest\": \"%s\", \"sealed\": %s}\n",
-                         path, f.header.cluster, f.header.index, digest,
-                         f.sealed ? "true" : "false");
+            json_t *o = json_pack("{s:s, s:s, s:I, s:s, s:b}", "file", path, "cluster",
+                                  f.header.cluster, "index", (json_int_t)f.header.index, "digest",
+                                  digest, "sealed", f.sealed ? 1 : 0);
+            (void)json_dumpf(o, stdout, JSON_INDENT(2));
+            (void)fputc('\n', stdout);
+            json_decref(o);
         } else {
             (void)printf("%s: cluster %s at index %" PRIu64 ", SHA-256 %s, signed by %s%s\n", path,
                          f.header.cluster, f.header.index, digest, f.signer,
@@ -155,6 +158,17 @@ static int finish(struct cli *cli, int fd, const char *temporary, const char *pa
     }
     backup_file_close(&f);
     return status_is_ok(s) ? CLI_DONE : cli_fail(s, msg.text);
+}
+
+/* Making one takes its time; that there is no leader should not. */
+static bool leader_find(struct cli *cli, struct client *c, int *code)
+{
+    struct arena a = {0};
+    struct message answer;
+    const struct message m = {.type = MESSAGE_QUERY, .query = {.what = "functions", .name = ""}};
+    bool found = cli_ask(cli, c, &m, CLIENT_CONNECT_MS, &a, &answer, code);
+    arena_close(&a);
+    return found;
 }
 
 int verb_backup_create(struct cli *cli)
@@ -170,7 +184,8 @@ int verb_backup_create(struct cli *cli)
     }
     int code = CLI_DONE;
     struct client *c = cli_connect(cli, &code);
-    if (c == NULL) {
+    if (c == NULL || (cli->options.stale == 0 && !leader_find(cli, c, &code))) {
+        client_close(c);
         return code;
     }
     int fd = open(temporary, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);

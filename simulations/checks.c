@@ -218,10 +218,11 @@ uint64_t checks_leaders(const struct checks *c)
 
 /* ---- Convergence ---- */
 
-bool checks_converged(struct checks *c, char *why, size_t why_size)
+/* Is every member up, and as far as the leader? */
+bool checks_level(struct checks *c, char *why, size_t why_size)
 {
     struct world *w = c->world;
-    struct scheduler *leader = schedulers_leader(w->schedulers);
+    const struct scheduler *leader = schedulers_leader(w->schedulers);
     if (leader == NULL) {
         (void)snprintf(why, why_size, "no scheduler leads");
         return false;
@@ -239,6 +240,20 @@ bool checks_converged(struct checks *c, char *why, size_t why_size)
             (void)snprintf(why, why_size, "%s is behind %s", s->name, leader->name);
             return false;
         }
+    }
+    return true;
+}
+
+bool checks_converged(struct checks *c, char *why, size_t why_size)
+{
+    struct world *w = c->world;
+    struct scheduler *leader = schedulers_leader(w->schedulers);
+    if (leader == NULL) {
+        (void)snprintf(why, why_size, "no scheduler leads");
+        return false;
+    }
+    if (!checks_level(c, why, why_size)) {
+        return false;
     }
     for (uint32_t i = 0; i < w->agents->count; i++) {
         const struct agent *a = &w->agents->each[i];

@@ -33,6 +33,8 @@ void checks_obeyed(struct checks *c, const char *agent, uint32_t number, uint32_
 
 /* Is everything connected, led, registered and answered? Otherwise why not, in one line. */
 bool checks_converged(struct checks *c, char *why, size_t why_size);
+/* Is every member up, and as far as the leader? */
+bool checks_level(struct checks *c, char *why, size_t why_size);
 /* Durable invocations that the leader has not seen end. */
 uint64_t checks_queued(const struct checks *c);
 /* The end of all work: states are the same everywhere, nothing acknowledged is missing, nothing

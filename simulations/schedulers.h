@@ -28,7 +28,6 @@ struct scheduler {
     struct buffer encode;
     /* For the bugs in tamper.c: whose message the core is being given, and an output. */
     uint64_t asker, asked;
-    bool sending_early;
     uint8_t tampered[24];
 };
 

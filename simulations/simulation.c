@@ -185,7 +185,9 @@ static void members_plan(struct world *w)
 static void finish_wait(struct world *w, void *data, uint64_t since_us)
 {
     (void)data;
-    if (spawners_outstanding(w->spawners) > 0 && world_now(w) < since_us + CONVERGE_MS * MS_US) {
+    char why[SIMULATION_FAILURE_BYTES_MAX / 2];
+    bool busy = spawners_outstanding(w->spawners) > 0 || !checks_level(w->checks, why, sizeof why);
+    if (busy && world_now(w) < since_us + CONVERGE_MS * MS_US) {
         world_after(w, POLL_MS * MS_US, finish_wait, NULL, since_us);
         return;
     }

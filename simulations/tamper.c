@@ -30,8 +30,10 @@ bool tamper_send(struct scheduler *s, uint64_t peer, struct message *m)
         show_last_success(s, m);
     }
     if (m->type == MESSAGE_SPAWN_REPLY && is(s, SIMULATION_BUG_ACK_EARLY) &&
-        m->spawn_reply.code != STATUS_NOT_LEADER) {
-        return !m->spawn_reply.existing && !s->sending_early; /* it has been sent */
+        m->spawn_reply.code == STATUS_OK) {
+        const struct job *j =
+            jobs_find(&core_catalog(s->core)->jobs, m->spawn_reply.invocation);
+        return j != NULL && j->key == NULL; /* it has been sent */
     }
     struct errand *e = m->type == MESSAGE_INVOKE && m->invoke.durable
                            ? errand_find(s->world->errands, m->invoke.invocation)
@@ -114,9 +116,7 @@ static void acknowledge_early(struct scheduler *s, const struct command_spawn *s
         .type = MESSAGE_SPAWN_REPLY,
         .request = s->asked,
         .spawn_reply = {.invocation = spawn->invocation}};
-    s->sending_early = true;
     scheduler_send(s, s->asker, &m);
-    s->sending_early = false;
 }
 
 static void propose_again(struct scheduler *s, const struct command *c)

@@ -193,7 +193,7 @@ static void on_stored(void *data)
     b->removed += c->removed;
     if (c->stored) {
         b->stored++;
-        b->stored_at_ms = now.unix_ms;
+        b->stored_at_s = now.unix_ms / 1000;
         b->stored_bytes = c->bytes;
         b->stored_us = now.mono_us - c->begun_us;
         LOG_INFO("scheduled backup stored", LOG_STR("to", c->config->to), LOG_STR("name", c->name),

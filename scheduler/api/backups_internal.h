@@ -19,7 +19,7 @@ struct backups {
     void (*stopped)(struct server *s);
     /* For metrics. */
     uint64_t made, failed, stored, store_failures, removed;
-    uint64_t stored_at_ms, stored_bytes, stored_us;
+    uint64_t stored_at_s, stored_bytes, stored_us;
 };
 
 /* Something that calls back ends: it may be what backups_stop waits for. */

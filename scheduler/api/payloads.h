@@ -93,12 +93,13 @@ struct payloads;
 
 /* env is copied, the store borrowed. NULL when out of memory. */
 struct payloads *payloads_new(uv_loop_t *loop, struct payload_store *store,
-                              const struct payloads_env *env, const struct payloads_config *config);
+                              const struct payloads_env *env,
+                              const struct payloads_config *config);
 /* Drops what is on its way, then calls cb, after which p is gone. */
 void payloads_close(struct payloads *p, void (*cb)(void *data), void *data);
 
-/* A SPAWN of a user, a RESULT of an agent, or PAYLOAD_* of another scheduler. SPAWN and RESULT go on
- * to env.core, now or later, or are answered. */
+/* A SPAWN of a user, a RESULT of an agent, or PAYLOAD_* of another scheduler. SPAWN and RESULT go
+ * on to env.core, now or later, or are answered. */
 void payloads_receive(struct payloads *p, uint64_t peer, const struct message *m);
 /* What the core sends: true when it was taken over. */
 bool payloads_send(struct payloads *p, uint64_t peer, const struct message *m);

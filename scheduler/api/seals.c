@@ -511,7 +511,7 @@ void seals_applied(struct server *s, const struct command *cmd, struct status ou
     }
     LOG_INFO("data key", LOG_UINT("key", put->key), LOG_STR("wrapped_by", put->wrapped_by),
              LOG_BOOL("rewrapped", put->rewrap));
-    if (wrapper_of(s->seals, put->wrapped_by) == NULL) {
+    if (put->rewrap && wrapper_of(s->seals, put->wrapped_by) == NULL) {
         LOG_WARN("a data key is now wrapped by a cluster key that this scheduler lacks",
                  LOG_UINT("key", put->key), LOG_STR("needed", put->wrapped_by),
                  LOG_STR("have", cluster_key_fingerprint(s->seals->cluster)));

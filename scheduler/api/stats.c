@@ -1,8 +1,9 @@
 /* What a scheduler counts, for Prometheus: callbacks that read the counters where they are kept. */
 #include "scheduler/api/payloads.h"
+#include "scheduler/api/backups_internal.h"
 #include "scheduler/api/server_internal.h"
 
-enum { SOURCE_CORE, SOURCE_LINK, SOURCE_REPLICA, SOURCE_SERVER, SOURCE_PAYLOADS };
+enum { SOURCE_CORE, SOURCE_LINK, SOURCE_REPLICA, SOURCE_SERVER, SOURCE_BACKUPS, SOURCE_PAYLOADS };
 
 /* One number and where it lives. */
 struct stat_row {
@@ -16,6 +17,7 @@ struct stat_row {
 #define CORE(field) SOURCE_CORE, offsetof(struct core_stats, field)
 #define LINK(field) SOURCE_LINK, offsetof(struct link_stats, field)
 #define REPLICA(field) SOURCE_REPLICA, offsetof(struct replica_status, field)
+#define BACKUPS(field) SOURCE_BACKUPS, offsetof(struct backups, field)
 #define SERVER(field) SOURCE_SERVER, offsetof(struct server, field)
 #define PAYLOADS(field) SOURCE_PAYLOADS, offsetof(struct payloads_stats, field)
 #define CALLS {"skep_calls_total", "Calls by how they ended.", 1, NULL, 0}, "outcome"
@@ -119,6 +121,20 @@ static const struct stat_row rows[] = {
      PAYLOADS(corrupt), false},
     {COUNTER("skep_payloads_load_failures_total", "Messages whose payload nobody had."),
      PAYLOADS(load_failures), false},
+    {COUNTER("skep_backups_made_total", "Backups made, for users and by the schedule."), BACKUPS(made),
+     false},
+    {COUNTER("skep_backup_failures_total", "Backups that could not be made."), BACKUPS(failed), false},
+    {COUNTER("skep_backups_stored_total", "Scheduled backups stored."), BACKUPS(stored), false},
+    {COUNTER("skep_backup_store_failures_total", "Steps of scheduled backups that failed."),
+     BACKUPS(store_failures), false},
+    {COUNTER("skep_backups_removed_total", "Scheduled backups removed as too old."), BACKUPS(removed),
+     false},
+    {COUNTER("skep_backup_stored_time_seconds", "When this scheduler last stored one (Unix)."),
+     BACKUPS(stored_at_s), true},
+    {COUNTER("skep_backup_stored_bytes", "The size of the last one stored."), BACKUPS(stored_bytes),
+     true},
+    {COUNTER("skep_backup_stored_microseconds", "How long the last one stored took."),
+     BACKUPS(stored_us), true},
     {COUNTER("skep_raft_term", "The current term."), REPLICA(term), true},
     {COUNTER("skep_raft_commit_index", "The last committed entry."), REPLICA(commit_index), true},
     {COUNTER("skep_raft_applied_index", "The last applied entry."), REPLICA(applied_index), true},
@@ -163,6 +179,9 @@ static uint64_t read_row(void *data)
     if (h->row->source == SOURCE_PAYLOADS) {
         struct payloads_stats stats = payloads_stats(s->payloads);
         return at(&stats, h->row->offset);
+    }
+    if (h->row->source == SOURCE_BACKUPS) {
+        return at(s->backups, h->row->offset);
     }
     return at(s, h->row->offset);
 }

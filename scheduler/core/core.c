@@ -287,7 +287,7 @@ void core_submit_up_to(struct core *c, struct core_time now, const struct comman
 void core_proposed(struct core *c, struct core_time now, uint64_t ticket, struct status s,
                    uint64_t index)
 {
-    (void)now;
+    c->applying = now;
     struct proposal *p;
     HASH_FIND(hh, c->proposals, &ticket, sizeof ticket, p);
     if (p == NULL) {

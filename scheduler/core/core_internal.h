@@ -139,6 +139,13 @@ struct waiter {
     struct waiter *all_prev, *all_next; /* of the core */
 };
 
+/* A question that waits until a command which came after it is committed. */
+struct reading {
+    struct id128 invocation;
+    uint64_t peer, request;
+    struct reading *next;
+};
+
 /* The end of an attempt on its way into the log. */
 struct finishing {
     struct core *core;
@@ -181,6 +188,9 @@ struct core {
     uint64_t scaled_us;
     struct wheel waits;
     struct waiter *waiters;
+    struct reading *readings;      /* wait for the next barrier */
+    struct reading *readings_sent; /* for the one that is on its way into the log */
+    uint32_t readings_count;
     struct finishing *finishing;
     struct core_time applying; /* the time of the command being applied */
     uint64_t time_seen_us;     /* when the catalog's time was last moved on; 0: never */

@@ -20,6 +20,7 @@ enum {
     COLLECT_MAX = 5000,
     COLLECT_APPLY_MAX = 8,
     LIMITS_EVERY_US = 1000000,
+    READINGS_MAX = 65536,
 };
 
 /* Where a clock was set back, the committed time is ahead of it: it goes on at the pace of the
@@ -260,6 +261,71 @@ static void waiter_free(struct core *c, struct waiter *w)
 static const char unknown_text[] =
     "no such durable invocation is known (any more: results leave after their ttl)";
 
+/* ---- Reading the present: a leader that was cut off or stood still may have been replaced without
+ * knowing, and its state is of the past then. So "not there" and "not yet" are said only after a
+ * command that came after the question is committed. One such barrier is on its way at a time; it
+ * answers all questions that were there before it. ---- */
+
+static void barrier_send(struct core *c, struct core_time now);
+
+static void barrier_done(void *data, struct status s, const char *message, uint64_t index)
+{
+    (void)message;
+    struct core *c = data;
+    bool committed = status_is_ok(s) && index != 0;
+    while (c->readings_sent != NULL) {
+        struct reading *r = c->readings_sent;
+        c->readings_sent = r->next;
+        c->readings_count--;
+        const struct job *j = jobs_find(&c->catalog.jobs, r->invocation);
+        if (!committed) {
+            outcome_fail(c, r->peer, r->request, STATUS_NOT_LEADER,
+                         "this scheduler is no longer the leader");
+        } else if (j == NULL) {
+            outcome_fail(c, r->peer, r->request, STATUS_NOT_FOUND, unknown_text);
+        } else {
+            outcome_send(c, r->peer, r->request, j);
+        }
+        mem_free(r);
+    }
+    if (!committed) {
+        c->readings_sent = c->readings;
+        c->readings = NULL;
+        if (c->readings_sent != NULL) {
+            barrier_done(c, s, message, index);
+        }
+    } else if (c->readings != NULL) {
+        barrier_send(c, c->applying);
+    }
+}
+
+static void barrier_send(struct core *c, struct core_time now)
+{
+    c->readings_sent = c->readings;
+    c->readings = NULL;
+    const struct command cmd = {
+        .type = COMMAND_EXPIRE, .by = "", .command_expire = {.max = 0}}; /* changes nothing */
+    core_submit_up_to(c, now, &cmd, UINT32_MAX, barrier_done, c);
+}
+
+static void read_later(struct core *c, struct core_time now, uint64_t peer, uint64_t request,
+                       struct id128 invocation)
+{
+    struct reading *r =
+        c->readings_count < READINGS_MAX ? mem_zalloc(1, sizeof *r) : NULL;
+    if (r == NULL) {
+        outcome_fail(c, peer, request, STATUS_LIMIT, "too many questions are open; try again");
+        return;
+    }
+    *r = (struct reading){.invocation = invocation, .peer = peer, .request = request};
+    r->next = c->readings;
+    c->readings = r;
+    c->readings_count++;
+    if (c->readings_sent == NULL) {
+        barrier_send(c, now);
+    }
+}
+
 void durable_outcome(struct core *c, struct core_time now, uint64_t peer, const struct message *m)
 {
     if (!c->leader) {
@@ -268,12 +334,16 @@ void durable_outcome(struct core *c, struct core_time now, uint64_t peer, const 
     }
     struct peer *p = peer_find(c, peer);
     struct job *j = jobs_find(&c->catalog.jobs, m->outcome_query.invocation);
-    if (j == NULL || p == NULL) {
+    if (p == NULL) {
         outcome_fail(c, peer, m->request, STATUS_NOT_FOUND, unknown_text);
         return;
     }
-    if (j->state != INVOCATION_QUEUED || m->outcome_query.wait_ms == 0) {
-        outcome_send(c, peer, m->request, j);
+    if (j != NULL && (j->state == INVOCATION_DONE || j->state == INVOCATION_CANCELED)) {
+        outcome_send(c, peer, m->request, j); /* An end that stays: true whoever leads. */
+        return;
+    }
+    if (j == NULL || j->state == INVOCATION_DEAD || m->outcome_query.wait_ms == 0) {
+        read_later(c, now, peer, m->request, m->outcome_query.invocation);
         return;
     }
     struct waiter *w = p->calls < CORE_OUTCOME_WAITS_MAX ? mem_zalloc(1, sizeof *w) : NULL;
@@ -300,7 +370,7 @@ static void expire_waits(struct core *c, struct core_time now)
             return;
         }
         struct waiter *w = (struct waiter *)(void *)((char *)e - offsetof(struct waiter, deadline));
-        outcome_send(c, w->peer, w->request, w->job);
+        read_later(c, now, w->peer, w->request, w->job->id);
         waiter_free(c, w);
     }
 }

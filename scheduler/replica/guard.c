@@ -10,7 +10,7 @@
 
 static const char *const cure_names[GUARD_CURES] = {
     "hold", "clamp",  "stale", "tick",    "vote",  "fatal", "serial", "mark",
-    "prefix", "conf", "install", "again", "send", "zero",  "close", "ballot",
+    "prefix", "conf", "install", "again", "send", "zero",  "close", "ballot", "prevote",
 };
 
 const char *guard_cure_name(unsigned bit)
@@ -331,6 +331,29 @@ static void tell(struct guard *g, struct raft_message *m)
     guard_leave(g);
 }
 
+/* PREVOTE: a request for a pre-vote names the term after its sender's. A candidate that is behind it
+ * in terms but ahead in its log refuses, and is refused for its term, and libraft lets neither
+ * learn from the other: without a third server they never elect a leader. So a candidate adopts the
+ * sender's term, as from any other message; libraft does that for an answer to a real vote. */
+static void adopt_term(struct guard *g, const struct raft_message *m)
+{
+    struct raft *r = g->raft;
+    const struct raft_request_vote *request = &m->request_vote;
+    if (!request->pre_vote || r->state != RAFT_CANDIDATE || !r->candidate_state.in_pre_vote ||
+        request->term <= r->current_term + 1 || !guard_has(g, GUARD_PREVOTE)) {
+        return;
+    }
+    struct raft_message answer = {.type = RAFT_IO_REQUEST_VOTE_RESULT,
+                                  .server_id = m->server_id,
+                                  .server_address = m->server_address};
+    answer.request_vote_result.term = request->term - 1;
+    r->candidate_state.in_pre_vote = false;
+    tell(g, &answer);
+    if (r->state == RAFT_CANDIDATE) {
+        r->candidate_state.in_pre_vote = true; /* not from a voter, as we know them */
+    }
+}
+
 /* VOTE cures S5 (cured upstream by cowsql ad19f79a): libraft gives the target of its own transfer a
  * vote, although it has voted for another in that term.
  *
@@ -345,6 +368,7 @@ static void give_request_vote(struct guard *g, struct raft_message *m)
     struct raft_transfer *transfer = r->transfer;
     struct raft_server *self = member_of(r, r->id);
     int role = self == NULL ? 0 : self->role;
+    adopt_term(g, m);
     if (guard_has(g, GUARD_VOTE)) {
         r->transfer = NULL;
     }

@@ -50,8 +50,9 @@ enum guard_cure {
     GUARD_ZERO = 1 << 13,    /* no uninitialised bytes in barriers */
     GUARD_CLOSE = 1 << 14,   /* writes that end during closing do not truncate the log */
     GUARD_BALLOT = 1 << 15,  /* no vote is refused for a leader that is silent, or for the own role */
+    GUARD_PREVOTE = 1 << 16, /* pre-votes between servers of different terms come to an end */
 };
-#define GUARD_CURES 16
+#define GUARD_CURES 17
 
 /* "hold" ...; NULL when there is no such cure. */
 const char *guard_cure_name(unsigned bit);

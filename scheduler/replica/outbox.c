@@ -93,20 +93,79 @@ static unsigned append_run(const struct raft_append_entries *args, unsigned firs
     return count;
 }
 
+/* The place of a member; NULL when there are too many, which only lifts the limit. A place whose
+ * member has been quiet goes to another. */
+static struct outbox_peer *peer_get(struct outbox *o, uint64_t id)
+{
+    struct outbox_peer *free_one = NULL;
+    for (size_t i = 0; i < REPLICA_MEMBERS_MAX; i++) {
+        struct outbox_peer *p = &o->peers[i];
+        if (p->id == id) {
+            return p;
+        }
+        if (p->id == 0 || o->now_ms > p->resend_ms + OUTBOX_RESEND_MS) {
+            free_one = p;
+        }
+    }
+    if (free_one != NULL) {
+        *free_one = (struct outbox_peer){.id = id};
+    }
+    return free_one;
+}
+
+/* Whether entries may be sent to that member now; counts them. */
+static bool may_send_entries(struct outbox *o, uint64_t id, const struct raft_append_entries *args)
+{
+    struct outbox_peer *p = args->n_entries == 0 ? NULL : peer_get(o, id);
+    if (p == NULL) {
+        return true;
+    }
+    if (p->unanswered >= OUTBOX_UNANSWERED_BYTES_MAX) {
+        if (o->now_ms < p->resend_ms) {
+            return false;
+        }
+        p->unanswered = 0;
+    }
+    if (p->unanswered == 0) {
+        p->resend_ms = o->now_ms + OUTBOX_RESEND_MS;
+    }
+    for (unsigned i = 0; i < args->n_entries; i++) {
+        p->unanswered += args->entries[i].buf.len;
+    }
+    return true;
+}
+
+void outbox_answered(struct outbox *o, uint64_t from,
+                     const struct raft_append_entries_result *result)
+{
+    for (size_t i = 0; i < REPLICA_MEMBERS_MAX; i++) {
+        struct outbox_peer *p = &o->peers[i];
+        if (p->id == from && from != 0 &&
+            (result->rejected != 0 || result->last_log_index > p->last_index)) {
+            p->unanswered = 0;
+            p->last_index = result->last_log_index;
+        }
+    }
+}
+
 static int send_append(struct outbox *o, const struct raft_message *message)
 {
-    const struct raft_append_entries *args = &message->append_entries;
+    struct raft_append_entries args = message->append_entries;
+    if (!may_send_entries(o, message->server_id, &args)) {
+        args.n_entries = 0;
+        args.entries = NULL;
+    }
     unsigned first = 0;
     do {
         struct buffer bytes = {0};
-        unsigned count = append_run(args, first);
-        if (!status_is_ok(wire_put_append(&bytes, args, first, count))) {
+        unsigned count = append_run(&args, first);
+        if (!status_is_ok(wire_put_append(&bytes, &args, first, count))) {
             buffer_close(&bytes);
             return RAFT_NOMEM;
         }
         push_bytes(o, message->server_id, message->server_address, false, &bytes);
         first += count;
-    } while (first < args->n_entries);
+    } while (first < args.n_entries);
     return 0;
 }
 

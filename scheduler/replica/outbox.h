@@ -7,6 +7,11 @@
  * up after OUTBOX_RESENDS_MAX times. Its completion call comes when all of it has arrived. A
  * second one to the same member in the same term is not sent while the first is on its way.
  *
+ * libraft sends everything that is not acknowledged again with each heartbeat; to a member whose
+ * disk stalls that would be tens of MiB twenty times a second. So entries travel only while less
+ * than OUTBOX_UNANSWERED_BYTES_MAX went out since the member got on, or after OUTBOX_RESEND_MS;
+ * otherwise the message leaves as a heartbeat, as if the network had lost the entries.
+ *
  * Thread: the loop's. */
 #ifndef SCHEDULER_REPLICA_OUTBOX_H
 #define SCHEDULER_REPLICA_OUTBOX_H
@@ -21,6 +26,7 @@ enum {
         65536, /* a turn; more are dropped with RAFT_TOOMANY, which Raft survives */
     OUTBOX_RESEND_MS = 1000,
     OUTBOX_RESENDS_MAX = 20,
+    OUTBOX_UNANSWERED_BYTES_MAX = 16 << 20,
 };
 
 struct outbox_item {
@@ -53,7 +59,16 @@ struct outbox_bulk {
     raft_io_send_cb cb;
 };
 
+/* What a member has been sent and has not answered. */
+struct outbox_peer {
+    uint64_t id; /* 0: free */
+    uint64_t unanswered; /* bytes of entries */
+    uint64_t last_index; /* it said to have */
+    uint64_t resend_ms;
+};
+
 struct outbox {
+    struct outbox_peer peers[REPLICA_MEMBERS_MAX];
     struct outbox_list queued;
     struct outbox_list spare; /* the array of the last turn, for reuse */
     struct outbox_bulk bulk[REPLICA_MEMBERS_MAX];
@@ -74,6 +89,9 @@ void outbox_ack(struct outbox *o, uint64_t to, const char *address,
                 const struct wire_part_ack *ack);
 /* An acknowledgement has arrived. */
 void outbox_acked(struct outbox *o, uint64_t from, const struct wire_part_ack *ack);
+/* A member has answered an AppendEntries. */
+void outbox_answered(struct outbox *o, uint64_t from,
+                     const struct raft_append_entries_result *result);
 /* Time passes: parts without an answer are sent again. */
 void outbox_tick(struct outbox *o, uint64_t now_ms);
 

@@ -151,7 +151,7 @@ static struct status start_failed(struct replica *r, const struct replica_config
     if (code != STATUS_CORRUPT) {
         return status_fail(msg, code, "start %s: %s", config->folder, why);
     }
-    if (r->guard.failed) { /* the state machine refused its snapshot */
+    if (r->guard.failed && config->folder != NULL) { /* the state machine refused its snapshot */
         folder_newest(config->folder, "snapshot-", file, sizeof file);
         return status_fail(msg, code, "start: %s is damaged (%.120s); %s", file, why, FOLDER_CURE);
     }
@@ -571,6 +571,9 @@ struct status replica_receive(struct replica *r, uint64_t from_id, const char *f
     if (m.type == WIRE_PART_ACK) {
         outbox_acked(&r->outbox, from_id, &m.ack);
         return status_ok();
+    }
+    if (m.type == WIRE_APPEND_RESULT) {
+        outbox_answered(&r->outbox, from_id, &m.raft.append_entries_result);
     }
     m.raft.server_id = from_id;
     m.raft.server_address = from_address;

@@ -150,12 +150,17 @@ def schedulers_restarted_in_turn(c):
 
 
 def disk_full(c, host):
-    """Until the daemon has said so, or ended itself. What it made room for ahead is used up by a burst of large payloads."""
+    """Until the daemon has said so, or ended itself. It makes room for three segments of the log (96 MiB) ahead, so that a burst of
+    large payloads must use those up first."""
     size = len(host.log())
     host.expected_to_end = True
-    host.fill_disk()
-    c.load.burst(2000, 15000)
-    c.wait(lambda: not host.alive() or FULL.search(host.log()[size:]), f"{host.name} has felt its full disk", 30)
+    c.load.burst(7000, 15000)
+
+    def felt():
+        host.fill_disk()
+        return not host.alive() or FULL.search(host.log()[size:])
+
+    c.wait(felt, f"{host.name} has felt its full disk", 90)
     c.pause(1)
 
 

@@ -20,8 +20,8 @@ from network import Network, command
 BIN = os.environ.get("SKEP_BIN", "")
 CLIENT = "c1"
 PORT = 7400
-DISK = "192m"
-CHUNK = 1 << 20
+DISK = "512m"
+PAGE = 4096
 
 # Preloaded before a scheduler whose clock can be moved. Only CLOCK_REALTIME moves, as on a machine whose clock is set:
 # time namespaces move the other clocks and not this one.
@@ -80,11 +80,11 @@ class Host:
 
     def fill_disk(self):
         """Leaves not one free page."""
-        size = CHUNK
-        with open(os.path.join(self.data, "filler"), "ab", buffering=0) as f:
-            while size >= 512:
+        with open(os.path.join(self.data, "filler"), "ab") as f:
+            size = 1 << 30
+            while size >= PAGE:
                 try:
-                    f.write(b"\0" * size)
+                    os.posix_fallocate(f.fileno(), os.fstat(f.fileno()).st_size, size)
                 except OSError as full:
                     if full.errno != errno.ENOSPC:
                         raise

@@ -92,6 +92,7 @@ static struct buffer joined(const struct parts *p)
     for (size_t i = 0; i < p->count; i++) {
         assert_true(status_is_ok(buffer_append(&all, p->items[i].data, p->items[i].size)));
     }
+    assert_int_equal(parts_size(p), all.size);
     return all;
 }
 
