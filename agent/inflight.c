@@ -35,8 +35,8 @@ static size_t file_bytes(uint32_t slots)
     return slots_bytes(slots) + slots * sizeof(uint64_t);
 }
 
-static struct status map(struct inflight *f, int fd, uint32_t slots, size_t bytes,
-                         const char *path, struct errmsg *msg)
+static struct status map(struct inflight *f, int fd, uint32_t slots, size_t bytes, const char *path,
+                         struct errmsg *msg)
 {
     uint16_t *free_slots = mem_alloc(slots * sizeof *free_slots);
     if (free_slots == NULL) {
@@ -118,8 +118,7 @@ struct status inflight_open(struct inflight *f, const char *path, struct errmsg 
     }
     bool terms = magic == INFLIGHT_MAGIC;
     size_t of_slot = sizeof(struct inflight_slot) + (terms ? sizeof(uint64_t) : 0);
-    uint32_t slots =
-        (uint32_t)(((size_t)st.st_size - sizeof(struct inflight_file)) / of_slot);
+    uint32_t slots = (uint32_t)(((size_t)st.st_size - sizeof(struct inflight_file)) / of_slot);
     size_t bytes = terms ? file_bytes(slots) : slots_bytes(slots);
     struct inflight opened;
     if (slots == 0 || slots > INFLIGHT_SLOTS_MAX || bytes > (size_t)st.st_size) {

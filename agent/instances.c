@@ -290,8 +290,8 @@ struct status instances_invoke(struct instances *t, const struct invoke *v, uint
     }
     uint64_t token;
     uint64_t due_ms = clock_unix_ms(clock_real()) + v->timeout_ms;
-    if (!status_is_ok(inflight_put(&i->inflight, v->invocation, v->attempt,
-                                   v->durable ? term : 0, due_ms, &token))) {
+    if (!status_is_ok(inflight_put(&i->inflight, v->invocation, v->attempt, v->durable ? term : 0,
+                                   due_ms, &token))) {
         return status_fail(msg, STATUS_LIMIT, "the instance is at its concurrency");
     }
     const struct runner_frame frame = {

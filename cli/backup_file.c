@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -50,16 +52,34 @@ static struct status block_open(void *data, struct bytes about, struct bytes sea
     struct status s = seal_key_id(sealed) == f->key_id
                           ? sealer_open(f->sealer, &f->key, about, sealed, out)
                           : status_of(STATUS_CORRUPT);
-    return status_is_ok(s) ? s
-                           : status_fail(msg, s.code, "a block of the backup cannot be unsealed: %s",
-                                         status_text(s.code));
+    return status_is_ok(s)
+               ? s
+               : status_fail(msg, s.code, "a block of the backup cannot be unsealed: %s",
+                             status_text(s.code));
+}
+
+/* As common/seal/wrap.h has it; what is none of its forms is the path of a file. */
+static struct status key_source(const char *from, char *out, size_t out_size, struct errmsg *msg)
+{
+    char path[PATH_MAX];
+    bool plain = wrap_after(from, WRAP_FROM_FILE) == NULL &&
+                 wrap_after(from, WRAP_FROM_CREDENTIAL) == NULL &&
+                 wrap_after(from, WRAP_FROM_TOKEN) == NULL;
+    if (plain && realpath(from, path) == NULL) {
+        return status_fail(msg, status_from_errno(errno), "%s: %s", from, strerror(errno));
+    }
+    int used = plain ? snprintf(out, out_size, "%s%s", WRAP_FROM_FILE, path)
+                     : snprintf(out, out_size, "%s", from);
+    return used > 0 && (size_t)used < out_size
+               ? status_ok()
+               : status_fail(msg, STATUS_LIMIT, "--cluster-key is too long");
 }
 
 /* The data key of the backup, out of its header. */
 static struct status unwrap(struct backup_file *f, const char *from, struct errmsg *msg)
 {
     char text[WRAP_FROM_BYTES_MAX];
-    (void)snprintf(text, sizeof text, "%s%s", from[0] == '/' ? WRAP_FROM_FILE : "", from);
+    TRY(key_source(from, text, sizeof text, msg));
     struct reader r = reader_of(f->header.wrapped);
     f->key_id = reader_u32(&r);
     if (r.failed) {
@@ -157,8 +177,7 @@ struct status backup_file_check(struct backup_file *f, const char *ca_pem, struc
     }
     f->totals = backup_reader_totals(f->reader);
     f->digest = *backup_reader_digest(f->reader);
-    return ca_pem == NULL ? status_ok()
-                          : backup_reader_verify(f->reader, ca_pem, f->signer, msg);
+    return ca_pem == NULL ? status_ok() : backup_reader_verify(f->reader, ca_pem, f->signer, msg);
 }
 
 /* ---- Rehearsing ---- */
@@ -203,8 +222,8 @@ static struct status count_functions(struct backup_file *f, const struct catalog
                 struct digest d;
                 memcpy(d.v, r->spec.chunks.data + i * DIGEST_BYTES, DIGEST_BYTES);
                 if (!set_has(f->held, &d)) {
-                    return status_fail(msg, STATUS_CORRUPT,
-                                       "the backup lacks code of function %s", fn->name);
+                    return status_fail(msg, STATUS_CORRUPT, "the backup lacks code of function %s",
+                                       fn->name);
                 }
             }
         }
@@ -248,8 +267,7 @@ struct status backup_file_rehearse(struct backup_file *f, struct errmsg *msg)
         return status_fail(msg, STATUS_NOMEM, "out of memory");
     }
     const struct core_time now = {.mono_us = 1, .unix_ms = f->header.time_ms};
-    struct status s =
-        core_restore(core, now, bytes_of(f->state.data, f->state.size), msg);
+    struct status s = core_restore(core, now, bytes_of(f->state.data, f->state.size), msg);
     if (status_is_ok(s)) {
         s = count_all(f, core, msg);
     } else {

@@ -50,8 +50,8 @@ NODISCARD struct status backup_file_check(struct backup_file *f, const char *ca_
  * fills in the summary. CORRUPT for a state that cannot be restored, or that names code which the
  * file lacks. */
 NODISCARD struct status backup_file_rehearse(struct backup_file *f, struct errmsg *msg);
-/* verb_backup.c: opens, checks and rehearses the file as the options say; what fails is printed, and
- * *code is set. */
+/* verb_backup.c: opens, checks and rehearses the file as the options say; what fails is printed
+ * and *code set. */
 struct cli;
 bool backup_examine(struct cli *cli, const char *path, struct backup_file *f, int *code);
 /* Begins to read again, for backup_reader_next on f->reader. */

@@ -28,6 +28,7 @@ struct options {
     int yes, detach, follow, plan, schedulers, agents, concurrency, payload, tail, port;
     char *ca, *cluster_key;
     int each, wait, priority, stale;
+    char *config;
     long long check_index;
 };
 
@@ -88,6 +89,8 @@ NODISCARD struct status duration_of(const char *what, const char *text, uint64_t
 /* Verbs, by file. */
 int verb_call(struct cli *cli);
 int verb_spawn(struct cli *cli);
+int verb_cluster_promote(struct cli *cli);
+int verb_cluster_recover(struct cli *cli);
 int verb_result(struct cli *cli);
 int verb_cancel(struct cli *cli);
 int verb_invocation_list(struct cli *cli);

@@ -33,6 +33,7 @@ struct ask {
     struct server_slot *to; /* NULL: to be sent (again) */
     uint64_t made_us, sent_us, retry_at_us;
     struct status refused; /* OK, or what the last passing answer said */
+    bool maybe;            /* it was sent once, and nobody knows what came of that */
 };
 
 struct client {
@@ -66,7 +67,7 @@ struct client {
     const struct client_load *load;
     struct ask *asks;
     uint32_t inflight;
-    uint32_t unsent; /* of those in flight, how many are to be sent (again) */
+    uint32_t unsent;  /* of those in flight, how many are to be sent (again) */
     uint64_t ages_us; /* when the requests' ages are looked at next */
     bool load_ended;
 };
@@ -186,14 +187,33 @@ static bool send_ask(struct client *c, struct ask *a)
 static void load_give_up(struct client *c, uint32_t place, struct status why, const char *text)
 {
     struct ask *a = &c->asks[place];
-    const struct message end = {
-        .type = MESSAGE_CALL_REPLY,
-        .request = a->request,
-        .call_reply = {.code = why.code, .message = text, .leader = ""}};
+    const struct message end = {.type = MESSAGE_CALL_REPLY,
+                                .request = a->request,
+                                .call_reply = {.code = why.code, .message = text, .leader = ""}};
     c->unsent -= a->to == NULL;
     a->request = 0;
     c->inflight--;
     c->load->done(c->load->data, place, &end, now_us() - a->made_us);
+}
+
+/* Was it sent, so that it may have been done for all that is known? */
+static bool may_be_done(const struct ask *a)
+{
+    return !only_reads(&a->message) && (a->to != NULL || a->maybe);
+}
+
+static void load_too_old(struct client *c, uint32_t place)
+{
+    const struct ask *a = &c->asks[place];
+    if (may_be_done(a)) {
+        load_give_up(c, place, status_of(STATUS_UNKNOWN),
+                     "no answer came in time: it may have been done");
+    } else if (!status_is_ok(a->refused)) {
+        load_give_up(c, place, a->refused, c->refusal);
+    } else {
+        load_give_up(c, place, status_of(STATUS_UNAVAILABLE),
+                     c->failed[0] != '\0' ? c->failed : "no answer came in time");
+    }
 }
 
 /* Sends what waits for that, and ends what is too old. */
@@ -211,11 +231,7 @@ static void load_again(struct client *c, struct server_slot *to)
             continue;
         }
         if (ages && now > a->made_us + (uint64_t)c->load->give_up_ms * 1000) {
-            bool refused = !status_is_ok(a->refused);
-            load_give_up(c, i, refused ? a->refused : status_of(STATUS_UNAVAILABLE),
-                         refused             ? c->refusal
-                         : c->failed[0] != 0 ? c->failed
-                                             : "no answer came in time");
+            load_too_old(c, i);
         } else if (a->to == NULL && to != NULL && now >= a->retry_at_us &&
                    status_is_ok(send_to(c, to, &a->message))) {
             a->to = to;
@@ -250,6 +266,7 @@ static void load_fill(struct client *c)
         a->sent_us = a->made_us;
         a->retry_at_us = 0;
         a->refused = status_ok();
+        a->maybe = false;
         c->inflight++;
         if (!status_is_ok(send_to(c, to, &a->message))) {
             a->to = NULL; /* The connection's queue is full. */
@@ -352,6 +369,7 @@ static void refusal_keep(struct client *c, struct ask *a, const struct message *
 {
     const char *text, *leader;
     a->refused = client_answer_status(m, &text, &leader);
+    a->maybe = a->maybe || a->refused.code == STATUS_UNKNOWN;
     (void)snprintf(c->refusal, sizeof c->refusal, "%s", text);
 }
 
@@ -379,8 +397,7 @@ static bool load_repeats(struct client *c, struct ask *a, const struct message *
 static void load_answer(struct client *c, const struct message *m)
 {
     uint32_t at = (uint32_t)(m->request & 0xFFFF);
-    if (at >= c->load->outstanding || c->asks[at].request != m->request ||
-        c->asks[at].to == NULL) {
+    if (at >= c->load->outstanding || c->asks[at].request != m->request || c->asks[at].to == NULL) {
         return;
     }
     struct ask *a = &c->asks[at];
@@ -493,6 +510,7 @@ static void load_lost(struct client *c, const struct server_slot *s)
             continue;
         }
         if (c->load->give_up_ms != 0 && repeatable(&a->message)) {
+            a->maybe = true;
             ask_later(c, a, 0);
         } else {
             load_give_up(c, i, status_of(STATUS_UNKNOWN), "connection lost");
@@ -518,6 +536,7 @@ static void on_close(void *data, struct link *l, struct status why, const char *
         load_lost(c, s);
     } else if (c->waiting && c->single.to == s) {
         c->single.to = NULL;
+        c->single.maybe = true;
         if (!repeatable(&c->single.message)) {
             finish(c, status_of(STATUS_UNKNOWN));
         }
@@ -562,6 +581,26 @@ static bool own_expired(struct client *c)
     return true;
 }
 
+static enum status_code nobody_code(const struct client *c)
+{
+    return c->failed_code == STATUS_DENIED ? STATUS_DENIED : STATUS_UNAVAILABLE;
+}
+
+/* What a request ends with when its time is up (late) or nobody can be reached. */
+static struct status single_end(const struct client *c, bool late)
+{
+    const struct ask *a = &c->single;
+    if (a->maybe && !only_reads(&a->message)) {
+        return status_of(STATUS_UNKNOWN);
+    }
+    if (!late) {
+        return status_of(nobody_code(c));
+    }
+    return !status_is_ok(a->refused)
+               ? a->refused
+               : status_of(a->to != NULL ? STATUS_TIMEOUT : STATUS_UNAVAILABLE);
+}
+
 static void on_timer(uv_timer_t *timer)
 {
     struct client *c = timer->data;
@@ -580,13 +619,9 @@ static void on_timer(uv_timer_t *timer)
     }
     bool nobody = all_failed(c) && (c->failed_code == STATUS_DENIED || !c->was_ready);
     bool idle = c->load != NULL ? c->inflight == c->unsent : c->single.to == NULL;
-    if (now > c->deadline_us) {
-        bool sent = c->load == NULL && c->single.to != NULL;
-        bool refused = c->load == NULL && !status_is_ok(c->single.refused);
-        finish(c, refused ? c->single.refused
-                          : status_of(sent ? STATUS_TIMEOUT : STATUS_UNAVAILABLE));
-    } else if (nobody && idle) {
-        finish(c, status_of(c->failed_code == STATUS_DENIED ? STATUS_DENIED : STATUS_UNAVAILABLE));
+    if (now > c->deadline_us || (nobody && idle)) {
+        bool late = now > c->deadline_us;
+        finish(c, c->load != NULL ? status_of(nobody_code(c)) : single_end(c, late));
     } else if (c->load != NULL) {
         load_fill(c);
     } else if (c->single.to == NULL && now >= c->retry_at_us) {

@@ -7,7 +7,7 @@
 #include "cli/cli.h"
 
 enum {
-    IDS_MAX = 1000000,      /* read from standard input, or waited for after a batch */
+    IDS_MAX = 1000000,       /* read from standard input, or waited for after a batch */
     OUTCOME_WAIT_MS = 20000, /* of one question; asked again */
 };
 

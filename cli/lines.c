@@ -63,9 +63,8 @@ enum lines_next lines_take(struct lines *l, bool wait, struct bytes *line, struc
             return LINES_END;
         }
         if (l->read.size - l->at > l->line_bytes_max) {
-            *failed =
-                status_fail(msg, STATUS_INVALID, "line %" PRIu64 " has more than %zu bytes",
-                            l->number + 1, l->line_bytes_max);
+            *failed = status_fail(msg, STATUS_INVALID, "line %" PRIu64 " has more than %zu bytes",
+                                  l->number + 1, l->line_bytes_max);
             return LINES_FAILED;
         }
         if (!lines_readable(l, wait)) {

@@ -19,7 +19,7 @@ struct lines {
     int fd;
     size_t line_bytes_max; /* without the newline */
     struct buffer read;
-    size_t at; /* in read: where the next line begins */
+    size_t at;       /* in read: where the next line begins */
     size_t searched; /* no newline before it */
     bool ended;
     uint64_t number; /* of the last line, from 1 */

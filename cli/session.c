@@ -148,7 +148,8 @@ int cli_admin(struct cli *cli, const char *action, const char *name, struct pair
             (void)fwrite(answer.reply.detail.data, 1, answer.reply.detail.size, stdout);
             (void)fputc('\n', stdout);
         } else {
-            (void)printf("%s\n", done);
+            const char *said = answer.reply.message;
+            (void)printf("%s%s%s\n", done, said[0] != '\0' ? ": " : "", said);
         }
     }
     arena_close(&a);

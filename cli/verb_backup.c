@@ -237,14 +237,22 @@ static void print(const struct cli *cli, const struct backup_file *f)
         const struct {
             const char *key;
             uint64_t value;
-        } rows[] = {{"functions", s->functions},   {"revisions", s->revisions},
-                    {"queued", s->queued},         {"done", s->done},
-                    {"dead", s->dead},             {"canceled", s->canceled},
-                    {"payloads", s->payload_refs}, {"payloads_dropped", s->missing_payloads},
-                    {"schedules", s->schedules},   {"settings", s->settings},
-                    {"nodes", s->nodes},           {"schedulers", s->schedulers},
-                    {"keys", s->keys},             {"state_bytes", f->totals.state_bytes},
-                    {"chunks", f->totals.chunks},  {"data_bytes", f->totals.data_bytes}};
+        } rows[] = {{"functions", s->functions},
+                    {"revisions", s->revisions},
+                    {"queued", s->queued},
+                    {"done", s->done},
+                    {"dead", s->dead},
+                    {"canceled", s->canceled},
+                    {"payloads", s->payload_refs},
+                    {"payloads_dropped", s->missing_payloads},
+                    {"schedules", s->schedules},
+                    {"settings", s->settings},
+                    {"nodes", s->nodes},
+                    {"schedulers", s->schedulers},
+                    {"keys", s->keys},
+                    {"state_bytes", f->totals.state_bytes},
+                    {"chunks", f->totals.chunks},
+                    {"data_bytes", f->totals.data_bytes}};
         for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
             number_row(cli, rows[i].key, rows[i].value);
         }

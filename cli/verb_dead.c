@@ -10,7 +10,7 @@ static const char *first_arg(const struct cli *cli)
 
 int verb_invocation_list(struct cli *cli)
 {
-    static const char *const columns[] = {"invocation", "function", "tenant", "state",
+    static const char *const columns[] = {"invocation", "function", "tenant",     "state",
                                           "attempts",   "priority", "created_ms", NULL};
     return cli_query(cli, "invocations", first_arg(cli), columns);
 }
@@ -24,7 +24,7 @@ int verb_invocation_show(struct cli *cli)
 
 int verb_dead_list(struct cli *cli)
 {
-    static const char *const columns[] = {"invocation", "function", "tenant", "attempts",
+    static const char *const columns[] = {"invocation", "function", "tenant",  "attempts",
                                           "ended_ms",   "code",     "message", NULL};
     return cli_query(cli, "dead", first_arg(cli), columns);
 }
@@ -67,14 +67,14 @@ int verb_dead_purge(struct cli *cli)
 
 int verb_schedule_list(struct cli *cli)
 {
-    static const char *const columns[] = {"function", "schedule", "cron",     "last_ms",
+    static const char *const columns[] = {"function", "schedule", "cron", "last_ms",
                                           "next_ms",  "catch_up", NULL};
     return cli_query(cli, "schedules", first_arg(cli), columns);
 }
 
 int verb_tenant_list(struct cli *cli)
 {
-    static const char *const columns[] = {"tenant",      "queued",     "running", "running_max",
+    static const char *const columns[] = {"tenant",     "queued",     "running", "running_max",
                                           "queued_max", "rate_milli", "weight",  NULL};
     return cli_query(cli, "tenants", "", columns);
 }

@@ -10,16 +10,17 @@ int verb_key_create(struct cli *cli)
     if (!status_is_ok(s)) {
         return cli_fail(s, msg.text);
     }
-    (void)printf("made %s; give it to every scheduler (seal.cluster_key) and keep a copy apart from "
-                 "the backups: without it nothing that was sealed can be read\n",
-                 cli->args[0]);
+    (void)printf(
+        "made %s; give it to every scheduler (seal.cluster_key) and keep a copy apart from "
+        "the backups: without it nothing that was sealed can be read\n",
+        cli->args[0]);
     return CLI_DONE;
 }
 
 int verb_key_list(struct cli *cli)
 {
-    static const char *const columns[] = {"key",        "seals", "wrapped_by", "cluster_key_current",
-                                          "created_ms", "index", NULL};
+    static const char *const columns[] = {
+        "key", "seals", "wrapped_by", "cluster_key_current", "created_ms", "index", NULL};
     return cli_query(cli, "keys", "", columns);
 }
 

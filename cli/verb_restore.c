@@ -1,6 +1,6 @@
-/* skep backup restore: the file is checked and rehearsed first; then the cluster is asked whether it
- * is empty, by giving it the first piece; then code, payloads, and the state in pieces, the last of
- * which brings everything back at once. Whatever fails before it leaves the cluster empty. */
+/* skep backup restore: the file is checked and rehearsed first; then the cluster is asked whether
+ * it is empty, by giving it the first piece; then code, payloads, and the state in pieces, the last
+ * of which brings everything back at once. Whatever fails before it leaves the cluster empty. */
 #include "cli/backup_file.h"
 #include "cli/cli.h"
 
@@ -138,8 +138,9 @@ int verb_backup_restore(struct cli *cli)
         return r.code;
     }
     const struct backup_summary *s = &r.file.summary;
-    if (!cli_confirm(cli, "Restore %" PRIu64 " functions and %" PRIu64
-                          " invocations of cluster %s into this cluster?",
+    if (!cli_confirm(cli,
+                     "Restore %" PRIu64 " functions and %" PRIu64
+                     " invocations of cluster %s into this cluster?",
                      s->functions, s->jobs, r.file.header.cluster)) {
         r.code = CLI_USAGE;
     } else {

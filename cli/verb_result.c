@@ -12,9 +12,9 @@
 #include <uv.h>
 
 enum {
-    WINDOW = 64,                /* questions in flight for many ids */
+    WINDOW = 64,                 /* questions in flight for many ids */
     WINDOW_BYTES_MAX = 64 << 20, /* of outputs that wait for their turn */
-    AGAIN_MS = 100,             /* an answer that came early is asked for again after this */
+    AGAIN_MS = 100,              /* an answer that came early is asked for again after this */
     ID_LINE_BYTES_MAX = 256,
 };
 #define WAIT_MS_ALWAYS (UINT64_C(8) * 24 * 3600 * 1000)
@@ -86,8 +86,7 @@ bool invocation_find(struct cli *cli, struct client *c, const char *text, struct
     struct arena a = {0};
     struct message answer;
     bool found = false;
-    const struct message m = {.type = MESSAGE_QUERY,
-                              .query = {.what = "invocation", .name = text}};
+    const struct message m = {.type = MESSAGE_QUERY, .query = {.what = "invocation", .name = text}};
     if (cli_ask(cli, c, &m, CLIENT_REQUEST_MS, &a, &answer, code)) {
         if (answer.type != MESSAGE_RECORDS || answer.records.rows_count == 0) {
             *code = cli_fail(status_of(STATUS_NOT_FOUND), "no invocation has this id");
@@ -194,9 +193,8 @@ static void explain(const struct outcome *r)
 {
     char id[ID_STRING_BYTES];
     id_format(r->invocation, INVOCATION_PREFIX, id);
-    const char *why =
-        r->result_message[0] != '\0' ? r->result_message
-                                     : status_text(status_from_wire(r->result_code));
+    const char *why = r->result_message[0] != '\0' ? r->result_message
+                                                   : status_text(status_from_wire(r->result_code));
     if (r->state == INVOCATION_QUEUED) {
         (void)fprintf(stderr, "skep: %s has not ended; %" PRIu32 " attempts so far\n", id,
                       r->attempts);

@@ -126,28 +126,56 @@ static void print_id(const struct cli *cli, struct id128 invocation, bool existi
     }
 }
 
+/* A spawn that may have been made: how to find out. */
+static int spawn_unknown(const struct spawn *s, const char *text)
+{
+    int code = cli_fail(status_of(STATUS_UNKNOWN), text);
+    (void)fprintf(stderr,
+                  "skep: spawn it again with --key %s: if it was accepted, that prints its id\n",
+                  s->key);
+    return code;
+}
+
+/* False: it was not accepted, the reason is printed and *code says so. */
+static bool spawn_ask(struct client *c, const struct spawn *s, struct spawn_reply *out, int *code)
+{
+    struct arena a = {0};
+    struct message answer;
+    struct errmsg msg = {.text = ""};
+    const struct message m = {.type = MESSAGE_SPAWN, .spawn = *s};
+    const char *text = msg.text, *leader;
+    struct status status = client_ask(c, &m, CLIENT_REQUEST_MS, &a, &answer, &msg);
+    if (status.code == STATUS_TIMEOUT) {
+        status = status_of(STATUS_UNKNOWN);
+    } else if (status_is_ok(status)) {
+        status = client_answer_status(&answer, &text, &leader);
+        if (status_is_ok(status) && answer.type != MESSAGE_SPAWN_REPLY) {
+            status = status_of(STATUS_INTERNAL);
+            text = "an answer of another kind came";
+        }
+    }
+    bool made = status_is_ok(status);
+    if (made) {
+        *out = answer.spawn_reply; /* Its texts are not read. */
+    } else {
+        *code = status.code == STATUS_UNKNOWN ? spawn_unknown(s, text) : cli_fail(status, text);
+    }
+    arena_close(&a);
+    return made;
+}
+
 static int spawn_one(struct cli *cli, struct client *c, const struct spawn *s)
 {
     int code = CLI_DONE;
-    struct arena a = {0};
-    struct message answer;
-    const struct message m = {.type = MESSAGE_SPAWN, .spawn = *s};
-    bool made = cli_ask(cli, c, &m, CLIENT_REQUEST_MS, &a, &answer, &code);
-    if (made && answer.type != MESSAGE_SPAWN_REPLY) {
-        code = cli_fail(status_of(STATUS_INTERNAL), "an answer of another kind came");
-        made = false;
-    }
-    struct id128 id = made ? answer.spawn_reply.invocation : (struct id128){0};
-    bool existing = made && answer.spawn_reply.existing;
-    arena_close(&a);
-    if (!made) {
+    struct spawn_reply r;
+    if (!spawn_ask(c, s, &r, &code)) {
         return code;
     }
     if (cli->options.wait == 0) {
-        print_id(cli, id, existing);
+        print_id(cli, r.invocation, r.existing);
         return fflush(stdout) == 0 ? CLI_DONE : CLI_FAILED;
     }
-    return outcome_print(cli, c, id, WAIT_MS_ALWAYS);
+    return outcome_print(cli, c, r.invocation, WAIT_MS_ALWAYS);
 }
 
 /* ---- A batch ---- */
@@ -219,8 +247,8 @@ static void line_print(struct each *e, struct each_line *l)
         (void)fputc('\n', stderr);
     }
     if (wait) {
-        struct status s = id_list_put(
-            &e->ids, l->done && status_is_ok(l->status) ? l->id : (struct id128){0});
+        struct status s =
+            id_list_put(&e->ids, l->done && status_is_ok(l->status) ? l->id : (struct id128){0});
         if (!status_is_ok(s)) {
             (void)status_fail(&e->why, s.code, "at most %d lines may be waited for", IDS_MAX);
             each_stop(e, status_of(STATUS_INVALID));

@@ -21,8 +21,9 @@ int verb_version(struct cli *cli)
 
 int verb_function_list(struct cli *cli)
 {
-    static const char *const columns[] = {"name",     "runtime", "revision", "ready",
-                                          "starting", "queued",  NULL};
+    static const char *const columns[] = {
+        "name",   "runtime",        "revision",        "ready", "starting",
+        "queued", "durable_queued", "durable_running", "dead",  NULL};
     return cli_query(cli, "functions", "", columns);
 }
 
@@ -162,6 +163,11 @@ int verb_cluster_remove(struct cli *cli)
         return CLI_USAGE;
     }
     return cli_admin(cli, "cluster.remove", first_arg(cli), NULL, 0, "removed");
+}
+
+int verb_cluster_promote(struct cli *cli)
+{
+    return cli_admin(cli, "cluster.promote", first_arg(cli), NULL, 0, "promoted");
 }
 
 int verb_cluster_transfer(struct cli *cli)

@@ -186,6 +186,8 @@ struct raw_peer {
 struct raw_raft {
     char *election_timeout;
     char *heartbeat;
+    char *ballast;
+    char *free_min;
 };
 
 struct raw_limits {
@@ -228,6 +230,8 @@ static const cyaml_schema_value_t peer_schema = {
 static const cyaml_schema_field_t raft_fields[] = {
     YAMLDOC_TEXT("election_timeout", struct raw_raft, election_timeout),
     YAMLDOC_TEXT("heartbeat", struct raw_raft, heartbeat),
+    YAMLDOC_TEXT("ballast", struct raw_raft, ballast),
+    YAMLDOC_TEXT("free_min", struct raw_raft, free_min),
     CYAML_FIELD_END,
 };
 
@@ -321,6 +325,10 @@ static const struct yamldoc_number scheduler_numbers[] = {
     YAMLDOC_NUMBER("raft.heartbeat", struct raw_scheduler, raft.heartbeat, UNIT_DURATION,
                    CONFIG_HEARTBEAT_MS_MIN, CONFIG_HEARTBEAT_MS_MAX, struct scheduler_config,
                    heartbeat_ms),
+    YAMLDOC_NUMBER("raft.ballast", struct raw_scheduler, raft.ballast, UNIT_BYTES, 0,
+                   CONFIG_QUEUE_BYTES_MAX, struct scheduler_config, ballast_bytes),
+    YAMLDOC_NUMBER("raft.free_min", struct raw_scheduler, raft.free_min, UNIT_BYTES, 0,
+                   CONFIG_CHUNK_BYTES_MAX, struct scheduler_config, free_bytes_min),
     YAMLDOC_NUMBER("limits.connections", struct raw_scheduler, limits.connections, UNIT_COUNT,
                    CONFIG_CONNECTIONS_MIN, CONFIG_CONNECTIONS_MAX, struct scheduler_config,
                    connections_max),
@@ -429,6 +437,8 @@ static struct status scheduler_fill(const struct yamldoc *d, struct raw_schedule
     *c = (struct scheduler_config){
         .election_timeout_ms = CONFIG_ELECTION_TIMEOUT_MS_DEFAULT,
         .heartbeat_ms = CONFIG_HEARTBEAT_MS_DEFAULT,
+        .ballast_bytes = CONFIG_BALLAST_BYTES_DEFAULT,
+        .free_bytes_min = CONFIG_FREE_BYTES_MIN_DEFAULT,
         .connections_max = CONFIG_CONNECTIONS_DEFAULT,
         .send_queue_bytes = CONFIG_QUEUE_BYTES_DEFAULT,
         .mailbox_bytes = CONFIG_QUEUE_BYTES_DEFAULT,

@@ -11,7 +11,9 @@
  *     ca: PATH                        required, and so are cert and key
  *     ca_key: PATH                    of the scheduler that signs joins
  *     peers: [{id: s1, address: 10.0.0.1:7400}, ...]   required
- *     raft: {election_timeout: 500ms, heartbeat: 50ms}
+ *     raft: {election_timeout: 500ms, heartbeat: 50ms, ballast: 64Mi, free_min: 192Mi}
+ *                                     free_min: with less space free on the disk of data nothing is
+ *                                     accepted; ballast: a file that is given up when it is full
  *     limits: {connections: 4096, send_queue: 64Mi, mailbox: 64Mi, chunks: 64Gi,
  *              payloads: 8Gi}
  *     seal: {cluster_key: file:PATH}      or credential:NAME, or pkcs11:URI; default: nothing on disk
@@ -83,6 +85,8 @@ enum { CONFIG_BACKUP_KEEP_MAX = 10000, CONFIG_BACKUP_KEEP_DEFAULT = 28 };
 #define CONFIG_QUEUE_BYTES_MIN (UINT64_C(8) << 20)
 #define CONFIG_QUEUE_BYTES_MAX (UINT64_C(16) << 30)
 #define CONFIG_QUEUE_BYTES_DEFAULT (UINT64_C(64) << 20)
+#define CONFIG_BALLAST_BYTES_DEFAULT (UINT64_C(64) << 20)
+#define CONFIG_FREE_BYTES_MIN_DEFAULT (UINT64_C(192) << 20)
 #define CONFIG_CHUNK_BYTES_MIN (UINT64_C(1) << 20)
 #define CONFIG_CHUNK_BYTES_MAX (UINT64_C(64) << 40)
 #define CONFIG_SCHEDULER_CHUNK_BYTES_DEFAULT (UINT64_C(64) << 30)
@@ -145,6 +149,8 @@ struct scheduler_config {
     bool bootstrap;
     uint32_t election_timeout_ms;
     uint32_t heartbeat_ms;
+    uint64_t ballast_bytes;  /* 0: none */
+    uint64_t free_bytes_min; /* 0: no mark */
     uint32_t connections_max;
     uint64_t send_queue_bytes;
     uint64_t mailbox_bytes;

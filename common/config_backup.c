@@ -8,8 +8,7 @@ enum { BUCKET_BYTES_MIN = 3, BUCKET_BYTES_MAX = 63, PREFIX_BYTES_MAX = 512, REGI
 
 static const char lower_digits[] = "abcdefghijklmnopqrstuvwxyz0123456789.-";
 /* Those that stand for themselves in an address and in what is signed of it. */
-static const char plain[] =
-    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/";
+static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/";
 
 static struct status refuse(const char *text, const char *why, struct errmsg *msg)
 {

@@ -22,18 +22,16 @@ static const char *const weekday_names[] = {"sun", "mon", "tue", "wed", "thu", "
 
 enum { MINUTE, HOUR, DAY, MONTH, WEEKDAY };
 static const struct field fields[FIELDS] = {
-    [MINUTE] = {"minute", 0, 59, NULL, 0},
-    [HOUR] = {"hour", 0, 23, NULL, 0},
-    [DAY] = {"day of month", 1, 31, NULL, 0},
-    [MONTH] = {"month", 1, 12, month_names, 12},
+    [MINUTE] = {"minute", 0, 59, NULL, 0},           [HOUR] = {"hour", 0, 23, NULL, 0},
+    [DAY] = {"day of month", 1, 31, NULL, 0},        [MONTH] = {"month", 1, 12, month_names, 12},
     [WEEKDAY] = {"weekday", 0, 7, weekday_names, 7},
 };
 
 static const struct {
     const char *name, *fields;
 } shorthands[] = {
-    {"@hourly", "0 * * * *"},  {"@daily", "0 0 * * *"},  {"@midnight", "0 0 * * *"},
-    {"@weekly", "0 0 * * 0"},  {"@monthly", "0 0 1 * *"}, {"@yearly", "0 0 1 1 *"},
+    {"@hourly", "0 * * * *"},   {"@daily", "0 0 * * *"},   {"@midnight", "0 0 * * *"},
+    {"@weekly", "0 0 * * 0"},   {"@monthly", "0 0 1 * *"}, {"@yearly", "0 0 1 1 *"},
     {"@annually", "0 0 1 1 *"},
 };
 

@@ -23,7 +23,7 @@ enum {
     MANIFEST_LABEL_BYTES_MAX = 63, /* key and value of a label, each */
     MANIFEST_SCHEDULES_MAX = 16,
     MANIFEST_SCHEDULE_PAYLOAD_BYTES_MAX = 16 << 10,
-    MANIFEST_KEY_BYTES = 192,      /* room for the dotted path of a key and its NUL */
+    MANIFEST_KEY_BYTES = 192, /* room for the dotted path of a key and its NUL */
 };
 
 enum {
@@ -80,12 +80,7 @@ enum {
 enum runtime { RUNTIME_PYTHON, RUNTIME_C, RUNTIME_COMMAND, RUNTIME_COUNT_ };
 
 /* How its payloads are to be handled. phi: protected health information. */
-enum data_class {
-    DATA_CLASS_PUBLIC,
-    DATA_CLASS_INTERNAL,
-    DATA_CLASS_PHI,
-    DATA_CLASS_COUNT_
-};
+enum data_class { DATA_CLASS_PUBLIC, DATA_CLASS_INTERNAL, DATA_CLASS_PHI, DATA_CLASS_COUNT_ };
 
 struct text_pair {
     char *key;

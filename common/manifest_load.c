@@ -126,8 +126,8 @@ static const cyaml_schema_field_t limits_fields[] = {
 static const cyaml_schema_field_t schedule_fields[] = {
     YAMLDOC_REQUIRED_TEXT("name", struct raw_schedule, name),
     YAMLDOC_REQUIRED_TEXT("cron", struct raw_schedule, cron),
-    CYAML_FIELD_STRING_PTR("payload", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
-                           struct raw_schedule, payload, 0, YAMLDOC_BYTES_MAX),
+    CYAML_FIELD_STRING_PTR("payload", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_schedule,
+                           payload, 0, YAMLDOC_BYTES_MAX),
     YAMLDOC_TEXT("catch_up", struct raw_schedule, catch_up),
     CYAML_FIELD_END,
 };
@@ -171,9 +171,9 @@ static const struct {
     const char *path;
     const char *only;
 } fixed[] = {
-    {"image", "default"},  {"resources.gpu", NULL},    {"scaling.buffer", "0"},
-    {"snapshot", "none"},  {"isolation", "cell"},      {"network.egress", "none"},
-    {"secrets", NULL},     {"placement.prefer", NULL}, {"placement.spread", NULL},
+    {"image", "default"}, {"resources.gpu", NULL},    {"scaling.buffer", "0"},
+    {"snapshot", "none"}, {"isolation", "cell"},      {"network.egress", "none"},
+    {"secrets", NULL},    {"placement.prefer", NULL}, {"placement.spread", NULL},
 };
 
 static struct status fixed_check(const struct yamldoc *d, struct errmsg *msg)
@@ -298,10 +298,9 @@ static struct status schedules_take(const struct yamldoc *d, const struct raw_ma
             return status_of(STATUS_NOMEM);
         }
         (void)snprintf(path, sizeof path, "schedules[%zu].name", i);
-        TRY(yamldoc_blame(d, path,
-                          name_parse("the schedule's name", from->name, strlen(from->name),
-                                     &s->name, msg),
-                          msg));
+        TRY(yamldoc_blame(
+            d, path,
+            name_parse("the schedule's name", from->name, strlen(from->name), &s->name, msg), msg));
         (void)snprintf(path, sizeof path, "schedules[%zu].catch_up", i);
         if (from->catch_up != NULL) {
             TRY(yamldoc_blame(

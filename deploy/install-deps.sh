@@ -14,9 +14,14 @@ build_packages=(
 )
 dev_packages=(
     clang-14 clang-tidy-14 clang-format-14 llvm-14 libclang-rt-14-dev shellcheck procps
+    softhsm2 libengine-pkcs11-openssl
+    nftables faketime
 )
-# gearman-job-server starts a daemon where it is installed, so that only who asks for it gets it.
-bench_packages=(gearman-job-server libgearman-dev bubblewrap)
+# Most of these start a daemon where they are installed, so that only who asks for them gets them.
+bench_packages=(
+    gearman-job-server libgearman-dev bubblewrap
+    etcd-server etcd-client redis-server beanstalkd rabbitmq-server librabbitmq-dev
+)
 
 fail() {
     echo "install-deps: $*" >&2

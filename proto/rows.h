@@ -123,6 +123,7 @@
 
 /* ---- Joining and renewal ---- */
 #define FIELDS_join(F, L, M) F(STR, role) F(STR, name) F(STR, csr) F(STR, address)
+/* keys: of a scheduler: the wrapped data keys of a sealed cluster, as DATA/keys has them. */
 #define FIELDS_join_reply(F, L, M)                                                                 \
     F(U32, code)                                                                                   \
     F(STR, message)                                                                                \
@@ -130,7 +131,8 @@
     F(STR, cert)                                                                                   \
     F(STR, ca)                                                                                     \
     F(STR, ca_key)                                                                                 \
-    L(pair, schedulers)
+    L(pair, schedulers)                                                                            \
+    F(BYTES, keys)
 #define FIELDS_renew(F, L, M) F(STR, csr)
 
 /* ---- Leader to agent; the envelope's term fences them ---- */

@@ -2,6 +2,7 @@
 
 #include "common/config.h"
 #include "common/net/join.h"
+#include "common/seal/keys_file.h"
 #include "common/seal/wrap.h"
 
 #include <errno.h>
@@ -38,6 +39,10 @@ static struct status write_all(const struct join_options *o, const char *data,
     char folder[CONFIG_PATH_BYTES_MAX + 8];
     (void)snprintf(folder, sizeof folder, "%s/pki", data);
     TRY(join_result_write(r, folder, msg));
+    if (r->keys.size > 0) {
+        (void)snprintf(folder, sizeof folder, "%s/keys", data);
+        TRY(keys_file_write(folder, bytes_of(r->keys.data, r->keys.size), msg));
+    }
     struct buffer text = {0};
     struct status s = put_config(o, data, r, &text);
     if (status_is_ok(s)) {
@@ -62,6 +67,10 @@ static struct status join_with(const struct join_options *o, const char *data, s
         (void)printf("joined %s as scheduler %s; configuration in %s\nstart it, then: skep cluster "
                      "add %s --address %s\n",
                      result.identity.cluster.text, o->name, o->config_out, o->name, o->address);
+        if (result.keys.size > 0 && o->cluster_key == NULL) {
+            (void)printf("but first give it the cluster's key: seal: {cluster_key: file:PATH}, or "
+                         "join with --cluster-key\n");
+        }
     }
     join_result_close(&result);
     return s;

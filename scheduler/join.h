@@ -14,7 +14,8 @@ struct join_options {
     const char *address; /* HOST:PORT: where it will listen and be reached */
     const char *data;    /* its folder, made when it is not there */
     const char *config_out;
-    const char *cluster_key; /* where its key of encryption at rest is (common/seal/wrap.h), or NULL */
+    /* where its key of encryption at rest is (common/seal/wrap.h), or NULL */
+    const char *cluster_key;
 };
 
 /* Writes DATA/pki and the configuration. What join_run says, and IO and others for the files. */

@@ -5,6 +5,7 @@
 #include "common/log.h"
 #include "scheduler/api/server.h"
 #include "scheduler/join.h"
+#include "scheduler/recover.h"
 
 #include <openssl/crypto.h>
 #include <popt.h>
@@ -84,7 +85,7 @@ static int run(const struct scheduler_config *config)
 struct options {
     char *config;
     char *token_file, *name, *address, *data, *config_out, *cluster_key;
-    int version;
+    int version, yes;
 };
 
 static int usage(const char *what)
@@ -92,6 +93,7 @@ static int usage(const char *what)
     (void)fprintf(stderr,
                   "skep-scheduler: %s\n"
                   "usage: skep-scheduler --config FILE\n"
+                  "       skep-scheduler recover|wipe --config FILE [--yes]\n"
                   "       skep-scheduler join --token-file FILE --name NAME --address HOST:PORT "
                   "--data DIR --config-out FILE [--cluster-key file:PATH]\n",
                   what);
@@ -113,6 +115,27 @@ static int main_join(const struct options *o)
     struct errmsg msg = {.text = ""};
     log_open("scheduler", LOG_LEVEL_ERROR, LOG_FORMAT_KV, STDERR_FILENO);
     if (!status_is_ok(join_scheduler(&join, &msg))) {
+        (void)fprintf(stderr, "skep-scheduler: %s\n", msg.text);
+        return EXIT_FAILURE;
+    }
+    return EXIT_SUCCESS;
+}
+
+static int main_recover(const struct options *o, bool wipe)
+{
+    if (o->config == NULL) {
+        return usage("recover and wipe need --config FILE");
+    }
+    struct scheduler_config *config = NULL;
+    struct errmsg msg = {.text = ""};
+    log_open("scheduler", LOG_LEVEL_ERROR, LOG_FORMAT_KV, STDERR_FILENO);
+    struct status s = scheduler_config_load(o->config, &config, &msg);
+    if (status_is_ok(s)) {
+        s = wipe ? wipe_scheduler(config, o->yes != 0, &msg)
+                 : recover_scheduler(config, o->yes != 0, &msg);
+        scheduler_config_close(config);
+    }
+    if (!status_is_ok(s)) {
         (void)fprintf(stderr, "skep-scheduler: %s\n", msg.text);
         return EXIT_FAILURE;
     }
@@ -152,6 +175,10 @@ static int dispatch(poptContext context, const struct options *o)
     if (verb == NULL) {
         return main_run(o);
     }
+    bool wipe = strcmp(verb, "wipe") == 0;
+    if (wipe || strcmp(verb, "recover") == 0) {
+        return main_recover(o, wipe);
+    }
     return strcmp(verb, "join") == 0 ? main_join(o) : usage("unknown verb");
 }
 
@@ -172,6 +199,7 @@ int main(int argc, const char **argv)
          "join: file:PATH, credential:NAME or pkcs11:URI of a sealed cluster's key", "KEY"},
         {"config-out", 0, POPT_ARG_STRING, &o.config_out, 0,
          "join: where the configuration is written", "FILE"},
+        {"yes", 'y', POPT_ARG_NONE, &o.yes, 0, "recover, wipe: do it, do not only look", NULL},
         {"version", 'V', POPT_ARG_NONE, &o.version, 0, "print the version", NULL},
         POPT_AUTOHELP POPT_TABLEEND};
     poptContext context = poptGetContext("skep-scheduler", argc, argv, table, 0);

@@ -158,8 +158,8 @@ void checks_moved(struct checks *c, const struct scheduler *s, uint64_t index,
     uint32_t now = state_of(s, cmd);
     bool allowed = now == c->moving;
     for (size_t i = 0; i < sizeof legal / sizeof legal[0]; i++) {
-        allowed = allowed || (legal[i].type == cmd->type && legal[i].from == c->moving &&
-                              legal[i].to == now);
+        allowed = allowed ||
+                  (legal[i].type == cmd->type && legal[i].from == c->moving && legal[i].to == now);
     }
     if (!allowed) {
         world_fail(c->world, "%s moves an invocation from state %u to %u by %s %" PRIu64, s->name,
@@ -270,7 +270,8 @@ bool checks_converged(struct checks *c, char *why, size_t why_size)
     }
     if (w->clients->outstanding + spawners_outstanding(w->spawners) > 0 ||
         operators_busy(w->operators)) {
-        (void)snprintf(why, why_size, "%" PRIu64 " calls and %" PRIu64 " requests are not answered%s",
+        (void)snprintf(why, why_size,
+                       "%" PRIu64 " calls and %" PRIu64 " requests are not answered%s",
                        w->clients->outstanding, spawners_outstanding(w->spawners),
                        operators_busy(w->operators) ? ", an operator waits" : "");
         return false;
@@ -358,6 +359,11 @@ void checks_final(struct checks *c)
     if (w->clients->outstanding > 0 || w->clients->final_ok != w->clients->final_count) {
         world_fail(w, "%" PRIu64 " of %" PRIu64 " final calls were answered OK",
                    w->clients->final_ok, w->clients->final_count);
+    }
+    if (!w->scenario->wild_instances &&
+        spawners_done(w->spawners) != spawners_spawned(w->spawners)) {
+        world_fail(w, "%" PRIu64 " of %" PRIu64 " spawns are done though nothing failed",
+                   spawners_done(w->spawners), spawners_spawned(w->spawners));
     }
     if (!w->scenario->wild_instances && w->clients->ok != w->clients->calls_count) {
         world_fail(w, "%" PRIu64 " of %" PRIu64 " calls were answered OK though nothing failed",

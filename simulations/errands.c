@@ -142,6 +142,18 @@ static void check_deadline(struct errands *l, const struct errand *e, const stru
     }
 }
 
+static void check_done(struct errands *l, const struct errand *e, const struct outcome *o)
+{
+    const struct execution *x = find_by_output(e, o->output);
+    if (x == NULL) {
+        world_fail(l->world, "errand %" PRIu64 " is done with an output that no instance gave",
+                   e->number);
+    } else if (!e->accepted || x->attempt != e->accepted_attempt || x->term != e->accepted_term) {
+        world_fail(l->world, "errand %" PRIu64 " is done with another success than was committed",
+                   e->number);
+    }
+}
+
 void errand_outcome(struct errands *l, struct errand *e, const struct outcome *o)
 {
     struct world *w = l->world;
@@ -151,10 +163,7 @@ void errand_outcome(struct errands *l, struct errand *e, const struct outcome *o
     case INVOCATION_QUEUED:
         return;
     case INVOCATION_DONE:
-        if (find_by_output(e, o->output) == NULL) {
-            world_fail(w, "errand %" PRIu64 " is done with an output that no instance gave",
-                       e->number);
-        }
+        check_done(l, e, o);
         return;
     case INVOCATION_DEAD:
         if (e->final) {
@@ -227,8 +236,8 @@ struct errand *errand_executes(struct errands *l, const struct invoke *i, uint64
     identify(l, e, i->invocation);
     if (e->executions_count == e->executions_capacity) {
         e->executions_capacity = e->executions_capacity == 0 ? 2 : 2 * e->executions_capacity;
-        e->executions = mem_must(
-            mem_realloc(e->executions, e->executions_capacity * sizeof *e->executions));
+        e->executions =
+            mem_must(mem_realloc(e->executions, e->executions_capacity * sizeof *e->executions));
     }
     e->executions[e->executions_count++] =
         (struct execution){.attempt = i->attempt, .agent = agent, .term = term};
@@ -272,7 +281,7 @@ void errand_last_output(const struct errand *e, uint8_t *output, size_t size)
 void errand_finishes(struct errands *l, const struct command_finish *f)
 {
     struct world *w = l->world;
-    const struct errand *e = errand_find(l, f->invocation);
+    struct errand *e = errand_find(l, f->invocation);
     if (f->code != STATUS_OK) {
         return;
     }
@@ -287,5 +296,11 @@ void errand_finishes(struct errands *l, const struct command_finish *f)
                    " on %s; its output is of attempt %u of term %" PRIu64 " on %s",
                    e->number, f->attempt, f->attempt_term, f->node, x->attempt, x->term,
                    w->agents->each[x->agent].name);
+    } else if (e->accepted) {
+        world_fail(w, "errand %" PRIu64 " has two successes", e->number);
+    } else {
+        e->accepted = true;
+        e->accepted_attempt = x->attempt;
+        e->accepted_term = x->term;
     }
 }

@@ -1,5 +1,5 @@
-/* The ledger of durable work: what was asked for, what the instances really did for it, and what the
- * cluster says came of it. Knows nothing of messages.
+/* The ledger of durable work: what was asked for, what the instances really did for it, and what
+ * the cluster says came of it. Knows nothing of messages.
  *
  *     errand_new -> asked -> (refused | acknowledged) -> executions -> an outcome that stays
  *
@@ -40,12 +40,16 @@ struct errand {
     bool canceled, redriven; /* acknowledged */
     struct execution *executions;
     size_t executions_count, executions_capacity;
+    /* The success that was committed. */
+    bool accepted;
+    uint32_t accepted_attempt;
+    uint64_t accepted_term;
     enum invocation_state seen; /* the last outcome read; 0: none */
     /* The last invoke that a leader sent, for the bugs in tamper.c. */
     uint32_t sent_attempt;
     uint64_t sent_term;
     struct id128 sent_instance;
-    UT_hash_handle hh;          /* by invocation, once known */
+    UT_hash_handle hh; /* by invocation, once known */
 };
 
 struct errands;

@@ -11,6 +11,7 @@ enum {
     NORMAL_DISK_MIN_US = 100,
     NORMAL_DISK_MAX_US = 1500,
     JUMP_MS_MAX = 120000,
+    ERRORS_PER_MILLION = 30000,
 };
 
 /* ---- Faults ---- */
@@ -20,13 +21,20 @@ static uint64_t fault_time(struct world *w)
     return world_now(w) + world_between(w, 2000, w->scenario->seconds * 1000 - 2000) * MS_US;
 }
 
+static void disk_mend(struct world *w, const struct scheduler *s)
+{
+    sim_raft_disk_fail(w->raft, s->id, false);
+    sim_raft_disk_errors(w->raft, s->id, 0);
+    sim_raft_disk_full(w->raft, s->id, false);
+}
+
 static void scheduler_back(struct world *w, void *data, uint64_t arg)
 {
     (void)arg;
     struct scheduler *s = data;
     if (s->member && s->core == NULL) {
         s->disk_fails = false;
-        sim_raft_disk_fail(w->raft, s->id, false);
+        disk_mend(w, s);
         scheduler_start(s);
     }
 }
@@ -47,7 +55,7 @@ static void disk_back(struct world *w, void *data, uint64_t arg)
     if (s->core == NULL) {
         scheduler_back(w, s, 0);
     } else {
-        sim_raft_disk_fail(w->raft, s->id, false);
+        disk_mend(w, s);
     }
 }
 
@@ -89,16 +97,21 @@ static void fault_pause_scheduler(struct world *w, void *data, uint64_t arg)
     }
 }
 
-/* The next write fails: the replica stops, and comes back on a disk that works again. */
+enum { DISK_FAILS, DISK_ERRORS, DISK_FULL, DISK_KINDS };
+
+/* A write fails, now or soon: the replica stops, and comes back on a disk that works again. */
 static void fault_disk_fails(struct world *w, void *data, uint64_t arg)
 {
     (void)data;
     (void)arg;
     struct scheduler *s = pick_scheduler(w);
     if (s != NULL) {
-        world_trace(w, "the disk of %s fails", s->name);
+        uint64_t kind = world_below(w, DISK_KINDS);
+        world_trace(w, "the disk of %s fails: %" PRIu64, s->name, kind);
         s->disk_fails = true;
-        sim_raft_disk_fail(w->raft, s->id, true);
+        sim_raft_disk_fail(w->raft, s->id, kind == DISK_FAILS);
+        sim_raft_disk_errors(w->raft, s->id, kind == DISK_ERRORS ? ERRORS_PER_MILLION : 0);
+        sim_raft_disk_full(w->raft, s->id, kind == DISK_FULL);
         world_after(w, world_between(w, 500, 5000) * MS_US, disk_back, s, 0);
     }
 }
@@ -212,12 +225,12 @@ static void fault_disk(struct world *w, void *data, uint64_t arg)
 /* ---- Partitions: of one kind around one victim; to be undone they are walked again ---- */
 
 enum partition_kind {
-    PARTITION_PEERS,     /* a scheduler does not reach the others, nor they it */
-    PARTITION_DEAF,      /* a scheduler does not hear the others */
-    PARTITION_DUMB,      /* the others do not hear a scheduler */
-    PARTITION_CLIENTS,   /* a scheduler reaches the other schedulers only */
-    PARTITION_AGENTS,    /* every third agent is cut off */
-    PARTITION_ONE_AGENT, /* an agent and one scheduler do not reach each other */
+    PARTITION_PEERS,      /* a scheduler does not reach the others, nor they it */
+    PARTITION_DEAF,       /* a scheduler does not hear the others */
+    PARTITION_DUMB,       /* the others do not hear a scheduler */
+    PARTITION_CLIENTS,    /* a scheduler reaches the other schedulers only */
+    PARTITION_AGENTS,     /* every third agent is cut off */
+    PARTITION_ONE_AGENT,  /* an agent and one scheduler do not reach each other */
     PARTITION_DEAF_AGENT, /* an agent reaches the schedulers, and hears none of them */
     PARTITION_KINDS,
 };
@@ -289,7 +302,10 @@ static const struct {
     event_fn fn;
     uint64_t arg;
 } rows[] = {
-#define ROW(field, fn, arg) {offsetof(struct scenario, field), fn, arg}
+#define ROW(field, fn, arg)                                                                        \
+    {                                                                                              \
+        offsetof(struct scenario, field), fn, arg                                                  \
+    }
     ROW(partitions, fault_partition, 0),
     ROW(scheduler_crashes, fault_scheduler, 0),
     ROW(scheduler_pauses, fault_pause_scheduler, 0),

@@ -222,8 +222,7 @@ static void check_fenced(const struct agent *a, const struct invoke *m)
                 r->attempt == m->attempt) {
                 world_fail(a->world, "attempt %u of %08x runs on %s under terms %llu and %llu",
                            m->attempt, world_short(m->invocation), a->name,
-                           (unsigned long long)r->attempt_term,
-                           (unsigned long long)a->sender_term);
+                           (unsigned long long)r->attempt_term, (unsigned long long)a->sender_term);
             }
         }
     }

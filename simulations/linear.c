@@ -90,13 +90,13 @@ struct search {
     struct entry *entries;
     struct entry head;
     struct seen seen;
-    uint64_t *bits;   /* of linearized operations, then the state */
-    uint32_t words;   /* of bits */
+    uint64_t *bits; /* of linearized operations, then the state */
+    uint32_t words; /* of bits */
     struct linear_state state;
     struct {
         struct entry *call;
         struct linear_state before;
-    } *stack;
+    } * stack;
     size_t depth;
     uint64_t left; /* answered operations that are not linearized */
     uint64_t steps;
@@ -127,8 +127,7 @@ static void seen_grow(struct seen *s)
 {
     if (s->count == s->capacity) {
         s->capacity = s->capacity == 0 ? SLOTS_FIRST / 2 : 2 * s->capacity;
-        s->records =
-            mem_must(mem_realloc(s->records, s->capacity * s->words * sizeof *s->records));
+        s->records = mem_must(mem_realloc(s->records, s->capacity * s->words * sizeof *s->records));
     }
     if (2 * (s->count + 1) <= s->slots_count) {
         return;
@@ -313,10 +312,10 @@ static void report_key(struct linear_report *r, enum linear_verdict verdict,
         return;
     }
     r->verdict = verdict;
-    int size = snprintf(
-        r->text, sizeof r->text, "%s %" PRIx64 " with %" PRIu32 " operations %s",
-        operations[0]->model->name, operations[0]->key, count,
-        verdict == LINEAR_VIOLATED ? "is not linearizable" : "is undecided: the search gave up");
+    int size = snprintf(r->text, sizeof r->text, "%s %" PRIx64 " with %" PRIu32 " operations %s",
+                        operations[0]->model->name, operations[0]->key, count,
+                        verdict == LINEAR_VIOLATED ? "is not linearizable"
+                                                   : "is undecided: the search gave up");
     if (stuck != NULL && size > 0 && (size_t)size < sizeof r->text) {
         (void)snprintf(r->text + size, sizeof r->text - (size_t)size,
                        "; no place for verb %" PRIu32 " (%" PRIx64 ", %" PRIx64 ") -> (%" PRIx64

@@ -51,8 +51,8 @@ struct linear_model {
 enum linear_verdict { LINEAR_HOLDS, LINEAR_VIOLATED, LINEAR_GAVE_UP };
 
 struct linear_limits {
-    uint64_t steps_max;  /* tried, of one key; 0: 2,000,000 */
-    size_t bytes_max;    /* remembered configurations, of one key; 0: 64 MiB */
+    uint64_t steps_max; /* tried, of one key; 0: 2,000,000 */
+    size_t bytes_max;   /* remembered configurations, of one key; 0: 64 MiB */
 };
 
 struct linear_report {
@@ -79,7 +79,8 @@ struct linear_report linear_check(const struct linear *l, const struct linear_li
 
 /* ---- Models ---- */
 
-/* A value that is set and read. SET argument0: the value. GET result0: what was there; 0 at first. */
+/* A value that is set and read. SET argument0: the value. GET result0: what was there; 0 at
+ * first. */
 extern const struct linear_model linear_register;
 enum { REGISTER_SET, REGISTER_GET };
 

@@ -1,6 +1,8 @@
 /* skep-sim: runs seeds of a scenario. Exit code 0: all held; 1: a check failed; 2: wrong usage. */
 #include "simulations/simulation.h"
 
+#include "common/log.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -65,10 +67,10 @@ static struct status run_one(uint64_t seed, const struct simulation_options *bas
     }
     (void)printf("hash %016" PRIx64 " events %" PRIu64 " virtual %" PRIu64 ".%03" PRIu64
                  " s calls %" PRIu64 " ok %" PRIu64 " spawned %" PRIu64 " done %" PRIu64
-                 " commands %" PRIu64 " leaders %" PRIu64
-                 "%s%s\n",
+                 " commands %" PRIu64 " leaders %" PRIu64 "%s%s\n",
                  r.hash, r.events, r.virtual_ms / 1000, r.virtual_ms % 1000, r.calls, r.calls_ok,
-                 r.spawned, r.done, r.commands, r.leaders, r.failure[0] == '\0' ? "" : " FAILED: ", r.failure);
+                 r.spawned, r.done, r.commands, r.leaders,
+                 r.failure[0] == '\0' ? "" : " FAILED: ", r.failure);
     (void)fflush(stdout);
     return ran;
 }
@@ -201,6 +203,8 @@ int main(int argc, const char **argv)
         {"trace", '\0', POPT_ARG_NONE, &a.trace, 0, "print every event", NULL},
         {"list", '\0', POPT_ARG_NONE, &a.list, 0, "list scenarios and bugs", NULL},
         POPT_AUTOHELP POPT_TABLEEND};
+    /* The parts' own logs say nothing that the checks do not. */
+    log_open("skep-sim", LOG_LEVEL_ERROR, LOG_FORMAT_KV, open("/dev/null", O_WRONLY | O_CLOEXEC));
     poptContext context = poptGetContext("skep-sim", argc, argv, options, 0);
     int parsed = poptGetNextOpt(context);
     int result = EXIT_USAGE;

@@ -178,7 +178,8 @@ static void push(struct connection *c, int side, enum frame_kind kind, struct by
     if (payload.size > 0) {
         memcpy(f->data, payload.data, payload.size);
     }
-    f->due_us = world_now(w) + delay_us(w) + c->end[0].endpoint->lag_us + c->end[1].endpoint->lag_us;
+    f->due_us =
+        world_now(w) + delay_us(w) + c->end[0].endpoint->lag_us + c->end[1].endpoint->lag_us;
     if (f->due_us < s->last_due_us) {
         f->due_us = s->last_due_us;
     }

@@ -4,8 +4,8 @@
  * neither lost singly nor reordered. It breaks as a whole: a prefix of what was under way still
  * arrives. A partition stalls streams; one that lasts longer than a link believes in a silent peer
  * breaks them. Packets (Raft) are lost, doubled, delayed and overtake each other singly. A paused
- * endpoint takes nothing until it goes on, and then everything at once; its peers give it up as they
- * would in a partition.
+ * endpoint takes nothing until it goes on, and then everything at once; its peers give it up as
+ * they would in a partition.
  *
  *     dial -> hello both ways -> opened at either end -> (message)* -> closed at either end -> the
  *     dialler tries again

@@ -10,6 +10,7 @@ enum step_kind {
     STEP_DEPLOY,
     STEP_ROLLBACK,
     STEP_NODE,
+    STEP_SETTING,
     STEP_JOIN,
     STEP_LEAVE,
     STEP_INSPECT,
@@ -20,9 +21,9 @@ struct step {
     enum step_kind kind;
     uint64_t at_us;
     const struct function *function;
-    uint32_t version; /* or the scheduler's number */
-    const char *action;
-    char node[16];
+    uint32_t version;   /* or the scheduler's number */
+    const char *action; /* or a setting's value */
+    char node[32];      /* or its key */
     event_fn done;
 };
 
@@ -153,10 +154,12 @@ static void on_changed(void *data, struct status status, const char *message)
         return;
     }
     const struct step *s = &o->steps[o->next];
-    if (status_is_ok(status) && s->kind == STEP_LEAVE) {
+    /* Not found: an earlier try, whose outcome was not known, has done it. */
+    bool left = s->kind == STEP_LEAVE && (status_is_ok(status) || status.code == STATUS_NOT_FOUND);
+    if (left) {
         world_after(o->world, 0, retire, o, s->version);
     }
-    step_answered(o, status.code, message, 0);
+    step_answered(o, left ? STATUS_OK : status.code, message, 0);
 }
 
 static void try_member(struct operators *o, struct scheduler *leader)
@@ -200,6 +203,10 @@ static void try_message(struct operators *o, struct scheduler *leader)
                                  .name = s->function->name,
                                  .args = &argument,
                                  .args_count = 1};
+    } else if (s->kind == STEP_SETTING) {
+        argument = (struct pair){.key = "value", .value = s->action};
+        m.admin = (struct admin){
+            .action = "setting.set", .name = s->node, .args = &argument, .args_count = 1};
     } else if (s->kind == STEP_NODE) {
         m.admin = (struct admin){.action = s->action, .name = s->node};
     } else {
@@ -336,6 +343,13 @@ void operators_node(struct operators *o, uint64_t at_us, const char *action, con
     struct step *s = step_add(o, STEP_NODE, at_us);
     s->action = action;
     (void)snprintf(s->node, sizeof s->node, "%s", node);
+}
+
+void operators_setting(struct operators *o, uint64_t at_us, const char *key, const char *value)
+{
+    struct step *s = step_add(o, STEP_SETTING, at_us);
+    s->action = value;
+    (void)snprintf(s->node, sizeof s->node, "%s", key);
 }
 
 void operators_join(struct operators *o, uint64_t at_us, uint32_t scheduler)

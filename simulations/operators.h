@@ -22,6 +22,7 @@ void operators_rollback(struct operators *o, uint64_t at_us, const struct functi
                         uint32_t version);
 /* action: node.cordon, node.uncordon, node.drain. */
 void operators_node(struct operators *o, uint64_t at_us, const char *action, const char *node);
+void operators_setting(struct operators *o, uint64_t at_us, const char *key, const char *value);
 /* A spare scheduler joins; a scheduler leaves, and its disk is wiped. */
 void operators_join(struct operators *o, uint64_t at_us, uint32_t scheduler);
 void operators_leave(struct operators *o, uint64_t at_us, uint32_t scheduler);

@@ -1,13 +1,10 @@
 /* The story of a run: chaos_ms of work and faults -> everything is healed -> one more command is
  * acknowledged -> all members are compared. */
-#include "simulations/raft_chaos.h"
+#include "simulations/raft_chaos_internal.h"
 
 #include "common/check.h"
 #include "common/mem.h"
 #include "common/parts.h"
-#include "scheduler/replica/replica_internal.h"
-#include "simulations/raft_chaos_checks.h"
-#include "simulations/sim_io.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -17,111 +14,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MS ((uint64_t)1000)
 enum {
     CHAOS_MS = 4000,
     HEAL_MS_MAX = 20000,
     ELECTION_MS = 100,
     HEARTBEAT_MS = 20,
     PAYLOAD_BYTES_MAX = 64,
-    VOTERS_MIN = 3,
 };
-
-struct packet {
-    uint64_t at_us;
-    uint64_t sequence;
-    uint32_t from;
-    uint32_t to;
-    size_t size;
-    uint8_t *data;
-};
-
-enum life { LIFE_NONE, LIFE_UP, LIFE_DOWN, LIFE_REMOVED, LIFE_ROTTEN };
-
-struct node {
-    struct chaos *chaos;
-    struct replica *replica; /* NULL unless up */
-    uint64_t id;
-    char address[24];
-    struct chaos_state state;
-    enum life life;
-    bool fatal;
-    bool closing;
-    bool closed;
-    uint64_t start_us; /* of one that is down */
-};
-
-struct chaos {
-    struct raft_chaos_options options;
-    struct sim_raft *world;
-    struct node nodes[CHAOS_IDS]; /* by id; 0 is unused */
-    struct packet *heap;
-    size_t packets;
-    size_t capacity;
-    uint64_t sequence;
-    uint64_t random;
-    bool cut[CHAOS_IDS][CHAOS_IDS];
-    unsigned drop_percent;
-    unsigned double_percent;
-    uint64_t delay_us_max;
-    bool healing;
-    bool changing; /* a membership change is on its way */
-    uint64_t joiner;
-    uint32_t threshold;
-    uint32_t trailing;
-    uint64_t tickets;
-    uint64_t *hashes; /* by ticket */
-    size_t hashes_capacity;
-    uint64_t probe_ticket;
-    bool probe_acknowledged;
-    struct chaos_checks checks;
-    struct raft_chaos_result result;
-};
-
-/* ---- Chance ---- */
-
-static uint64_t draw(struct chaos *c)
-{
-    c->random += 0x9e3779b97f4a7c15ULL; /* SplitMix64 (Steele, Lea, Flood 2014) */
-    uint64_t z = c->random;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
-    return z ^ (z >> 31);
-}
-
-static uint64_t below(struct chaos *c, uint64_t limit)
-{
-    return limit == 0 ? 0 : draw(c) % limit;
-}
-
-static uint64_t between(struct chaos *c, uint64_t low, uint64_t high)
-{
-    return low + below(c, high - low + 1);
-}
-
-static bool chance(struct chaos *c, unsigned percent)
-{
-    return below(c, 100) < percent;
-}
-
-static bool does(const struct chaos *c, enum raft_chaos_fault fault)
-{
-    return (c->options.faults & (uint32_t)fault) != 0;
-}
-
-static uint64_t now_us(const struct chaos *c)
-{
-    return sim_raft_now_us(c->world);
-}
-
-#define TRACE(c, ...)                                                                              \
-    do {                                                                                           \
-        if ((c)->options.trace != NULL) {                                                          \
-            (void)fprintf((c)->options.trace, "%9.3f ", (double)(now_us(c) % 3600000000U) / 1e6);  \
-            (void)fprintf((c)->options.trace, __VA_ARGS__);                                        \
-            (void)fputc('\n', (c)->options.trace);                                                 \
-        }                                                                                          \
-    } while (0)
 
 /* ---- Network ---- */
 
@@ -172,7 +71,7 @@ static struct packet heap_pop(struct chaos *c)
 static void packet_put(struct chaos *c, uint64_t from, uint64_t to, struct bytes message,
                        uint64_t after_us)
 {
-    heap_push(c, (struct packet){.at_us = now_us(c) + after_us,
+    heap_push(c, (struct packet){.at_us = chaos_now_us(c) + after_us,
                                  .sequence = c->sequence++,
                                  .from = (uint32_t)from,
                                  .to = (uint32_t)to,
@@ -182,7 +81,8 @@ static void packet_put(struct chaos *c, uint64_t from, uint64_t to, struct bytes
 
 static uint64_t delay(struct chaos *c)
 {
-    return chance(c, 90) ? between(c, 100, 1500) : between(c, 100, c->delay_us_max);
+    return chaos_chance(c, 90) ? chaos_between(c, 100, 1500)
+                               : chaos_between(c, 100, c->delay_us_max);
 }
 
 static void on_send(void *data, uint64_t to, const char *address, bool bulk, struct bytes message)
@@ -193,11 +93,11 @@ static void on_send(void *data, uint64_t to, const char *address, bool bulk, str
     (void)address;
     CHECK(to < CHAOS_IDS);
     chaos_sent(&c->checks, n->id, to, message);
-    if (c->cut[n->id][to] || chance(c, c->drop_percent)) {
+    if (c->cut[n->id][to] || chaos_chance(c, c->drop_percent)) {
         return;
     }
     packet_put(c, n->id, to, message, delay(c));
-    if (chance(c, c->double_percent)) {
+    if (chaos_chance(c, c->double_percent)) {
         packet_put(c, n->id, to, message, delay(c) * 3);
     }
 }
@@ -305,13 +205,22 @@ static struct replica_config config_of(const struct chaos *c, const struct node 
         .address = n->address,
         .election_timeout_ms = ELECTION_MS,
         .heartbeat_ms = HEARTBEAT_MS,
-        .snapshot_threshold = c->threshold,
+        .snapshot_threshold = c->thresholds[n->id],
         .snapshot_trailing = c->trailing,
         .random_seed = c->options.seed,
     };
 }
 
-static void node_start(struct node *n)
+struct node *chaos_node_new(struct chaos *c, uint64_t id)
+{
+    struct node *n = &c->nodes[id];
+    n->chaos = c;
+    n->id = id;
+    (void)snprintf(n->address, sizeof n->address, "10.0.0.%u:1", (unsigned)id);
+    return n;
+}
+
+void chaos_node_start(struct node *n)
 {
     struct chaos *c = n->chaos;
     struct replica_config config = config_of(c, n);
@@ -322,7 +231,7 @@ static void node_start(struct node *n)
     struct status s = replica_open_sim(&n->replica, c->world, &config, &events, &msg);
     if (status_is_ok(s)) {
         n->life = LIFE_UP;
-        if (does(c, CHAOS_NO_PRE_VOTE)) {
+        if (chaos_does(c, CHAOS_NO_PRE_VOTE)) {
             raft_set_pre_vote(&n->replica->raft, false);
         }
         TRACE(c, "server %" PRIu64 " starts", n->id);
@@ -336,7 +245,7 @@ static void node_start(struct node *n)
         return;
     }
     n->life = LIFE_DOWN;
-    n->start_us = now_us(c) + 100 * MS;
+    n->start_us = chaos_now_us(c) + 100 * MS;
 }
 
 static void node_down(struct node *n)
@@ -347,11 +256,12 @@ static void node_down(struct node *n)
     n->closing = false;
     n->closed = false;
     n->life = LIFE_DOWN;
-    n->start_us = now_us(c) + between(c, 1, chance(c, 80) ? 300 : 1500) * MS;
+    c->changer = c->changer == n->id ? 0 : c->changer;
+    n->start_us = chaos_now_us(c) + chaos_between(c, 1, chaos_chance(c, 80) ? 300 : 1500) * MS;
     c->result.crashes++;
 }
 
-static void node_crash(struct node *n)
+void chaos_node_crash(struct node *n)
 {
     TRACE(n->chaos, "server %" PRIu64 " crashes", n->id);
     sim_raft_crash(n->chaos->world, n->id);
@@ -364,7 +274,7 @@ static void on_closed(void *data)
     n->closed = true;
 }
 
-static void node_close(struct node *n)
+void chaos_node_close(struct node *n)
 {
     if (!n->closing) {
         TRACE(n->chaos, "server %" PRIu64 " is closed", n->id);
@@ -374,7 +284,7 @@ static void node_close(struct node *n)
 }
 
 /* One that is up and not on its way out; NULL: none. */
-static struct node *random_node(struct chaos *c)
+struct node *chaos_random_node(struct chaos *c)
 {
     struct node *found[CHAOS_IDS];
     size_t count = 0;
@@ -383,10 +293,10 @@ static struct node *random_node(struct chaos *c)
             found[count++] = &c->nodes[i];
         }
     }
-    return count == 0 ? NULL : found[below(c, count)];
+    return count == 0 ? NULL : found[chaos_below(c, count)];
 }
 
-static struct node *leader(struct chaos *c)
+struct node *chaos_leader(struct chaos *c)
 {
     struct node *best = NULL;
     uint64_t term = 0;
@@ -403,265 +313,12 @@ static struct node *leader(struct chaos *c)
     }
     return best;
 }
-
-/* ---- Faults ---- */
-
-static void fault_crash(struct chaos *c)
-{
-    struct node *n = chance(c, 50) ? leader(c) : random_node(c);
-    if (n != NULL && does(c, CHAOS_STOP) && chance(c, 30)) {
-        node_close(n);
-    } else if (n != NULL) {
-        node_crash(n);
-    }
-}
-
-static void fault_cut(struct chaos *c)
-{
-    struct node *a = chance(c, 40) ? leader(c) : random_node(c);
-    unsigned what = (unsigned)below(c, 4);
-    for (size_t i = 1; i < CHAOS_IDS && a != NULL; i++) {
-        bool hit = what > 1 || chance(c, 40);
-        if (hit && what != 2) {
-            c->cut[a->id][i] = true;
-        }
-        if (hit && what != 3) {
-            c->cut[i][a->id] = true;
-        }
-    }
-    if (a != NULL) {
-        TRACE(c, "server %" PRIu64 " is cut off (%u)", a->id, what);
-    }
-}
-
-static void heal_cuts(struct chaos *c)
-{
-    memset(c->cut, 0, sizeof c->cut);
-    TRACE(c, "cuts are healed");
-}
-
-static void fault_delay(struct chaos *c)
-{
-    c->drop_percent = (unsigned)below(c, 4) * 4;
-    c->double_percent = (unsigned)below(c, 3) * 4;
-    c->delay_us_max = between(c, 2, chance(c, 50) ? 20 : 200) * MS;
-}
-
-static void fault_slow(struct chaos *c)
-{
-    struct node *n = random_node(c);
-    if (n != NULL) {
-        uint64_t max = between(c, 1, chance(c, 60) ? 10 : 120) * MS;
-        sim_raft_disk_speed(c->world, n->id, (struct sim_disk_speed){max / 4, max});
-    }
-}
-
-static void fault_error(struct chaos *c)
-{
-    struct node *n = random_node(c);
-    if (n != NULL) {
-        sim_raft_disk_errors(c->world, n->id, chance(c, 50) ? 0 : (uint32_t)between(c, 1, 30) * 1000);
-    }
-}
-
-static void fault_full(struct chaos *c)
-{
-    struct node *n = chance(c, 50) ? leader(c) : random_node(c);
-    if (n != NULL) {
-        sim_raft_disk_full(c->world, n->id, true);
-        TRACE(c, "server %" PRIu64 " has a full disk", n->id);
-    }
-}
-
-static void heal_full(struct chaos *c)
-{
-    for (uint64_t i = 1; i < CHAOS_IDS; i++) {
-        if (c->nodes[i].life != LIFE_NONE) {
-            sim_raft_disk_full(c->world, i, false);
-        }
-    }
-}
-
-/* At most one server: with more there may be no majority that has everything. */
-static void fault_rot(struct chaos *c)
-{
-    for (size_t i = 1; i < CHAOS_IDS; i++) {
-        if (c->nodes[i].life == LIFE_ROTTEN) {
-            return;
-        }
-    }
-    struct node *n = random_node(c);
-    if (n != NULL) {
-        node_crash(n);
-        uint64_t lost = sim_raft_rot(c->world, n->id, between(c, 1, 20));
-        TRACE(c, "server %" PRIu64 " loses %" PRIu64 " entries", n->id, lost);
-        c->options.faults &= ~(uint32_t)CHAOS_ROT;
-    }
-}
-
-static void on_changed(void *data, struct status s, const char *message)
-{
-    struct chaos *c = data;
-    (void)s;
-    TRACE(c, "change: %s %s", status_name(s.code), message);
-    c->changing = false;
-}
-
-struct removal {
-    struct chaos *chaos;
-    uint64_t id;
-};
-
-static void on_removed(void *data, struct status s, const char *message)
-{
-    struct removal *r = data;
-    struct chaos *c = r->chaos;
-    struct node *n = &c->nodes[r->id];
-    TRACE(c, "removal of %" PRIu64 ": %s %s", r->id, status_name(s.code), message);
-    c->changing = false;
-    if (status_is_ok(s)) {
-        n->life = n->life == LIFE_UP ? LIFE_UP : LIFE_REMOVED;
-        n->fatal = n->life == LIFE_UP; /* taken down outside of its callbacks */
-        n->start_us = UINT64_MAX;
-    }
-    mem_free(r);
-}
-
-static size_t count_voters(const struct replica *r)
-{
-    struct replica_member members[REPLICA_MEMBERS_MAX];
-    size_t count = replica_members(r, members);
-    size_t voters = 0;
-    for (size_t i = 0; i < count; i++) {
-        voters += members[i].role == REPLICA_VOTER ? 1 : 0;
-    }
-    return voters;
-}
-
-static struct node *node_new(struct chaos *c, uint64_t id)
-{
-    struct node *n = &c->nodes[id];
-    n->chaos = c;
-    n->id = id;
-    (void)snprintf(n->address, sizeof n->address, "10.0.0.%u:1", (unsigned)id);
-    return n;
-}
-
-static void change_remove(struct chaos *c, struct node *l)
-{
-    struct replica_member members[REPLICA_MEMBERS_MAX];
-    size_t count = replica_members(l->replica, members);
-    const struct replica_member *m = &members[below(c, count)];
-    if (m->role == REPLICA_VOTER && count_voters(l->replica) <= VOTERS_MIN) {
-        return;
-    }
-    struct removal *r = mem_must(mem_zalloc(1, sizeof *r));
-    *r = (struct removal){c, m->id};
-    c->changing = true;
-    TRACE(c, "server %" PRIu64 " is to be removed", m->id);
-    replica_remove(l->replica, m->id, on_removed, r);
-}
-
-static void fault_members(struct chaos *c)
-{
-    struct node *l = leader(c);
-    if (l == NULL || c->changing) {
-        return;
-    }
-    if (chance(c, 40)) {
-        change_remove(c, l);
-        return;
-    }
-    struct replica_member m = {.role = REPLICA_VOTER};
-    if (chance(c, 20)) {
-        m.role = chance(c, 50) ? REPLICA_STANDBY : REPLICA_SPARE;
-    }
-    if (c->joiner == 0 || c->nodes[c->joiner].life != LIFE_UP || chance(c, 50)) {
-        uint64_t id = 1;
-        while (id < CHAOS_IDS && c->nodes[id].life != LIFE_NONE) {
-            id++;
-        }
-        if (id < CHAOS_IDS) {
-            c->joiner = id;
-            node_start(node_new(c, id));
-        }
-    }
-    if (c->joiner == 0 || c->nodes[c->joiner].life == LIFE_REMOVED) {
-        return;
-    }
-    m.id = c->joiner;
-    memcpy(m.address, c->nodes[m.id].address, sizeof c->nodes[m.id].address);
-    c->changing = true;
-    TRACE(c, "server %" PRIu64 " is to be added", m.id);
-    replica_add(l->replica, &m, on_changed, c);
-}
-
-static void on_transferred(void *data, struct status s, const char *message)
-{
-    struct chaos *c = data;
-    (void)s;
-    TRACE(c, "transfer: %s %s", status_name(s.code), message);
-}
-
-static void fault_transfer(struct chaos *c)
-{
-    struct node *l = leader(c);
-    struct node *to = random_node(c);
-    if (l != NULL && to != NULL) {
-        replica_transfer(l->replica, chance(c, 30) ? 0 : to->id, on_transferred, c);
-    }
-}
-
-static void fault(struct chaos *c)
-{
-    static const struct {
-        enum raft_chaos_fault fault;
-        unsigned percent;
-        void (*make)(struct chaos *c);
-    } rows[] = {
-        {CHAOS_CRASH, 18, fault_crash}, {CHAOS_CUT, 18, fault_cut},
-        {CHAOS_CUT, 18, heal_cuts},     {CHAOS_DELAY, 18, fault_delay},
-        {CHAOS_SLOW, 18, fault_slow},   {CHAOS_TRANSFER, 12, fault_transfer},
-        {CHAOS_MEMBERS, 20, fault_members}, {CHAOS_ERROR, 12, fault_error},
-        {CHAOS_FULL, 5, fault_full},    {CHAOS_FULL, 12, heal_full},
-        {CHAOS_ROT, 6, fault_rot},
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        if (does(c, rows[i].fault) && chance(c, rows[i].percent)) {
-            rows[i].make(c);
-        }
-    }
-}
-
-/* A server that has just begun to lead is crashed or cut off. */
-static void fault_elections(struct chaos *c)
-{
-    for (size_t i = 1; i < CHAOS_IDS; i++) {
-        struct node *n = &c->nodes[i];
-        if (n->replica == NULL || n->closing || n->replica->raft.state != RAFT_LEADER ||
-            !chance(c, 3)) {
-            continue;
-        }
-        if (chance(c, 50)) {
-            node_crash(n);
-            n->start_us = now_us(c) + between(c, 20, 400) * MS;
-        } else {
-            for (size_t j = 1; j < CHAOS_IDS; j++) {
-                c->cut[i][j] = c->cut[i][j] || chance(c, 60);
-            }
-        }
-    }
-    if (chance(c, 2)) {
-        heal_cuts(c);
-    }
-}
-
 /* ---- Work ---- */
 
 static void propose(struct chaos *c, struct node *n)
 {
     uint8_t command[PAYLOAD_BYTES_MAX];
-    size_t size = (size_t)between(c, 8, PAYLOAD_BYTES_MAX);
+    size_t size = (size_t)chaos_between(c, 8, PAYLOAD_BYTES_MAX);
     uint64_t ticket = c->tickets++;
     if (ticket >= c->hashes_capacity) {
         c->hashes_capacity = c->hashes_capacity == 0 ? 1024 : c->hashes_capacity * 2;
@@ -681,7 +338,7 @@ static void work(struct chaos *c)
         if (n->replica == NULL || n->closing || !replica_status(n->replica).leader) {
             continue;
         }
-        for (uint64_t k = between(c, 1, 6); k > 0; k--) {
+        for (uint64_t k = chaos_between(c, 1, 6); k > 0; k--) {
             propose(c, n);
         }
     }
@@ -696,17 +353,17 @@ static void care(struct chaos *c)
             node_down(n);
         } else if (n->fatal && n->replica != NULL && !n->closing) {
             bool removed = n->start_us == UINT64_MAX;
-            if (!removed && does(c, CHAOS_STOP) && chance(c, 50)) {
-                node_close(n);
+            if (!removed && chaos_does(c, CHAOS_STOP) && chaos_chance(c, 50)) {
+                chaos_node_close(n);
                 continue;
             }
-            node_crash(n);
+            chaos_node_crash(n);
             if (removed) {
                 n->life = LIFE_REMOVED;
                 n->start_us = UINT64_MAX;
             }
-        } else if (n->life == LIFE_DOWN && n->start_us <= now_us(c)) {
-            node_start(n);
+        } else if (n->life == LIFE_DOWN && n->start_us <= chaos_now_us(c)) {
+            chaos_node_start(n);
         }
     }
 }
@@ -721,8 +378,8 @@ static void pass(struct chaos *c, uint64_t until_us)
         if (next > until_us) {
             break;
         }
-        sim_raft_advance(c->world, next > now_us(c) ? next : now_us(c));
-        while (c->packets > 0 && c->heap[0].at_us <= now_us(c)) {
+        sim_raft_advance(c->world, next > chaos_now_us(c) ? next : chaos_now_us(c));
+        while (c->packets > 0 && c->heap[0].at_us <= chaos_now_us(c)) {
             packet_deliver(c);
         }
     }
@@ -734,21 +391,25 @@ static void pass(struct chaos *c, uint64_t until_us)
 static void run_chaos(struct chaos *c)
 {
     uint64_t end_us =
-        now_us(c) + (c->options.chaos_ms == 0 ? CHAOS_MS : c->options.chaos_ms) * MS;
-    uint64_t fault_us = now_us(c) + 300 * MS;
-    while (now_us(c) < end_us && c->checks.verdict == CHAOS_CLEAN) {
-        pass(c, now_us(c) + between(c, 1, 8) * MS);
+        chaos_now_us(c) + (c->options.chaos_ms == 0 ? CHAOS_MS : c->options.chaos_ms) * MS;
+    uint64_t fault_us = chaos_now_us(c) + 300 * MS;
+    bool often = chaos_does(c, CHAOS_ELECTIONS);
+    while (chaos_now_us(c) < end_us && c->checks.verdict == CHAOS_CLEAN) {
+        pass(c, chaos_now_us(c) + chaos_between(c, 300, often ? 3000 : 8000));
         if (c->checks.verdict != CHAOS_CLEAN) {
             return;
         }
         care(c);
-        work(c);
-        if (does(c, CHAOS_ELECTIONS)) {
-            fault_elections(c);
+        if (chaos_now_us(c) >= c->idle_until_us) {
+            work(c);
         }
-        if (now_us(c) >= fault_us) {
-            fault(c);
-            fault_us = now_us(c) + between(c, 10, 120) * MS;
+        if (often) {
+            chaos_fault_moment(c);
+        }
+        if (chaos_now_us(c) >= fault_us) {
+            chaos_fault(c);
+            c->idle_until_us = chaos_now_us(c) + (chaos_chance(c, 15) ? 150 * MS : 0);
+            fault_us = chaos_now_us(c) + chaos_between(c, 10, 120) * MS;
         }
     }
 }
@@ -762,7 +423,7 @@ static void heal(struct chaos *c)
     c->drop_percent = 0;
     c->double_percent = 0;
     c->delay_us_max = 2 * MS;
-    heal_cuts(c);
+    chaos_heal_cuts(c);
     for (uint64_t i = 1; i < CHAOS_IDS; i++) {
         struct node *n = &c->nodes[i];
         if (n->life == LIFE_NONE) {
@@ -771,7 +432,7 @@ static void heal(struct chaos *c)
         sim_raft_disk_errors(c->world, i, 0);
         sim_raft_disk_full(c->world, i, false);
         sim_raft_disk_speed(c->world, i, (struct sim_disk_speed){100, 500});
-        n->start_us = n->life == LIFE_DOWN ? now_us(c) : n->start_us;
+        n->start_us = n->life == LIFE_DOWN ? chaos_now_us(c) : n->start_us;
     }
 }
 
@@ -786,7 +447,7 @@ static bool members_equal(const struct replica *a, const struct replica *b)
 /* NULL: all is well; else what is not. */
 static const char *unequal(struct chaos *c)
 {
-    const struct node *l = leader(c);
+    const struct node *l = chaos_leader(c);
     if (l == NULL) {
         return "no leader";
     }
@@ -837,16 +498,17 @@ static void trace_servers(struct chaos *c)
 
 static void run_healing(struct chaos *c)
 {
-    uint64_t end_us = now_us(c) + HEAL_MS_MAX * MS;
+    uint64_t end_us = chaos_now_us(c) + HEAL_MS_MAX * MS;
     heal(c);
     const char *what = "no time";
-    for (unsigned round = 0; now_us(c) < end_us && c->checks.verdict == CHAOS_CLEAN; round++) {
+    for (unsigned round = 0; chaos_now_us(c) < end_us && c->checks.verdict == CHAOS_CLEAN;
+         round++) {
         care(c);
-        struct node *l = leader(c);
+        struct node *l = chaos_leader(c);
         if (l != NULL && (!c->probe_acknowledged || round % 20 == 0)) {
             propose(c, l);
         }
-        pass(c, now_us(c) + 20 * MS);
+        pass(c, chaos_now_us(c) + 20 * MS);
         if (c->checks.verdict != CHAOS_CLEAN) {
             return;
         }
@@ -866,18 +528,21 @@ static void begin(struct chaos *c)
 {
     size_t servers = c->options.servers;
     if (servers == 0) {
-        servers = chance(c, 70) ? 3 : 5;
+        servers = chaos_chance(c, 70) ? 3 : 5;
     }
     c->delay_us_max = 5 * MS;
-    c->threshold = 1000000;
     c->trailing = 1000000;
-    if (does(c, CHAOS_SNAPSHOT)) {
-        c->threshold = (uint32_t)between(c, 8, 80);
-        c->trailing = (uint32_t)between(c, 1, chance(c, 50) ? 6 : 60);
+    uint32_t threshold = (uint32_t)chaos_between(c, 8, 80);
+    for (size_t i = 1; i < CHAOS_IDS; i++) {
+        bool often = chaos_does(c, CHAOS_SNAPSHOT) && !chaos_chance(c, 25);
+        c->thresholds[i] = often ? threshold : 1000000;
+    }
+    if (chaos_does(c, CHAOS_SNAPSHOT)) {
+        c->trailing = (uint32_t)chaos_between(c, 1, chaos_chance(c, 50) ? 6 : 60);
     }
     struct replica_member members[REPLICA_MEMBERS_MAX];
     for (size_t i = 0; i < servers; i++) {
-        struct node *n = node_new(c, i + 1);
+        struct node *n = chaos_node_new(c, i + 1);
         members[i] = (struct replica_member){.id = n->id, .role = REPLICA_VOTER};
         memcpy(members[i].address, n->address, sizeof n->address);
     }
@@ -885,7 +550,7 @@ static void begin(struct chaos *c)
         struct node *n = &c->nodes[i + 1];
         struct replica_config config = config_of(c, n);
         CHECK(status_is_ok(sim_raft_bootstrap(c->world, &config, members, servers, NULL)));
-        node_start(n);
+        chaos_node_start(n);
         CHECK(n->life == LIFE_UP);
     }
 }
@@ -895,7 +560,7 @@ static void end(struct chaos *c)
     c->result.verdict = c->checks.verdict;
     memcpy(c->result.why, c->checks.why, sizeof c->result.why);
     c->result.terms = c->checks.terms;
-    c->result.virtual_ms = now_us(c) / MS - 3600000;
+    c->result.virtual_ms = chaos_now_us(c) / MS - 3600000;
     sim_raft_free(c->world);
     while (c->packets > 0) {
         mem_free(heap_pop(c).data);
@@ -932,6 +597,10 @@ int raft_chaos_fork(const struct raft_chaos_options *options, struct raft_chaos_
     pid_t pid = fork();
     CHECK(pid >= 0);
     if (pid == 0) {
+        static const int deadly[] = {SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL};
+        for (size_t i = 0; i < sizeof deadly / sizeof deadly[0]; i++) {
+            (void)signal(deadly[i], SIG_DFL); /* a test program has handlers of its own */
+        }
         int verdict = raft_chaos_run(options, out);
         _exit(write(ends[1], out, sizeof *out) == (ssize_t)sizeof *out ? verdict : 127);
     }
@@ -940,7 +609,7 @@ int raft_chaos_fork(const struct raft_chaos_options *options, struct raft_chaos_
     (void)close(ends[0]);
     int ended = 0;
     CHECK(waitpid(pid, &ended, 0) == pid);
-    *out_signal = WIFSIGNALED(ended) ? WTERMSIG(ended)
+    *out_signal = WIFSIGNALED(ended)            ? WTERMSIG(ended)
                   : got != (ssize_t)sizeof *out ? SIGABRT /* a sanitizer's exit */
                                                 : 0;
     return *out_signal != 0 ? 0 : (int)out->verdict;

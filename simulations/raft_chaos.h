@@ -16,29 +16,29 @@
 #include <stdio.h>
 
 enum raft_chaos_fault {
-    CHAOS_CRASH = 1 << 0,      /* c: processes die and come back */
-    CHAOS_CUT = 1 << 1,        /* p: one-way cuts */
-    CHAOS_DELAY = 1 << 2,      /* d: messages lost, doubled, late, out of order */
-    CHAOS_SLOW = 1 << 3,       /* s: slow disks */
-    CHAOS_SNAPSHOT = 1 << 4,   /* z: snapshots often, with few entries kept */
-    CHAOS_TRANSFER = 1 << 5,   /* t: leadership is transferred */
-    CHAOS_MEMBERS = 1 << 6,    /* m: members come and go */
-    CHAOS_ERROR = 1 << 7,      /* f: single writes fail */
-    CHAOS_FULL = 1 << 8,       /* n: full disks */
-    CHAOS_ROT = 1 << 9,        /* r: one disk loses the end of its log */
+    CHAOS_CRASH = 1 << 0,        /* c: processes die and come back */
+    CHAOS_CUT = 1 << 1,          /* p: one-way cuts */
+    CHAOS_DELAY = 1 << 2,        /* d: messages lost, doubled, late, out of order */
+    CHAOS_SLOW = 1 << 3,         /* s: slow disks */
+    CHAOS_SNAPSHOT = 1 << 4,     /* z: snapshots often, with few entries kept */
+    CHAOS_TRANSFER = 1 << 5,     /* t: leadership is transferred */
+    CHAOS_MEMBERS = 1 << 6,      /* m: members come and go */
+    CHAOS_ERROR = 1 << 7,        /* f: single writes fail */
+    CHAOS_FULL = 1 << 8,         /* n: full disks */
+    CHAOS_ROT = 1 << 9,          /* r: one disk loses the end of its log */
     CHAOS_NO_PRE_VOTE = 1 << 10, /* v: no pre-vote, as servers had that were set up so */
-    CHAOS_ELECTIONS = 1 << 11, /* e: leaders are crashed or cut off as soon as they lead */
-    CHAOS_STOP = 1 << 12,      /* q: processes are closed, with writes on their way */
+    CHAOS_ELECTIONS = 1 << 11,   /* e: leaders are crashed or cut off as soon as they lead */
+    CHAOS_STOP = 1 << 12,        /* q: processes are closed, with writes on their way */
 };
 
 enum raft_chaos_verdict {
     CHAOS_CLEAN,
-    CHAOS_DIVERGED,   /* two servers applied different commands at an index */
-    CHAOS_LOST,       /* an acknowledged command is gone */
-    CHAOS_LEADERS,    /* two leaders in a term */
-    CHAOS_VOTES,      /* two votes in a term */
-    CHAOS_STUCK,      /* no progress after healing */
-    CHAOS_UNEQUAL,    /* members disagree about state or members after healing */
+    CHAOS_DIVERGED, /* two servers applied different commands at an index */
+    CHAOS_LOST,     /* an acknowledged command is gone */
+    CHAOS_LEADERS,  /* two leaders in a term */
+    CHAOS_VOTES,    /* two votes in a term */
+    CHAOS_STUCK,    /* no progress after healing */
+    CHAOS_UNEQUAL,  /* members disagree about state or members after healing */
 };
 
 struct raft_chaos_options {
@@ -58,7 +58,7 @@ struct raft_chaos_result {
     uint64_t terms;
     uint64_t snapshots; /* installed */
     uint64_t virtual_ms;
-    uint64_t refused;   /* starts that were refused for a rotten disk */
+    uint64_t refused; /* starts that were refused for a rotten disk */
 };
 
 /* The faults named by their letters; 0: unknown ones among them. */

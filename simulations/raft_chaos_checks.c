@@ -31,7 +31,8 @@ void chaos_checks_close(struct chaos_checks *c)
     c->entries = NULL;
 }
 
-void chaos_violated(struct chaos_checks *c, enum raft_chaos_verdict verdict, const char *format, ...)
+void chaos_violated(struct chaos_checks *c, enum raft_chaos_verdict verdict, const char *format,
+                    ...)
 {
     if (c->verdict != CHAOS_CLEAN) {
         return;
@@ -92,8 +93,8 @@ void chaos_acknowledged(struct chaos_checks *c, uint64_t id, uint64_t index, uin
     struct chaos_entry *e = entry_at(c, index);
     if (e->command != command) {
         chaos_violated(c, CHAOS_LOST,
-                       "server %" PRIu64 " acknowledged a command that is not at index %" PRIu64, id,
-                       index);
+                       "server %" PRIu64 " acknowledged a command that is not at index %" PRIu64,
+                       id, index);
     }
     e->acknowledged = true;
     c->acknowledged_last = index > c->acknowledged_last ? index : c->acknowledged_last;
@@ -120,8 +121,8 @@ static void voted(struct chaos_checks *c, uint64_t id, uint64_t candidate, uint6
     uint8_t *vote = &c->votes[id][term];
     if (*vote != 0 && *vote != candidate) {
         chaos_violated(c, CHAOS_VOTES,
-                       "server %" PRIu64 " voted for %u and %" PRIu64 " in term %" PRIu64, id, *vote,
-                       candidate, term);
+                       "server %" PRIu64 " voted for %u and %" PRIu64 " in term %" PRIu64, id,
+                       *vote, candidate, term);
     }
     *vote = (uint8_t)candidate;
 }

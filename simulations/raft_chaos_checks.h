@@ -32,8 +32,8 @@ struct chaos_state {
 
 void chaos_checks_close(struct chaos_checks *c);
 /* The first violation counts. */
-void chaos_violated(struct chaos_checks *c, enum raft_chaos_verdict verdict, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+void chaos_violated(struct chaos_checks *c, enum raft_chaos_verdict verdict, const char *format,
+                    ...) __attribute__((format(printf, 3, 4)));
 void chaos_applied(struct chaos_checks *c, uint64_t id, struct chaos_state *s, uint64_t index,
                    struct bytes command);
 void chaos_restored(struct chaos_checks *c, uint64_t id, const struct chaos_state *s);

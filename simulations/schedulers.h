@@ -10,6 +10,8 @@
 #include "scheduler/core/core.h"
 #include "simulations/network.h"
 
+enum { EARLY_MAX = 4096 };
+
 struct scheduler {
     struct world *world;
     uint32_t number; /* from 0 */
@@ -19,7 +21,7 @@ struct scheduler {
     struct replica *replica; /* NULL while down */
     struct core *core;
     bool member;              /* of the cluster, or about to be */
-    bool disk_fails; /* or did, since it started: its replica may stop */
+    bool disk_fails;          /* or did, since it started: its replica may stop */
     uint64_t clock_offset_us; /* monotonic clocks start anywhere */
     uint64_t clock_rate_ppm;  /* and run at their own pace: this much faster */
     int64_t clock_ahead_ms;   /* wall clocks differ, and jump */
@@ -28,6 +30,10 @@ struct scheduler {
     struct buffer encode;
     /* For the bugs in tamper.c: whose message the core is being given, and an output. */
     uint64_t asker, asked;
+    struct {
+        uint64_t peer, request;
+    } early[EARLY_MAX];
+    uint32_t early_count;
     uint8_t tampered[24];
 };
 

@@ -48,7 +48,7 @@ struct member {
     bool fails;
     bool full;
     uint32_t errors_ppm;
-    uint64_t mark; /* as uv_host keeps one */
+    uint64_t mark;         /* as uv_host keeps one */
     uint64_t starts;       /* seeds its randomness together with the world's seed and the id */
     struct sim_host *host; /* NULL: down */
 };

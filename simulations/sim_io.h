@@ -60,7 +60,7 @@ void sim_raft_wipe(struct sim_raft *w, uint64_t id);
  * committed, and so many entries before. The member must be down. Returns how many; 0: nothing was
  * lost, as the log holds too little. */
 uint64_t sim_raft_rot(struct sim_raft *w, uint64_t id, uint64_t entries);
-/* Replicas opened from now on run without these cures (enum guard_cure, scheduler/replica/guard.h). */
+/* Replicas opened from now on run without these cures (enum guard_cure of guard.h). */
 void sim_raft_cures_off(struct sim_raft *w, uint32_t cures);
 /* Its process stands still, as under SIGSTOP, until it goes on: nothing of it happens. */
 void sim_raft_pause(struct sim_raft *w, uint64_t id, bool paused);

@@ -8,6 +8,8 @@
 #include "simulations/checks.h"
 #include "simulations/faults.h"
 #include "simulations/operators.h"
+#include "simulations/racers.h"
+#include "simulations/raft_chaos.h"
 #include "simulations/spawners.h"
 #include "simulations/world.h"
 
@@ -145,6 +147,8 @@ static const struct scenario scenarios[] = {
      .wild_instances = true},
 };
 
+#define RAFT_FAULTS "cpdsztmfnvq"
+
 enum { SCENARIOS = sizeof scenarios / sizeof scenarios[0] };
 
 /* ---- The operators' plan ---- */
@@ -158,12 +162,15 @@ static void operators_plan(struct world *w)
     const char *first = w->agents->each[world_below(w, w->agents->count / 2)].name;
     const char *second =
         w->agents->each[w->agents->count / 2 + world_below(w, w->agents->count / 2)].name;
+    operators_setting(o, now + part, "tenant.u1.running", "2");
+    operators_setting(o, now + part, "tenant.default.queued", "40");
     operators_node(o, now + 2 * part, "node.cordon", first);
     operators_deploy(o, now + 3 * part, &functions[world_below(w, FUNCTIONS_COUNT)], 2);
     operators_node(o, now + 4 * part, "node.drain", second);
     operators_deploy(o, now + 5 * part, &functions[0], 2);
     operators_node(o, now + 6 * part, "node.uncordon", first);
     operators_rollback(o, now + 7 * part, &functions[0], 1);
+    operators_setting(o, now + 7 * part, "tenant.default.rate", "50");
     operators_deploy(o, now + 8 * part, &functions[world_below(w, FUNCTIONS_COUNT)], 3);
 }
 
@@ -264,6 +271,7 @@ static void begin(struct world *w, void *data, uint64_t arg)
     faults_plan(w);
     if (w->scenario->operators) {
         operators_plan(w);
+        racers_start(w->racers);
     }
     if (w->scenario->spares > 0) {
         members_plan(w);
@@ -288,6 +296,7 @@ static void world_open(struct world *w, const struct simulation_options *options
     w->agents = agents_new(w, s->agents);
     w->clients = clients_new(w, s->clients);
     w->spawners = spawners_new(w, s->spawners);
+    w->racers = racers_new(w);
     w->operators = operators_new(w);
     faults_disks(w);
     schedulers_start(w->schedulers);
@@ -305,6 +314,7 @@ static void world_close(struct world *w)
     agents_free(w->agents);
     clients_free(w->clients);
     spawners_free(w->spawners);
+    racers_free(w->racers);
     errands_free(w->errands);
     operators_free(w->operators);
     checks_free(w->checks);
@@ -313,10 +323,31 @@ static void world_close(struct world *w)
     mem_free(w->heap);
 }
 
+/* Bare replicas, without cores: see raft_chaos.h. */
+static struct status run_raft(const struct simulation_options *options,
+                              struct simulation_result *out)
+{
+    const struct raft_chaos_options chaos = {
+        .seed = options->seed, .faults = raft_chaos_faults(RAFT_FAULTS), .trace = options->trace};
+    struct raft_chaos_result r = {.why = ""};
+    *out = (struct simulation_result){.failure = ""};
+    if (raft_chaos_run(&chaos, &r) != 0) {
+        (void)snprintf(out->failure, sizeof out->failure, "%s: %s",
+                       raft_chaos_verdict_name(r.verdict), r.why);
+    }
+    out->virtual_ms = r.virtual_ms;
+    out->commands = r.acknowledged;
+    out->leaders = r.terms;
+    return status_of(out->failure[0] == '\0' ? STATUS_OK : STATUS_FAILED);
+}
+
 struct status simulation_run(const struct simulation_options *options,
                              struct simulation_result *out)
 {
     const char *name = options->scenario == NULL ? "spine" : options->scenario;
+    if (strcmp(name, "raft") == 0) {
+        return run_raft(options, out);
+    }
     struct world w = {.scenario = NULL};
     for (size_t i = 0; i < SCENARIOS; i++) {
         if (strcmp(scenarios[i].name, name) == 0) {
@@ -372,6 +403,7 @@ void simulation_list(FILE *to)
         (void)fprintf(to, "  %-15s %s\n", scenarios[i].name, scenarios[i].text);
     }
     (void)fprintf(to, "  %-15s %s\n", "mix", "each seed runs another one of these");
+    (void)fprintf(to, "  %-15s %s\n", "raft", "bare replicas under chaos; takes no bugs");
     (void)fprintf(to, "bugs:\n");
     for (int i = 0; i < SIMULATION_BUG_COUNT_; i++) {
         (void)fprintf(to, "  %-15s %s\n", bugs[i].name, bugs[i].text);

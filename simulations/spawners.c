@@ -98,8 +98,8 @@ static void request_end(struct spawn_request *r, enum status_code code, const ch
     r->handle = 0;
     r->spawner->outstanding--;
     r->spawner->all->outstanding--;
-    world_trace(r->spawner->all->world, "%s errand %" PRIu64 " request %d %s: %s",
-                r->spawner->name, r->errand->number, (int)r->kind, status_name(code), message);
+    world_trace(r->spawner->all->world, "%s errand %" PRIu64 " request %d %s: %s", r->spawner->name,
+                r->errand->number, (int)r->kind, status_name(code), message);
 }
 
 static void request_again(struct spawn_request *r, bool at_once)
@@ -110,8 +110,8 @@ static void request_again(struct spawn_request *r, bool at_once)
     world_after(w, at_once ? 1 : (1 + world_around(w, RETRY_MS)) * MS_US, request_send, r, r->hop);
 }
 
-/* Nothing was heard, or UNKNOWN: it may have happened. A read changes nothing and a spawn with a key
- * may be repeated. */
+/* Nothing was heard, or UNKNOWN: it may have happened. A read changes nothing and a spawn with a
+ * key may be repeated. */
 static void request_unknown(struct spawn_request *r, const char *why)
 {
     bool again = r->kind == REQUEST_READ || (r->kind == REQUEST_SPAWN && r->errand->key[0] != '\0');
@@ -164,7 +164,8 @@ static void spawn_answered(struct spawn_request *r, const struct message *m, str
     struct linear *h = errands_history(w->errands);
     linear_end(h, r->operation, 0, 0, 0);
     if (r->key_operation != NO_OPERATION) {
-        linear_end(h, r->key_operation, m->spawn_reply.invocation.low ^ m->spawn_reply.invocation.high,
+        linear_end(h, r->key_operation,
+                   m->spawn_reply.invocation.low ^ m->spawn_reply.invocation.high,
                    m->spawn_reply.existing ? 1 : 0, 0);
     } else if (m->spawn_reply.existing) {
         world_fail(w, "errand %" PRIu64 " has no key, yet was there before", e->number);
@@ -173,6 +174,25 @@ static void spawn_answered(struct spawn_request *r, const struct message *m, str
     r->spawner->all->spawned += !e->acknowledged;
     errand_acknowledged(w->errands, e, m->spawn_reply.invocation);
     request_end(r, a.code, "acknowledged");
+}
+
+/* Says where it is stuck. */
+static void fail_unended(struct world *w, const struct errand *e)
+{
+    const struct scheduler *leader = schedulers_leader(w->schedulers);
+    const struct job *j =
+        leader == NULL ? NULL : jobs_find(&core_catalog(leader->core)->jobs, e->invocation);
+    if (j == NULL) {
+        world_fail(w, "errand %" PRIu64 " has not ended", e->number);
+        return;
+    }
+    world_fail(w,
+               "errand %" PRIu64 " of %s has not ended: after attempt %u (%u sent) it is%s%s%s%s, "
+               "not before %" PRIu64 ", committed time %" PRIu64,
+               e->number, e->function->name, j->attempts, j->attempt, j->busy ? " busy" : "",
+               j->delayed ? " delayed" : "", j->lane != NULL ? " in a lane" : "",
+               j->work != NULL ? " with an attempt" : "", j->not_before_ms,
+               core_catalog(leader->core)->time_ms);
 }
 
 static void read_answered(struct spawn_request *r, const struct message *m, struct answer a)
@@ -196,7 +216,7 @@ static void read_answered(struct spawn_request *r, const struct message *m, stru
     linear_end(h, r->operation, m->outcome.state, errand_sum(&m->outcome), 0);
     errand_outcome(w->errands, e, &m->outcome);
     if (r->verify && m->outcome.state == INVOCATION_QUEUED) {
-        world_fail(w, "errand %" PRIu64 " has not ended", e->number);
+        fail_unended(w, e);
     }
     r->spawner->all->done += r->verify && m->outcome.state == INVOCATION_DONE;
     request_end(r, a.code, m->outcome.state == INVOCATION_QUEUED ? "queued" : "ended");
@@ -263,14 +283,14 @@ static void compose(const struct spawn_request *r, uint8_t payload[PAYLOAD_BYTES
     switch (r->kind) {
     case REQUEST_SPAWN:
         m->type = MESSAGE_SPAWN;
-        m->spawn = (struct spawn){
-            .function = e->function->name,
-            .payload = bytes_of(payload, errand_payload(e, payload, PAYLOAD_BYTES)),
-            .key = e->key,
-            .priority = e->priority,
-            .delay_ms = e->delay_ms,
-            .deadline_ms = e->deadline_ms,
-            .timeout_ms = e->timeout_ms};
+        m->spawn =
+            (struct spawn){.function = e->function->name,
+                           .payload = bytes_of(payload, errand_payload(e, payload, PAYLOAD_BYTES)),
+                           .key = e->key,
+                           .priority = e->priority,
+                           .delay_ms = e->delay_ms,
+                           .deadline_ms = e->deadline_ms,
+                           .timeout_ms = e->timeout_ms};
         break;
     case REQUEST_READ:
         m->type = MESSAGE_OUTCOME_QUERY;
@@ -280,9 +300,9 @@ static void compose(const struct spawn_request *r, uint8_t payload[PAYLOAD_BYTES
     case REQUEST_CANCEL:
     case REQUEST_REDRIVE:
         m->type = MESSAGE_ADMIN;
-        m->admin = (struct admin){
-            .action = r->kind == REQUEST_CANCEL ? "invocation.cancel" : "dead.redrive",
-            .name = text};
+        m->admin = (struct admin){.action = r->kind == REQUEST_CANCEL ? "invocation.cancel"
+                                                                      : "dead.redrive",
+                                  .name = text};
         break;
     }
 }
@@ -332,8 +352,8 @@ static struct spawn_request *request_new(struct spawner *p, enum request_kind ki
     struct spawners *all = p->all;
     if (all->requests_count == all->requests_capacity) {
         all->requests_capacity = all->requests_capacity == 0 ? 256 : 2 * all->requests_capacity;
-        all->requests = mem_must(mem_realloc(
-            all->requests, all->requests_capacity * sizeof(struct spawn_request *)));
+        all->requests = mem_must(
+            mem_realloc(all->requests, all->requests_capacity * sizeof(struct spawn_request *)));
     }
     struct spawn_request *r = mem_must(mem_zalloc(1, sizeof *r));
     *r = (struct spawn_request){
@@ -352,9 +372,12 @@ static void spawn_one(struct spawner *p)
     struct errand *e = errand_new(w->errands, &functions[world_below(w, FUNCTIONS_COUNT)]);
     e->priority = world_chance(w, 500) ? 0 : (uint32_t)world_between(w, 1, SPAWN_PRIORITY_MAX);
     e->delay_ms = world_chance(w, 150) ? world_between(w, 100, DELAY_MS_MAX) : 0;
-    e->deadline_ms =
-        world_chance(w, 100) ? world_between(w, DEADLINE_MS_MIN, DEADLINE_MS_MAX) : 0;
-    e->timeout_ms = world_chance(w, 100) ? (uint32_t)world_between(w, 50, 3000) : 0;
+    if (w->scenario->wild_instances && world_chance(w, 100)) {
+        e->deadline_ms = world_between(w, DEADLINE_MS_MIN, DEADLINE_MS_MAX);
+    }
+    if (w->scenario->wild_instances && world_chance(w, 100)) {
+        e->timeout_ms = (uint32_t)world_between(w, 50, 3000);
+    }
     uint32_t askers = 1;
     if (world_chance(w, 300)) {
         (void)snprintf(e->key, sizeof e->key, "key-%" PRIu64, e->number);
@@ -401,8 +424,9 @@ static void act(struct world *w, void *data, uint64_t arg)
                              : dice < 92 && w->scenario->operators ? REQUEST_CANCEL
                                                                    : REQUEST_READ;
     struct spawn_request *r = request_new(p, kind, e);
-    r->wait_ms =
-        kind == REQUEST_READ && world_chance(w, 300) ? (uint32_t)world_around(w, WAIT_MS_MAX / 2) : 0;
+    r->wait_ms = kind == REQUEST_READ && world_chance(w, 300)
+                     ? (uint32_t)world_around(w, WAIT_MS_MAX / 2)
+                     : 0;
     e->cancels += kind == REQUEST_CANCEL;
     request_send(w, r, 0);
 }
@@ -430,8 +454,7 @@ void spawners_verify(struct spawners *all)
             world_fail(w, "errand %" PRIu64 " of the last batch was not taken", e->number);
         }
         if (id_compare(e->invocation, (struct id128){0, 0}) != 0) {
-            struct spawn_request *r =
-                request_new(&all->each[i % all->count], REQUEST_READ, e);
+            struct spawn_request *r = request_new(&all->each[i % all->count], REQUEST_READ, e);
             r->verify = true;
             world_after(w, world_around(w, 500) * MS_US, request_send, r, 0);
         }

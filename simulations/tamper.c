@@ -25,15 +25,13 @@ static void show_last_success(struct scheduler *s, struct message *m)
 
 bool tamper_send(struct scheduler *s, uint64_t peer, struct message *m)
 {
-    (void)peer;
     if (m->type == MESSAGE_OUTCOME && is(s, SIMULATION_BUG_DOUBLE_ACCEPT)) {
         show_last_success(s, m);
     }
-    if (m->type == MESSAGE_SPAWN_REPLY && is(s, SIMULATION_BUG_ACK_EARLY) &&
-        m->spawn_reply.code == STATUS_OK) {
-        const struct job *j =
-            jobs_find(&core_catalog(s->core)->jobs, m->spawn_reply.invocation);
-        return j != NULL && j->key == NULL; /* it has been sent */
+    for (uint32_t i = 0; i < s->early_count && m->type == MESSAGE_SPAWN_REPLY; i++) {
+        if (s->early[i].peer == peer && s->early[i].request == m->request) {
+            return true; /* it has been sent */
+        }
     }
     struct errand *e = m->type == MESSAGE_INVOKE && m->invoke.durable
                            ? errand_find(s->world->errands, m->invoke.invocation)
@@ -112,11 +110,13 @@ bool tamper_receive(struct scheduler *s, uint64_t *peer, struct message *m)
 
 static void acknowledge_early(struct scheduler *s, const struct command_spawn *spawn)
 {
-    const struct message m = {
-        .type = MESSAGE_SPAWN_REPLY,
-        .request = s->asked,
-        .spawn_reply = {.invocation = spawn->invocation}};
+    const struct message m = {.type = MESSAGE_SPAWN_REPLY,
+                              .request = s->asked,
+                              .spawn_reply = {.invocation = spawn->invocation}};
     scheduler_send(s, s->asker, &m);
+    CHECK(s->early_count < EARLY_MAX);
+    s->early[s->early_count].peer = s->asker;
+    s->early[s->early_count++].request = s->asked;
 }
 
 static void propose_again(struct scheduler *s, const struct command *c)
@@ -221,8 +221,7 @@ void tamper_snapshot(struct scheduler *s, struct parts *parts)
 
 /* ---- Into an agent's core ---- */
 
-void tamper_agent(struct world *w, const struct agent_core *core, uint64_t *peer,
-                  struct message *m)
+void tamper_agent(struct world *w, const struct agent_core *core, uint64_t *peer, struct message *m)
 {
     uint64_t term = agent_core_stats(core).term;
     if (w->bug == SIMULATION_BUG_OLD_LEADER && m->term != 0 && m->term < term &&

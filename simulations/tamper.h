@@ -9,7 +9,8 @@
 #include "common/parts.h"
 #include "simulations/schedulers.h"
 
-/* On the way out of the core. May change *m, or send and answer true: nothing more is to be done. */
+/* On the way out of the core. May change *m, or send and answer true: nothing more is to be
+ * done. */
 bool tamper_send(struct scheduler *s, uint64_t peer, struct message *m);
 /* On the way into the core. May change *peer and *m, or answer true: it is not handed over. */
 bool tamper_receive(struct scheduler *s, uint64_t *peer, struct message *m);

@@ -48,8 +48,8 @@ struct scenario {
     const char *name;
     const char *text;
     uint32_t schedulers, agents, clients;
-    uint32_t seconds;  /* of faults and load */
-    uint32_t think_ms; /* mean pause of a client between calls */
+    uint32_t seconds;                            /* of faults and load */
+    uint32_t think_ms;                           /* mean pause of a client between calls */
     uint32_t raft_lost, raft_doubled, raft_late; /* of a thousand packets */
     uint32_t reset_ms;                           /* a random connection breaks */
     /* How often, at random times. */
@@ -80,6 +80,7 @@ struct world {
     struct clients *clients;
     struct errands *errands;
     struct spawners *spawners;
+    struct racers *racers;
     struct operators *operators;
     struct checks *checks;
     uint64_t bug_count;

@@ -117,8 +117,8 @@ NODISCARD struct status agent_core_peer_open(struct agent_core *c, uint64_t now_
 /* Unknown peers are fine. */
 void agent_core_peer_close(struct agent_core *c, uint64_t now_us, uint64_t peer);
 
-/* One message of a scheduler: lead, start, stop, invoke, cancel, result_ack and reply to heartbeats;
- * others are counted and dropped. */
+/* One message of a scheduler: lead, start, stop, invoke, cancel, result_ack and reply to
+ * heartbeats; others are counted and dropped. */
 void agent_core_receive(struct agent_core *c, uint64_t now_us, uint64_t peer,
                         const struct message *m);
 

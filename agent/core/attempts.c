@@ -194,12 +194,14 @@ static bool invoke_admit(struct agent_core *c, uint64_t now_us, const struct inv
 {
     if (!agent_core_has_lease(c, now_us)) {
         c->stats.invokes_refused_lease++;
-        core_invoke_refuse(c, c->leader, c->term, i, STATUS_UNAVAILABLE, "the agent's lease has run out");
+        core_invoke_refuse(c, c->leader, c->term, i, STATUS_UNAVAILABLE,
+                           "the agent's lease has run out");
         return false;
     }
     if (to == NULL) {
         c->stats.invokes_refused_gone++;
-        core_invoke_refuse(c, c->leader, c->term, i, STATUS_NOT_FOUND, "the instance is not on this node");
+        core_invoke_refuse(c, c->leader, c->term, i, STATUS_NOT_FOUND,
+                           "the instance is not on this node");
         return false;
     }
     if (to->state != INSTANCE_READY) {
@@ -211,7 +213,8 @@ static bool invoke_admit(struct agent_core *c, uint64_t now_us, const struct inv
     }
     if (to->inflight >= to->concurrency) {
         c->stats.invokes_refused_busy++;
-        core_invoke_refuse(c, c->leader, c->term, i, STATUS_LIMIT, "the instance is at its concurrency");
+        core_invoke_refuse(c, c->leader, c->term, i, STATUS_LIMIT,
+                           "the instance is at its concurrency");
         return false;
     }
     return true;
@@ -265,7 +268,8 @@ void core_invoke(struct agent_core *c, uint64_t now_us, const struct invoke *i)
     struct status s = attempt_new(c, to, &report, &a);
     if (!status_is_ok(s)) {
         c->stats.invokes_refused_busy++;
-        core_invoke_refuse(c, c->leader, c->term, i, s.code, "the agent's table of attempts is full");
+        core_invoke_refuse(c, c->leader, c->term, i, s.code,
+                           "the agent's table of attempts is full");
         return;
     }
     struct invoke filled = *i;

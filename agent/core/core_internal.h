@@ -61,7 +61,7 @@ struct core_attempt_key {
 struct core_attempt {
     struct core_attempt_key key;
     struct core_instance *instance;
-    bool durable;          /* of a durable invocation: its result is kept until it is acknowledged */
+    bool durable; /* of a durable invocation: its result is kept until it is acknowledged */
     uint64_t attempt_term; /* the term of the leader that sent it */
     uint64_t begun_us;
     uint64_t due_us; /* running: its timeout; given up: the instance's death */
@@ -90,8 +90,8 @@ struct agent_core {
     struct core_held *held;       /* oldest first */
     struct core_kept *kept;       /* all, in their order */
     struct core_kept *kept_unsent, *kept_sent;
-    uint64_t term;          /* the highest announced */
-    uint64_t leader;        /* the peer that announced it; 0 once its connection is gone */
+    uint64_t term;   /* the highest announced */
+    uint64_t leader; /* the peer that announced it; 0 once its connection is gone */
     uint64_t lease_us;
     uint64_t lease_seen_us; /* when the leader last confirmed */
     uint64_t sequence;      /* of heartbeats */

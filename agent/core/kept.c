@@ -1,12 +1,12 @@
 /* Results of durable attempts: each is kept until a leader says that its end is committed.
  *
  *     made -> unsent -> sent -> acknowledged (gone)
- *               ^        | no acknowledgement for RESULT_AGAIN_MS, another leader, another connection
+ *               ^        | no acknowledgement for RESULT_AGAIN_MS, another leader or connection
  *               +--------+
  *
  * A scheduler takes a result any number of times and commits the first; so sending again does no
- * harm. What a bound pushes out is lost here, not in the cluster: its attempt counts as lost and the
- * invocation is tried again. */
+ * harm. What a bound pushes out is lost here, not in the cluster: its attempt counts as lost and
+ * the invocation is tried again. */
 #include "agent/core/core_internal.h"
 
 #include "common/check.h"

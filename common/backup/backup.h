@@ -24,9 +24,9 @@ enum {
     BACKUP_HEADER_BYTES_MAX = 8 << 10,
     BACKUP_TEXT_BYTES_MAX = 255,
     BACKUP_WRAPPED_BYTES_MAX = 4 << 10,
-    BACKUP_PIECE_BYTES = 1 << 20,                  /* of the state, in one block */
-    BACKUP_DATA_BYTES_MAX = 4 << 20,               /* of a payload, the largest thing there is */
-    BACKUP_STATE_BYTES_MAX = 1 << 30,              /* of all pieces together */
+    BACKUP_PIECE_BYTES = 1 << 20,     /* of the state, in one block */
+    BACKUP_DATA_BYTES_MAX = 4 << 20,  /* of a payload, the largest thing there is */
+    BACKUP_STATE_BYTES_MAX = 1 << 30, /* of all pieces together */
     BACKUP_SIGNATURE_BYTES_MAX = 256,
     BACKUP_CERT_BYTES_MAX = 16 << 10,
 };

@@ -212,9 +212,8 @@ static struct status head_take(struct backup_reader *r, struct block_head *out, 
     h.stored = reader_u32(&in);
     bool sealed = (h.flags & BLOCK_SEALED) != 0;
     if (h.kind < BACKUP_STATE || h.kind > BACKUP_END || zero != 0 ||
-        (h.flags & ~(BLOCK_COMPRESSED | BLOCK_SEALED)) != 0 ||
-        h.plain > BLOCK_PLAIN_BYTES_MAX || h.stored > BLOCK_STORED_BYTES_MAX ||
-        sealed != (r->header.wrapped.size > 0)) {
+        (h.flags & ~(BLOCK_COMPRESSED | BLOCK_SEALED)) != 0 || h.plain > BLOCK_PLAIN_BYTES_MAX ||
+        h.stored > BLOCK_STORED_BYTES_MAX || sealed != (r->header.wrapped.size > 0)) {
         return corrupt(r, msg, "a block cannot be read");
     }
     *out = h;
@@ -241,8 +240,7 @@ static struct status block_open(struct backup_reader *r, const struct block_head
     if (!status_is_ok(buffer_reserve(&r->plain, (size_t)h->plain + 1))) {
         return no_memory(msg);
     }
-    size_t size =
-        ZSTD_decompressDCtx(r->zstd, r->plain.data, h->plain, packed.data, packed.size);
+    size_t size = ZSTD_decompressDCtx(r->zstd, r->plain.data, h->plain, packed.data, packed.size);
     if (ZSTD_isError(size) != 0 || size != h->plain) {
         return corrupt(r, msg, "a block cannot be decompressed");
     }

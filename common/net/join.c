@@ -110,6 +110,8 @@ static void reply_use(struct joining *j, const struct join_reply *r)
         .ca_key_pem = text_or_null(r->ca_key),
     };
     j->key_pem = NULL;
+    (void)mem_must(status_is_ok(buffer_append(&out->keys, r->keys.data, r->keys.size)) ? out
+                                                                                       : NULL);
     for (size_t i = 0; i < r->schedulers_count && out->schedulers_count < JOIN_SCHEDULERS_MAX;
          i++) {
         out->scheduler_names[out->schedulers_count] = mem_must(mem_strdup(r->schedulers[i].key));
@@ -358,6 +360,7 @@ void join_result_close(struct join_result *r)
         mem_free(r->schedulers[i]);
         mem_free(r->scheduler_names[i]);
     }
+    buffer_close(&r->keys);
     *r = (struct join_result){0};
 }
 

@@ -8,6 +8,7 @@
 #ifndef COMMON_NET_JOIN_H
 #define COMMON_NET_JOIN_H
 
+#include "common/buffer.h"
 #include "common/net/identity.h"
 #include "common/pki/pki.h"
 #include "common/status.h"
@@ -31,6 +32,7 @@ struct join_result {
     char *schedulers[JOIN_SCHEDULERS_MAX];      /* addresses */
     char *scheduler_names[JOIN_SCHEDULERS_MAX]; /* of the same */
     size_t schedulers_count;
+    struct buffer keys; /* the wrapped data keys of a sealed cluster; of a scheduler */
 };
 
 /* UNAVAILABLE when no scheduler could be reached, TIMEOUT when none was the leader in time,

@@ -29,8 +29,8 @@ struct keyring *keyring_new(void)
     }
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     k->slots_bytes = (KEYRING_KEYS_MAX * sizeof *k->slots + page - 1) / page * page;
-    void *at = mmap(NULL, k->slots_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-                    0);
+    void *at =
+        mmap(NULL, k->slots_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED || pthread_mutex_init(&k->lock, NULL) != 0) {
         if (at != MAP_FAILED) {
             (void)munmap(at, k->slots_bytes);

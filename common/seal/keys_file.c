@@ -139,8 +139,7 @@ struct status keys_file_read(const char *path, struct buffer *out, struct errmsg
         return status_fail(msg, STATUS_CORRUPT, "%s is damaged", path);
     }
     if (st.st_size > KEYS_FILE_BYTES_MAX) {
-        return status_fail(msg, STATUS_LIMIT, "read %s: over %d bytes", path,
-                           KEYS_FILE_BYTES_MAX);
+        return status_fail(msg, STATUS_LIMIT, "read %s: over %d bytes", path, KEYS_FILE_BYTES_MAX);
     }
     size_t before = out->size;
     struct status s = read_all(fd, path, (size_t)st.st_size, out, msg);

@@ -11,8 +11,7 @@
 enum { KEYS_FILE_BYTES_MAX = 1 << 20 };
 
 /* Replaces the file atomically (temporary file beside it, fsync, rename), mode 0600. */
-NODISCARD struct status keys_file_write(const char *path, struct bytes content,
-                                        struct errmsg *msg);
+NODISCARD struct status keys_file_write(const char *path, struct bytes content, struct errmsg *msg);
 /* Appends its content. NOT_FOUND, LIMIT, CORRUPT (not such a file, or damaged), IO, NOMEM. */
 NODISCARD struct status keys_file_read(const char *path, struct buffer *out, struct errmsg *msg);
 

@@ -31,8 +31,8 @@ static struct status wrapping_key(struct keyring *k, uint32_t id, const struct d
 }
 
 static struct status seal_both(struct sealer *s, uint32_t id, const struct seal_key *wrapping,
-                               const struct digest *digest, struct bytes plain,
-                               struct buffer *file, struct buffer *key_file)
+                               const struct digest *digest, struct bytes plain, struct buffer *file,
+                               struct buffer *key_file)
 {
     AUTO_SEAL_KEY struct seal_key own;
     uint8_t aad[AAD_BYTES];

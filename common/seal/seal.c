@@ -13,7 +13,7 @@
 #include <string.h>
 
 enum {
-    NONCES_DRAWN = 128, /* at once: each draw is a system call */
+    NONCES_DRAWN = 128,   /* at once: each draw is a system call */
     STEP_BYTES = 1 << 30, /* OpenSSL counts in int */
     ID_BYTES = 4,
 };
@@ -195,10 +195,10 @@ struct status sealer_open(struct sealer *s, const struct seal_key *key, struct b
     TRY(buffer_reserve(out, size));
     TRY(cipher_set(&s->open, key, false));
     uint8_t *at = out->data + out->size;
-    bool fine = cipher_run(&s->open, sealed.data, aad,
-                           bytes_of(sealed.data + SEAL_HEAD_BYTES, size), at) &&
-                EVP_CIPHER_CTX_ctrl(s->open.ctx, EVP_CTRL_AEAD_SET_TAG, sizeof tag, tag) == 1 &&
-                cipher_end(&s->open);
+    bool fine =
+        cipher_run(&s->open, sealed.data, aad, bytes_of(sealed.data + SEAL_HEAD_BYTES, size), at) &&
+        EVP_CIPHER_CTX_ctrl(s->open.ctx, EVP_CTRL_AEAD_SET_TAG, sizeof tag, tag) == 1 &&
+        cipher_end(&s->open);
     if (!fine) {
         ERR_clear_error();
         s->open.keyed = false;

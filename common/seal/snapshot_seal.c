@@ -13,8 +13,7 @@ enum {
     AAD_BYTES = 16 + SNAPSHOT_SEAL_ID_BYTES + 8,
 };
 
-static struct bytes aad_of(const uint8_t *id, uint32_t part, uint32_t parts,
-                           uint8_t out[AAD_BYTES])
+static struct bytes aad_of(const uint8_t *id, uint32_t part, uint32_t parts, uint8_t out[AAD_BYTES])
 {
     static const char what[16] = "snapshot part";
     const uint32_t place[2] = {htole32(part), htole32(parts)};
@@ -173,10 +172,10 @@ static struct status open_parts(struct sealer *s, const struct snapshot_head *h,
                                i + 1, h->parts);
         }
     }
-    return r.rest.size == 0 ? status_ok()
-                            : status_fail(msg, STATUS_CORRUPT,
-                                          "%zu bytes too many follow the sealed snapshot",
-                                          r.rest.size);
+    return r.rest.size == 0
+               ? status_ok()
+               : status_fail(msg, STATUS_CORRUPT, "%zu bytes too many follow the sealed snapshot",
+                             r.rest.size);
 }
 
 struct status snapshot_open(struct keyring *k, const struct snapshot_head *head,

@@ -4,8 +4,9 @@
  *     a part: u32 size | sealed text
  *
  * The wrapped keys stand in the clear, so that whoever has the cluster key can open the rest. Each
- * snapshot has a key of its own, derived from the data key and its random id, and each part is bound
- * to its place, so that parts can neither be moved, nor left out, nor taken from another snapshot.
+ * snapshot has a key of its own, derived from the data key and its random id, and each part is
+ * bound to its place, so that parts can neither be moved, nor left out, nor taken from another
+ * snapshot.
  *
  * Thread: any; the keyring locks itself. */
 #ifndef COMMON_SEAL_SNAPSHOT_SEAL_H
@@ -31,9 +32,8 @@ struct snapshot_head {
 
 /* Seals plain, part by part, into out, which is empty before; plain is empty afterwards, also on
  * failure: its memory becomes out's. NOT_FOUND (no such key), LIMIT, NOMEM, IO. */
-NODISCARD struct status snapshot_seal(struct keyring *k, uint32_t key_id,
-                                      struct bytes wrapped_keys, struct parts *plain,
-                                      struct parts *out);
+NODISCARD struct status snapshot_seal(struct keyring *k, uint32_t key_id, struct bytes wrapped_keys,
+                                      struct parts *plain, struct parts *out);
 /* Does it begin as a sealed snapshot does? A plain one never does. */
 bool snapshot_is_sealed(struct bytes snapshot);
 /* Reads what stands in the clear. CORRUPT, UNSUPPORTED (of a later version). */

@@ -11,8 +11,8 @@
 struct token_key;
 
 /* uri: pkcs11:... (RFC 7512), with pin-value or pin-source when the token wants a PIN. module: the
- * PKCS#11 library; NULL: p11-kit's. UNSUPPORTED (no engine), UNAVAILABLE (no such token or key, wrong
- * PIN), INVALID (not RSA of 2048 to 8000 bits), NOMEM. */
+ * PKCS#11 library; NULL: p11-kit's. UNSUPPORTED (no engine), UNAVAILABLE (no such token or key,
+ * wrong PIN), INVALID (not RSA of 2048 to 8000 bits), NOMEM. */
 NODISCARD struct status token_key_open(const char *uri, const char *module, struct token_key **out,
                                        struct errmsg *msg);
 void token_key_free(struct token_key *t);

@@ -19,8 +19,8 @@ static const char key_prefix[] = "skep-cluster-key-v1 ";
 enum { KEY_HEX_BYTES = 2 * SEAL_KEY_BYTES, KEY_TEXT_BYTES = sizeof key_prefix + KEY_HEX_BYTES + 1 };
 
 struct cluster_key {
-    struct seal_key wrapping;   /* derived from the cluster key, which is not kept */
-    struct token_key *token;    /* NULL: local */
+    struct seal_key wrapping; /* derived from the cluster key, which is not kept */
+    struct token_key *token;  /* NULL: local */
     struct sealer *sealer;
     char fingerprint[WRAP_FINGERPRINT_BYTES];
 };

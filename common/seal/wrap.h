@@ -51,8 +51,7 @@ NODISCARD struct status cluster_key_wrap(struct cluster_key *c, uint32_t id,
                                          struct errmsg *msg);
 /* CORRUPT (wrapped by another cluster key, changed, or another id), UNAVAILABLE (the token), NOMEM.
  */
-NODISCARD struct status cluster_key_unwrap(struct cluster_key *c, uint32_t id,
-                                           struct bytes wrapped, struct seal_key *out,
-                                           struct errmsg *msg);
+NODISCARD struct status cluster_key_unwrap(struct cluster_key *c, uint32_t id, struct bytes wrapped,
+                                           struct seal_key *out, struct errmsg *msg);
 
 #endif

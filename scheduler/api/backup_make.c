@@ -141,8 +141,7 @@ static struct status write_state(struct making *m, struct backup_writer *w)
     for (size_t i = 0; i < parts.count && status_is_ok(s); i++) {
         s = go_on(m);
         if (status_is_ok(s)) {
-            s = backup_writer_state(w, bytes_of(parts.items[i].data, parts.items[i].size),
-                                    &m->msg);
+            s = backup_writer_state(w, bytes_of(parts.items[i].data, parts.items[i].size), &m->msg);
         }
         buffer_close(&parts.items[i]);
     }
@@ -237,8 +236,8 @@ static void on_thread(void *data)
     struct making *m = data;
     const struct backup_seal seal = {.data = m, .seal = block_seal};
     struct backup_writer *w = NULL;
-    struct status s = backup_writer_open(&w, m->fd, &m->header, m->sealer == NULL ? NULL : &seal,
-                                         &m->msg);
+    struct status s =
+        backup_writer_open(&w, m->fd, &m->header, m->sealer == NULL ? NULL : &seal, &m->msg);
     if (status_is_ok(s)) {
         s = write_state(m, w);
     }
@@ -368,8 +367,8 @@ static struct status seal_prepare(struct making *m, struct errmsg *msg)
     }
     m->key_id = k->id;
     m->sealer = sealer_new();
-    struct status s = m->sealer == NULL ? status_of(STATUS_NOMEM)
-                                        : buffer_put_u32(&m->wrapped, k->id);
+    struct status s =
+        m->sealer == NULL ? status_of(STATUS_NOMEM) : buffer_put_u32(&m->wrapped, k->id);
     s = status_is_ok(s) ? buffer_append(&m->wrapped, k->wrapped, k->wrapped_size) : s;
     m->header.wrapped = bytes_of(m->wrapped.data, m->wrapped.size);
     (void)snprintf(m->header.wrapped_by, sizeof m->header.wrapped_by, "%s", k->wrapped_by);
@@ -414,8 +413,7 @@ struct status making_start(struct server *s, made_fn done, void *data, struct ma
     m->fd = -1;
     m->done = done;
     m->data = data;
-    m->offload = (struct offload){
-        .work = on_thread, .awake = on_awake, .done = on_done, .data = m};
+    m->offload = (struct offload){.work = on_thread, .awake = on_awake, .done = on_done, .data = m};
     struct status st = prepare(m, msg);
     if (status_is_ok(st)) {
         m->status = status_fail(&m->msg, STATUS_UNAVAILABLE, "no thread could be begun");

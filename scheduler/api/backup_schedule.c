@@ -128,8 +128,7 @@ static void records_fail(struct server *s, struct session *to, uint64_t request,
         .request = request,
         .records = {.code = code,
                     .message = text,
-                    .leader =
-                        code == STATUS_NOT_LEADER ? members_leader_address(s) : ""}};
+                    .leader = code == STATUS_NOT_LEADER ? members_leader_address(s) : ""}};
     session_send(s, to, &m);
 }
 
@@ -201,8 +200,8 @@ static void on_stored(void *data)
                  LOG_UINT("took_ms", b->stored_us / 1000));
     }
     if (!status_is_ok(c->status)) {
-        failed(c, c->stored ? "old backups were not removed" : "scheduled backup failed",
-               c->status, c->msg.text);
+        failed(c, c->stored ? "old backups were not removed" : "scheduled backup failed", c->status,
+               c->msg.text);
     }
     if (c->stored) {
         c->look_us = c->begun_us + c->config->every_ms * 1000;
@@ -318,8 +317,8 @@ struct status schedule_open(struct backups *b, struct errmsg *msg)
     b->schedule->fd = -1;
     /* What is wrong with it is told now, not in six hours. */
     struct target *t = NULL;
-    struct status s = target_open(&t, config, &b->server->config->cluster, &b->schedule->canceled,
-                                  msg);
+    struct status s =
+        target_open(&t, config, &b->server->config->cluster, &b->schedule->canceled, msg);
     target_close(t);
     if (status_is_ok(s) && config->endpoint != NULL &&
         strncmp(config->endpoint, "http://", strlen("http://")) == 0) {

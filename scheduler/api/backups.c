@@ -43,8 +43,7 @@ static void fail(struct server *s, uint64_t session, uint64_t request, enum stat
         .request = request,
         .backup_data = {.code = code,
                         .message = text,
-                        .leader =
-                            code == STATUS_NOT_LEADER ? members_leader_address(s) : ""}};
+                        .leader = code == STATUS_NOT_LEADER ? members_leader_address(s) : ""}};
     session_send(s, to, &m);
 }
 
@@ -264,12 +263,11 @@ static void take_piece(struct backups *b, struct session *from, const struct mes
     *r = (struct restoring){.server = s, .session = from->handle, .request = m->request};
     char by[2 * NAME_BYTES_MAX];
     session_who(from, by);
-    const struct command cmd = {.type = COMMAND_RESTORE,
-                                .by = by,
-                                .command_restore = {.restore = b->restore,
-                                                    .offset = d->offset,
-                                                    .total = d->total,
-                                                    .data = d->data}};
+    const struct command cmd = {
+        .type = COMMAND_RESTORE,
+        .by = by,
+        .command_restore = {
+            .restore = b->restore, .offset = d->offset, .total = d->total, .data = d->data}};
     core_submit(s->core, server_now(s), &cmd, on_restored, r);
 }
 

@@ -3,6 +3,7 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/pki/pki.h"
+#include "scheduler/api/seals.h"
 #include "scheduler/api/server_internal.h"
 
 #include <stdio.h>
@@ -70,6 +71,10 @@ static void on_token_used(void *data, struct status status, const char *message,
         status = pki_sign(s->ca_pem, s->ca_key_pem, job->csr, &job->id, (int64_t)time(NULL),
                           CERTIFICATE_VALID_S, &cert, &msg);
         struct pair schedulers[CATALOG_SCHEDULERS_MAX];
+        struct buffer keys = {0};
+        if (status_is_ok(status) && job->id.role == ROLE_SCHEDULER) {
+            status = seals_keys(s, &keys);
+        }
         const struct join_reply reply = {.code = status.code,
                                          .message = msg.text,
                                          .cert = cert,
@@ -77,10 +82,12 @@ static void on_token_used(void *data, struct status status, const char *message,
                                          .ca_key =
                                              job->id.role == ROLE_SCHEDULER ? s->ca_key_pem : "",
                                          .schedulers = schedulers,
-                                         .schedulers_count = scheduler_pairs(s, schedulers)};
+                                         .schedulers_count = scheduler_pairs(s, schedulers),
+                                         .keys = bytes_of(keys.data, keys.size)};
         LOG_INFO("joined", LOG_STR("role", role_name(job->id.role)),
                  LOG_STR("name", job->id.name.text), LOG_STR("outcome", status_name(status.code)));
         join_answer(s, job->client, job->request, &reply);
+        buffer_close(&keys);
     }
     mem_free(cert);
     mem_free(job->csr);

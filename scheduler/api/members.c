@@ -1,6 +1,8 @@
 /* The schedulers among themselves: whom we dial, who leads, and changes of membership. */
 #include "common/log.h"
 #include "common/mem.h"
+#include "common/units.h"
+#include "scheduler/api/members_policy.h"
 #include "scheduler/api/server_internal.h"
 
 #include <inttypes.h>
@@ -220,23 +222,93 @@ void members_role(struct server *s)
     }
 }
 
-void members_maintain(struct server *s)
-{
-    refresh_outbound(s);
-}
-
-/* ---- Operators ---- */
-
+/* A change of membership on its way. */
 struct change_job {
     struct server *server;
     uint64_t client, request;
     char name[NAME_BYTES_MAX + 1];
     bool add;
+    bool policy; /* nobody asked: the policy does it */
     bool forget; /* take the scheduler's address out of the catalog once it is removed */
 };
 
+static void on_changed(void *data, struct status status, const char *message);
+
+/* ---- Members that are dead for good: the setting schedulers.dead_after ---- */
+
+/* How long a member has been silent towards this leader; 0 when it is connected. */
+static uint64_t silent_ms(struct server *s, uint64_t member_id, uint64_t now_us)
+{
+    struct outbound *o = outbound_find(s, member_id);
+    if (o == NULL || o->sessions[0] != NULL) {
+        if (o != NULL) {
+            o->silent_since_us = 0;
+        }
+        return 0;
+    }
+    if (o->silent_since_us == 0) {
+        o->silent_since_us = now_us;
+    }
+    return (now_us - o->silent_since_us) / 1000 + 1;
+}
+
+static uint64_t dead_after_ms(struct server *s)
+{
+    const char *text =
+        catalog_setting_find(core_catalog(s->core), "schedulers.dead_after", "0s");
+    uint64_t ms = 0;
+    if (!status_is_ok(unit_parse(UNIT_DURATION, text, strlen(text), &ms, NULL)) || ms == 0) {
+        return 0;
+    }
+    return ms < MEMBERS_DEAD_AFTER_MS_MIN ? MEMBERS_DEAD_AFTER_MS_MIN : ms;
+}
+
+static void remove_dead(struct server *s)
+{
+    struct replica_member members[REPLICA_MEMBERS_MAX];
+    struct policy_member states[REPLICA_MEMBERS_MAX];
+    size_t count = replica_members(s->replica, members);
+    uint64_t now_us = server_now(s).mono_us;
+    for (size_t i = 0; i < count; i++) {
+        bool self = members[i].id == member_id_of(s->config->id.text);
+        states[i] = (struct policy_member){.voter = members[i].role == REPLICA_VOTER};
+        states[i].silent_ms = self ? 0 : silent_ms(s, members[i].id, now_us);
+    }
+    int dead = s->removing_dead ? -1 : members_policy_dead(states, count, dead_after_ms(s));
+    const char *name = dead < 0 ? "" : name_of_member(s, members[dead].id);
+    struct change_job *job = name[0] == '\0' ? NULL : mem_zalloc(1, sizeof *job);
+    if (job == NULL) {
+        return;
+    }
+    LOG_WARN("removing a scheduler that is dead", LOG_STR("name", name),
+             LOG_UINT("silent_s", states[dead].silent_ms / 1000));
+    *job = (struct change_job){.server = s, .forget = true, .policy = true};
+    (void)snprintf(job->name, sizeof job->name, "%s", name);
+    s->removing_dead = true;
+    replica_remove(s->replica, members[dead].id, on_changed, job);
+}
+
+void members_maintain(struct server *s)
+{
+    refresh_outbound(s);
+    if (core_is_leader(s->core)) {
+        remove_dead(s);
+        return;
+    }
+    for (size_t i = 0; i < OUTBOUND_MAX; i++) {
+        s->outbound[i].silent_since_us = 0; /* a new leader counts anew */
+    }
+}
+
+/* ---- Operators ---- */
+
 static void change_done(struct change_job *job, struct status status, const char *message)
 {
+    if (job->policy) {
+        job->server->removing_dead = false;
+        LOG_INFO("removed a dead scheduler", LOG_STR("name", job->name),
+                 LOG_STR("outcome", status_name(status.code)), LOG_STR("why", message));
+    }
     session_reply_detail(job->server, job->client, job->request, status, message, 0,
                          bytes_of(NULL, 0));
     mem_free(job);
@@ -271,15 +343,26 @@ static void on_changed(void *data, struct status status, const char *message)
     core_submit(s->core, server_now(s), &cmd, on_forgotten, job);
 }
 
+static void add_member(struct change_job *job);
+
 static void on_put_then_add(void *data, struct status status, const char *message, uint64_t index)
 {
     (void)index;
     struct change_job *job = data;
+    if (status_is_ok(status)) {
+        add_member(job);
+    } else {
+        change_done(job, status, message);
+    }
+}
+
+static void add_member(struct change_job *job)
+{
     struct server *s = job->server;
     struct catalog_setting *known;
     HASH_FIND_STR(core_catalog(s->core)->schedulers, job->name, known);
-    if (!status_is_ok(status) || known == NULL) {
-        change_done(job, status, message);
+    if (known == NULL) {
+        change_done(job, status_of(STATUS_NOT_FOUND), "the scheduler was removed meanwhile");
         return;
     }
     struct replica_member m = {.id = member_id_of(job->name), .role = REPLICA_VOTER};
@@ -327,8 +410,9 @@ bool members_admin(struct server *s, struct session *from, const struct message 
         return true;
     }
     bool add = strcmp(m->admin.action, "cluster.add") == 0,
-         remove = strcmp(m->admin.action, "cluster.remove") == 0;
-    if (!add && !remove && strcmp(m->admin.action, "cluster.transfer") != 0) {
+         remove = strcmp(m->admin.action, "cluster.remove") == 0,
+         promote = strcmp(m->admin.action, "cluster.promote") == 0;
+    if (!add && !remove && !promote && strcmp(m->admin.action, "cluster.transfer") != 0) {
         return false;
     }
     struct errmsg msg = {.text = ""};
@@ -340,7 +424,7 @@ bool members_admin(struct server *s, struct session *from, const struct message 
         return true;
     }
     *job = (struct change_job){
-        .server = s, .client = from->handle, .request = m->request, .add = add, .forget = remove};
+        .server = s, .client = from->handle, .request = m->request, .add = add || promote, .forget = remove};
     (void)snprintf(job->name, sizeof job->name, "%s", m->admin.name);
     if (add) {
         const struct command cmd = {
@@ -348,6 +432,8 @@ bool members_admin(struct server *s, struct session *from, const struct message 
             .by = "operator",
             .command_scheduler_put = {.name = job->name, .address = arg(m, "address")}};
         core_submit(s->core, server_now(s), &cmd, on_put_then_add, job);
+    } else if (promote) {
+        add_member(job); /* adding again continues where it was given up */
     } else if (remove) {
         replica_remove(s->replica, member_id_of(job->name), on_changed, job);
     } else {

@@ -175,8 +175,21 @@ struct status payload_port_open(struct server *s, struct errmsg *msg)
 
 /* ---- Events ---- */
 
+/* Users put payloads to restore a backup: before its state is there, or what it names. */
+static bool restores(const struct server *s, const struct message *m)
+{
+    bool empty = core_catalog(s->core)->functions == NULL && core_stats(s->core).jobs == 0;
+    return empty || core_payload_named(s->core, &m->payload_put.digest);
+}
+
 void payload_port_receive(struct server *s, struct session *from, const struct message *m)
 {
+    if (m->type == MESSAGE_PAYLOAD_PUT && link_peer(from->link)->role == ROLE_USER &&
+        !restores(s, m)) {
+        session_reply(s, from, m->request, STATUS_DENIED,
+                      "payloads are put only into an empty cluster, to restore a backup");
+        return;
+    }
     payloads_receive(s->payloads, from->handle, m);
 }
 

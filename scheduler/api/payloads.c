@@ -122,7 +122,8 @@ static void job_end(struct payload_job *job, enum status_code code, const char *
     struct message m;
     struct errmsg msg = {.text = ""};
     uint64_t peer = job->peer;
-    struct digest digest = job->op.digest;
+    /* While it is hashed, the digest belongs to the thread. */
+    struct digest digest = job->hashed ? job->op.digest : (struct digest){{0}};
     uint64_t bytes = job->data->buffer.size;
     char why[ERRMSG_BYTES_MAX]; /* text may be the job's */
     (void)snprintf(why, sizeof why, "%s", text);

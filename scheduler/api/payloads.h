@@ -93,8 +93,7 @@ struct payloads;
 
 /* env is copied, the store borrowed. NULL when out of memory. */
 struct payloads *payloads_new(uv_loop_t *loop, struct payload_store *store,
-                              const struct payloads_env *env,
-                              const struct payloads_config *config);
+                              const struct payloads_env *env, const struct payloads_config *config);
 /* Drops what is on its way, then calls cb, after which p is gone. */
 void payloads_close(struct payloads *p, void (*cb)(void *data), void *data);
 

@@ -174,8 +174,8 @@ static struct status file_read(struct server *s, struct errmsg *msg)
     struct buffer content = {0};
     file_path(s, path);
     (void)snprintf(raft, sizeof raft, "%s/raft", s->config->data);
-    if (access(raft, F_OK) != 0 || replica_folder_empty(raft)) {
-        (void)unlink(path); /* of a state that is no longer there */
+    if (s->config->bootstrap && (access(raft, F_OK) != 0 || replica_folder_empty(raft))) {
+        (void)unlink(path); /* of a state that is no longer there: a new cluster has new keys */
         return status_ok();
     }
     struct status status = keys_file_read(path, &content, msg);
@@ -200,9 +200,8 @@ static struct status open_parts(struct server *s, struct errmsg *msg)
     struct seals *k = s->seals;
     TRY(cluster_key_open(c->cluster_key, c->pkcs11_module, &k->cluster, msg));
     if (c->cluster_key_old != NULL) {
-        TRY(status_prefix(
-            msg, cluster_key_open(c->cluster_key_old, c->pkcs11_module, &k->old, msg),
-            "seal.cluster_key_old"));
+        TRY(status_prefix(msg, cluster_key_open(c->cluster_key_old, c->pkcs11_module, &k->old, msg),
+                          "seal.cluster_key_old"));
     }
     k->ring = keyring_new();
     k->sealer = sealer_new();
@@ -355,8 +354,7 @@ static void held_release(struct server *s)
     size_t count = k->held_count;
     for (size_t i = 0; i < count; i++) {
         struct held *h = &k->held[i];
-        struct status status =
-            propose_sealed(s, h->ticket, current, bytes_of(h->command, h->size));
+        struct status status = propose_sealed(s, h->ticket, current, bytes_of(h->command, h->size));
         if (!status_is_ok(status)) {
             core_proposed(s->core, server_now(s), h->ticket, status, 0);
         }
@@ -534,6 +532,11 @@ static struct status encode_keys(const struct server *s, struct buffer *out)
     return status;
 }
 
+struct status seals_keys(const struct server *s, struct buffer *out)
+{
+    return keys_of(s)->count == 0 ? status_ok() : encode_keys(s, out);
+}
+
 void *seals_pin(struct server *s)
 {
     struct seal_pin *p = mem_zalloc(1, sizeof *p);
@@ -585,12 +588,11 @@ static struct status learn_head(struct server *s, struct bytes wrapped_keys, str
     struct state state;
     struct status status = state_decode(wrapped_keys, &a, &state, msg);
     if (status_is_ok(status) && s->seals == NULL) {
-        status = status_fail(msg, STATUS_DENIED,
-                             "the state was sealed by cluster key %.40s, this scheduler has none: "
-                             "name it in seal.cluster_key",
-                             state.keys_count == 0
-                                 ? ""
-                                 : state.keys[state.keys_count - 1].wrapped_by);
+        status =
+            status_fail(msg, STATUS_DENIED,
+                        "the state was sealed by cluster key %.40s, this scheduler has none: "
+                        "name it in seal.cluster_key",
+                        state.keys_count == 0 ? "" : state.keys[state.keys_count - 1].wrapped_by);
     } else if (status_is_ok(status)) {
         status = learn_all(s->seals, &state, msg);
     }
@@ -617,7 +619,6 @@ static struct status restore_sealed(struct server *s, struct bytes stored, struc
 
 struct status seals_restore(struct server *s, struct bytes stored, struct errmsg *msg)
 {
-    return snapshot_is_sealed(stored)
-               ? restore_sealed(s, stored, msg)
-               : core_restore(s->core, server_now(s), stored, msg);
+    return snapshot_is_sealed(stored) ? restore_sealed(s, stored, msg)
+                                      : core_restore(s->core, server_now(s), stored, msg);
 }

@@ -1,5 +1,5 @@
-/* Encryption at rest: everything on this scheduler's disk that holds payloads is sealed under a data
- * key, which the cluster key wraps (common/seal).
+/* Encryption at rest: everything on this scheduler's disk that holds payloads is sealed under a
+ * data key, which the cluster key wraps (common/seal).
  *
  *     first leader: no data key yet -> proposes command_key_put -> applied everywhere: entries are
  *     sealed from there on; what was proposed meanwhile is held until then
@@ -7,12 +7,12 @@
  *     a snapshot: pinned with the wrapped keys -> encoded -> sealed part by part -> stored
  *     rotation: one more command_key_put; the old keys stay
  *
- * Failures: no cluster key, or another one than the state's -> the scheduler does not start (or ends
- * when it learns of it from the log), saying which one it needs.
+ * Failures: no cluster key, or another one than the state's -> the scheduler does not start (or
+ * ends when it learns of it from the log), saying which one it needs.
  *
  * An entry in the log is the encoded command, or SEALED_ENTRY u8 | sealed text. command_key_put is
  * never sealed. DATA/keys holds the wrapped keys a second time, so that the log can be opened from
- * its first entry on.
+ * its first entry on, whatever wrapped them then; a scheduler that joins is given it.
  *
  * Thread: the loop's, but for seals_encode (any) and what seals_keyring returns (any). */
 #ifndef SCHEDULER_API_SEALS_H
@@ -53,6 +53,10 @@ void seals_applied(struct server *s, const struct command *cmd, struct status ou
 /* After each change of role, and now and then. */
 void seals_role(struct server *s);
 void seals_tick(struct server *s);
+
+/* The wrapped data keys for a scheduler that joins, as its DATA/keys; nothing when there are none.
+ * NOMEM. */
+NODISCARD struct status seals_keys(const struct server *s, struct buffer *out);
 
 /* Snapshots, as struct replica_events has them. */
 void *seals_pin(struct server *s);

@@ -77,8 +77,8 @@ static void rewrap_step(struct key_job *j)
     if (--j->waiting > 0) {
         return;
     }
-    (void)snprintf(text, sizeof text, "%zu of %zu data keys wrapped by cluster key %s",
-                   j->changed, core_catalog(j->server->core)->keys.count,
+    (void)snprintf(text, sizeof text, "%zu of %zu data keys wrapped by cluster key %s", j->changed,
+                   core_catalog(j->server->core)->keys.count,
                    cluster_key_fingerprint(j->server->seals->cluster));
     job_end(j, text);
 }
@@ -147,7 +147,7 @@ bool seals_admin(struct server *s, struct session *from, const struct message *m
         return true;
     }
     if (s->seals == NULL) {
-        session_reply(s, from, m->request, STATUS_INVALID,
+        session_reply(s, from, m->request, STATUS_UNSUPPORTED,
                       "this cluster is not sealed: the schedulers' configuration names no "
                       "seal.cluster_key");
         return true;
@@ -191,12 +191,9 @@ void seals_query(struct server *s, struct session *from, const struct message *m
         (void)snprintf(numbers[i][1], sizeof numbers[i][1], "%" PRIu64, k->time_ms);
         (void)snprintf(numbers[i][2], sizeof numbers[i][2], "%" PRIu64, k->index);
         const struct pair row[ROW_FIELDS] = {
-            {"key", numbers[i][0], 1},
-            {"seals", i + 1 == t->count ? "true" : "false", 2},
-            {"wrapped_by", k->wrapped_by, 0},
-            {"cluster_key_current", ours ? "true" : "false", 2},
-            {"created_ms", numbers[i][1], 1},
-            {"index", numbers[i][2], 1}};
+            {"key", numbers[i][0], 1},        {"seals", i + 1 == t->count ? "true" : "false", 2},
+            {"wrapped_by", k->wrapped_by, 0}, {"cluster_key_current", ours ? "true" : "false", 2},
+            {"created_ms", numbers[i][1], 1}, {"index", numbers[i][2], 1}};
         memcpy(fields[i], row, sizeof row);
         rows[i] = (struct record){.fields = fields[i], .fields_count = ROW_FIELDS};
     }

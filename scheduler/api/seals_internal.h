@@ -25,14 +25,14 @@ struct seals {
     struct buffer sealed, opened;
     struct held *held;
     size_t held_count, held_bytes;
-    bool file_stale;        /* DATA/keys lacks a key, or has one by the old cluster key */
-    bool putting;           /* a new data key of ours is in flight */
-    uint64_t sealed_count;  /* entries sealed here under the current key, committed or not */
-    uint32_t counted_id;    /* the key they were sealed under */
+    bool file_stale;       /* DATA/keys lacks a key, or has one by the old cluster key */
+    bool putting;          /* a new data key of ours is in flight */
+    uint64_t sealed_count; /* entries sealed here under the current key, committed or not */
+    uint32_t counted_id;   /* the key they were sealed under */
 };
 
-/* Proposes a new data key. done may be NULL. CONFLICT (one is in flight), LIMIT (KEYS_MAX), and what
- * wrapping says; done is not called then. */
+/* Proposes a new data key. done may be NULL. CONFLICT (one is in flight), LIMIT (KEYS_MAX), and
+ * what wrapping says; done is not called then. */
 NODISCARD struct status seals_put_key(struct server *s, const char *by, core_done done, void *data,
                                       struct errmsg *msg);
 

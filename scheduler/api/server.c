@@ -120,6 +120,12 @@ static struct status core_propose(void *data, uint64_t ticket, const struct comm
     return status;
 }
 
+static const char *core_refusal(void *data)
+{
+    struct server *s = data;
+    return replica_refusal(s->replica);
+}
+
 /* From a pool: each draw from OpenSSL costs a system call, and every call takes two numbers. */
 static uint64_t core_random(void *data)
 {
@@ -475,7 +481,7 @@ static struct status open_parts(struct server *s, struct errmsg *msg)
     TRY(make_folder(s->config->data, msg));
     const struct core_env env = {
         .data = s, .send = core_send, .propose = core_propose, .random = core_random,
-        .payload_dropped = payload_port_dropped};
+        .payload_dropped = payload_port_dropped, .refusal = core_refusal};
     const struct core_config core_config = {0};
     s->core = core_new(&env, &core_config);
     s->revocations = revocations_new();
@@ -513,8 +519,10 @@ static struct status open_replica(struct server *s, struct errmsg *msg)
                                           .address = s->config->advertise,
                                           .election_timeout_ms = s->config->election_timeout_ms,
                                           .heartbeat_ms = s->config->heartbeat_ms,
+                                          .ballast_bytes = s->config->ballast_bytes,
+                                          .free_bytes_min = s->config->free_bytes_min,
                                           .random_seed = core_random(s)};
-    if (replica_folder_empty(folder) && s->config->bootstrap) {
+    if (replica_folder_empty(folder) && s->config->bootstrap && !replica_folder_waits(folder)) {
         struct replica_member members[REPLICA_MEMBERS_MAX] = {{.id = 0}};
         for (size_t i = 0; i < s->config->peers_count && i < REPLICA_MEMBERS_MAX; i++) {
             members[i].id = member_id_of(s->config->peers[i].id.text);

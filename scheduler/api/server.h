@@ -28,6 +28,8 @@ NODISCARD struct status server_open(struct server **out, struct uv_loop_s *loop,
                                     const struct server_events *events, struct errmsg *msg);
 /* Hands leadership over if it has it, closes connections and the replica, then calls on_stopped. */
 void server_stop(struct server *s);
+/* A scheduler's name as a member id. */
+uint64_t member_id_of(const char *name);
 /* The port it listens on. */
 uint16_t server_port(const struct server *s);
 

@@ -48,6 +48,7 @@ struct outbound {
     char name[NAME_BYTES_MAX + 1]; /* empty: not known yet */
     char address[CONFIG_ADDRESS_BYTES_MAX + 1];
     struct session *sessions[2]; /* [1] is the bulk one; NULL while not connected */
+    uint64_t silent_since_us;    /* while [0] is NULL and this scheduler leads; 0: not */
     bool used;
 };
 
@@ -97,6 +98,7 @@ struct server {
     uint64_t handle_last, request_last;
     struct session *sessions;
     struct outbound outbound[OUTBOUND_MAX];
+    bool removing_dead; /* one at a time */
     struct relay *relays;
     struct deploy_job *deploys;
     struct arena decode; /* reset for each message */
@@ -131,7 +133,6 @@ void session_reply_detail(struct server *s, uint64_t handle, uint64_t request, s
                           const char *text, uint64_t index, struct bytes detail);
 /* "role/name" of the peer. */
 void session_who(const struct session *p, char out[2 * NAME_BYTES_MAX]);
-uint64_t member_id_of(const char *name);
 
 /* requests.c: one message of a session that has said hello. */
 void requests_receive(struct server *s, struct session *from, const struct message *m);

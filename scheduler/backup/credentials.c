@@ -97,8 +97,8 @@ struct status s3_credentials_read(const char *path, struct s3_credentials *out, 
         return status_fail(msg, status_from_errno(errno), "%s: %s", path, strerror(errno));
     }
     if ((st.st_mode & 077) != 0) {
-        return status_fail(msg, STATUS_DENIED,
-                           "%s: others may read it; it is a secret: chmod 0600", path);
+        return status_fail(msg, STATUS_DENIED, "%s: others may read it; it is a secret: chmod 0600",
+                           path);
     }
     char text[FILE_BYTES_MAX];
     size_t size = 0;

@@ -18,9 +18,13 @@ enum {
     PAGES_MAX = 100,
 };
 
+/* The SHA-256 of no bytes. */
+static const char nothing_digest[] =
+    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
 struct s3 {
     CURL *curl;
-    char base[CONFIG_PATH_BYTES_MAX + 1]; /* ENDPOINT/BUCKET */
+    char base[CONFIG_PATH_BYTES_MAX + 1];   /* ENDPOINT/BUCKET */
     char prefix[CONFIG_PATH_BYTES_MAX + 1]; /* of keys; ends in a slash when not empty */
     char signing[CONFIG_PATH_BYTES_MAX + 32];
     const char *ca; /* of the configuration */
@@ -162,22 +166,31 @@ static void prepare(struct s3 *s, const char *url)
 
 static enum status_code code_of(long http)
 {
-    return http == 403 || http == 401 ? STATUS_DENIED
-           : http == 404              ? STATUS_NOT_FOUND
+    return http == 403 || http == 401   ? STATUS_DENIED
+           : http == 404                ? STATUS_NOT_FOUND
            : http >= 500 || http == 429 ? STATUS_UNAVAILABLE
                                         : STATUS_IO;
 }
 
-/* what: for messages, "PUT NAME". */
-static struct status perform(struct s3 *s, const char *what, struct curl_slist *headers,
-                             struct errmsg *msg)
+/* Takes the line into the list; when there is no memory the bucket refuses the request. */
+static void header_add(struct curl_slist **headers, const char *line)
 {
+    struct curl_slist *longer = curl_slist_append(*headers, line);
+    *headers = longer == NULL ? *headers : longer;
+}
+
+/* what: for messages, "PUT NAME". body_digest: of what is sent; it is signed, and the bucket checks
+ * the body against it. */
+static struct status perform(struct s3 *s, const char *what, const char *body_digest,
+                             struct curl_slist *headers, struct errmsg *msg)
+{
+    char digest_line[128];
+    (void)snprintf(digest_line, sizeof digest_line, "x-amz-content-sha256: %s", body_digest);
+    header_add(&headers, digest_line);
     if (s->credentials.session_token[0] != '\0') {
         char line[S3_SECRET_BYTES_MAX + 32];
-        (void)snprintf(line, sizeof line, "x-amz-security-token: %s",
-                       s->credentials.session_token);
-        struct curl_slist *longer = curl_slist_append(headers, line);
-        headers = longer == NULL ? headers : longer;
+        (void)snprintf(line, sizeof line, "x-amz-security-token: %s", s->credentials.session_token);
+        header_add(&headers, line);
         mem_wipe(line, sizeof line);
     }
     (void)curl_easy_setopt(s->curl, CURLOPT_HTTPHEADER, headers);
@@ -215,7 +228,8 @@ static void unescape(char *text)
     static const struct {
         const char *entity;
         char c;
-    } entities[] = {{"&amp;", '&'}, {"&lt;", '<'}, {"&gt;", '>'}, {"&quot;", '"'}, {"&apos;", '\''}};
+    } entities[] = {
+        {"&amp;", '&'}, {"&lt;", '<'}, {"&gt;", '>'}, {"&quot;", '"'}, {"&apos;", '\''}};
     char *to = text;
     for (const char *at = text; *at != '\0';) {
         size_t skip = 1;
@@ -245,7 +259,7 @@ static struct status page_get(struct s3 *s, const char *token, struct errmsg *ms
                        token[0] != '\0' ? "&" : "", prefix);
         prepare(s, url);
         (void)curl_easy_setopt(s->curl, CURLOPT_HTTPGET, 1L);
-        st = perform(s, "list the bucket", NULL, msg);
+        st = perform(s, "list the bucket", nothing_digest, NULL, msg);
     }
     curl_free(next);
     curl_free(prefix);
@@ -299,16 +313,12 @@ struct status s3_put(struct s3 *s, const char *name, int fd, uint64_t bytes, str
     }
     struct digest digest;
     TRY(body_digest(fd, bytes, &digest, msg));
-    char url[URL_BYTES], line[128], hex[DIGEST_STRING_BYTES], what[TARGET_NAME_BYTES + 16];
+    char url[URL_BYTES], hex[DIGEST_STRING_BYTES], what[TARGET_NAME_BYTES + 16];
     digest_format(&digest, hex);
     (void)snprintf(url, sizeof url, "%s/%s%s", s->base, s->prefix, name);
-    /* The bucket checks the body against it, and it is signed. */
-    (void)snprintf(line, sizeof line, "x-amz-content-sha256: %s", hex);
-    struct curl_slist *headers = curl_slist_append(NULL, line);
-    struct curl_slist *longer = curl_slist_append(headers, "Content-Type: application/octet-stream");
-    headers = longer == NULL ? headers : longer;
-    longer = curl_slist_append(headers, "Expect:");
-    headers = longer == NULL ? headers : longer;
+    struct curl_slist *headers = NULL;
+    header_add(&headers, "Content-Type: application/octet-stream");
+    header_add(&headers, "Expect:");
     struct body body = {.fd = fd, .size = bytes};
     prepare(s, url);
     (void)curl_easy_setopt(s->curl, CURLOPT_UPLOAD, 1L);
@@ -318,7 +328,7 @@ struct status s3_put(struct s3 *s, const char *name, int fd, uint64_t bytes, str
     (void)curl_easy_setopt(s->curl, CURLOPT_SEEKFUNCTION, on_seek);
     (void)curl_easy_setopt(s->curl, CURLOPT_SEEKDATA, &body);
     (void)snprintf(what, sizeof what, "PUT %s", name);
-    return perform(s, what, headers, msg);
+    return perform(s, what, hex, headers, msg);
 }
 
 struct status s3_remove(struct s3 *s, const char *name, struct errmsg *msg)
@@ -328,6 +338,6 @@ struct status s3_remove(struct s3 *s, const char *name, struct errmsg *msg)
     (void)snprintf(what, sizeof what, "DELETE %s", name);
     prepare(s, url);
     (void)curl_easy_setopt(s->curl, CURLOPT_CUSTOMREQUEST, "DELETE");
-    struct status st = perform(s, what, NULL, msg);
+    struct status st = perform(s, what, nothing_digest, NULL, msg);
     return st.code == STATUS_NOT_FOUND ? status_ok() : st;
 }

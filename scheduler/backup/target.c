@@ -151,8 +151,7 @@ static struct status folder_list(const struct target *t, struct target_list *out
         struct target_entry e;
         struct stat st;
         if (target_name_parse(&t->cluster, d->d_name, strlen(d->d_name), &e) &&
-            fstatat(dirfd(dir), d->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-            S_ISREG(st.st_mode)) {
+            fstatat(dirfd(dir), d->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode)) {
             e.bytes = (uint64_t)st.st_size;
             s = target_list_add(out, &e);
         }
@@ -161,32 +160,47 @@ static struct status folder_list(const struct target *t, struct target_list *out
     return status_is_ok(s) ? s : status_fail(msg, s.code, "%s: too many backups", t->folder);
 }
 
-static struct status copy(const struct target *t, int from, int to, uint64_t bytes,
-                          struct errmsg *msg)
+static struct status copy_piece(const struct target *t, int from, int to, uint64_t at, size_t size,
+                                uint8_t *piece, struct errmsg *msg)
 {
-    AUTO_FREE uint8_t *piece = malloc(COPY_BYTES);
-    if (piece == NULL) {
-        return status_fail(msg, STATUS_NOMEM, "out of memory");
+    if (atomic_load(t->canceled)) {
+        return status_fail(msg, STATUS_CANCELED, "the scheduler is stopping");
     }
-    for (uint64_t at = 0; at < bytes;) {
-        if (atomic_load(t->canceled)) {
-            return status_fail(msg, STATUS_CANCELED, "the scheduler is stopping");
-        }
-        size_t want = bytes - at < COPY_BYTES ? (size_t)(bytes - at) : COPY_BYTES;
-        ssize_t got = pread(from, piece, want, (off_t)at);
+    for (size_t have = 0; have < size;) {
+        ssize_t got = pread(from, piece + have, size - have, (off_t)(at + have));
         if (got <= 0) {
             return folder_fail(t, "read the backup", got < 0 ? errno : EIO, msg);
         }
-        for (ssize_t done = 0; done < got;) {
-            ssize_t wrote = write(to, piece + done, (size_t)(got - done));
-            if (wrote < 0 && errno != EINTR) {
-                return folder_fail(t, "write", errno, msg);
-            }
-            done += wrote > 0 ? wrote : 0;
-        }
-        at += (uint64_t)got;
+        have += (size_t)got;
     }
-    return fsync(to) == 0 ? status_ok() : folder_fail(t, "write", errno, msg);
+    for (size_t done = 0; done < size;) {
+        ssize_t wrote = write(to, piece + done, size - done);
+        if (wrote < 0 && errno != EINTR) {
+            return folder_fail(t, "write", errno, msg);
+        }
+        done += wrote > 0 ? (size_t)wrote : 0;
+    }
+    return status_ok();
+}
+
+static struct status copy(const struct target *t, int from, int to, uint64_t bytes,
+                          struct errmsg *msg)
+{
+    struct status s = status_ok();
+    uint8_t *piece = mem_alloc(COPY_BYTES);
+    if (piece == NULL) {
+        return status_fail(msg, STATUS_NOMEM, "out of memory");
+    }
+    for (uint64_t at = 0; at < bytes && status_is_ok(s);) {
+        size_t want = bytes - at < COPY_BYTES ? (size_t)(bytes - at) : COPY_BYTES;
+        s = copy_piece(t, from, to, at, want, piece, msg);
+        at += want;
+    }
+    mem_free(piece);
+    if (status_is_ok(s) && fsync(to) != 0) {
+        s = folder_fail(t, "write", errno, msg);
+    }
+    return s;
 }
 
 static struct status folder_put(const struct target *t, const char *name, int fd, uint64_t bytes,
@@ -198,14 +212,13 @@ static struct status folder_put(const struct target *t, const char *name, int fd
     }
     char temporary[TARGET_NAME_BYTES + sizeof temporary_prefix];
     (void)snprintf(temporary, sizeof temporary, "%s%s", temporary_prefix, name);
-    AUTO_CLOSE int to = openat(folder, temporary,
-                               O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    AUTO_CLOSE int to =
+        openat(folder, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (to < 0) {
         return folder_fail(t, temporary, errno, msg);
     }
     struct status s = copy(t, fd, to, bytes, msg);
-    if (status_is_ok(s) &&
-        (renameat(folder, temporary, folder, name) != 0 || fsync(folder) != 0)) {
+    if (status_is_ok(s) && (renameat(folder, temporary, folder, name) != 0 || fsync(folder) != 0)) {
         s = folder_fail(t, name, errno, msg);
     }
     if (!status_is_ok(s)) {
@@ -262,8 +275,8 @@ void target_close(struct target *t)
 struct status target_list(struct target *t, struct target_list *out, struct errmsg *msg)
 {
     struct target_list list = {.count = 0};
-    struct status s = t->folder != NULL ? folder_list(t, &list, msg)
-                                        : s3_list(t->s3, &t->cluster, &list, msg);
+    struct status s =
+        t->folder != NULL ? folder_list(t, &list, msg) : s3_list(t->s3, &t->cluster, &list, msg);
     if (!status_is_ok(s)) {
         target_list_close(&list);
         return s;

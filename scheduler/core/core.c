@@ -280,7 +280,9 @@ void core_submit_up_to(struct core *c, struct core_time now, const struct comman
     if (!status_is_ok(s)) {
         HASH_DEL(c->proposals, p);
         mem_free(p);
-        done(data, s, status_text(s.code), 0);
+        const char *why =
+            s.code == STATUS_LIMIT && c->env.refusal != NULL ? c->env.refusal(c->env.data) : NULL;
+        done(data, s, why == NULL ? status_text(s.code) : why, 0);
     }
 }
 

@@ -44,6 +44,8 @@ struct core_env {
     /* The replicated state no longer names this payload (it is deleted), on every replica, from
      * inside core_apply. */
     void (*payload_dropped)(void *data, const struct digest *payload);
+    /* Why propose answers LIMIT, for people; may answer NULL, and may be NULL. */
+    const char *(*refusal)(void *data);
 };
 
 struct core_config {
@@ -123,6 +125,7 @@ NODISCARD struct status core_restore(struct core *c, struct core_time now, struc
 /* Calls fn for each payload outside the log that the state names; fn must not change the core. */
 void core_payloads(const struct core *c, void (*fn)(void *data, const struct digest *payload),
                    void *data);
+bool core_payload_named(const struct core *c, const struct digest *payload);
 /* Is the function of that durable invocation of data_class phi, whose payloads stay outside the log
  * whatever their size? */
 bool core_invocation_sensitive(const struct core *c, struct id128 invocation);

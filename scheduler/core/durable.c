@@ -1,5 +1,5 @@
-/* Durable invocations, the leader's side: from a spawn message to a committed job, from a lane to an
- * instance, from a result to a committed end.
+/* Durable invocations, the leader's side: from a spawn message to a committed job, from a lane to
+ * an instance, from a result to a committed end.
  *
  *     spawn -> command_spawn -> (applied) spawn_reply, lane -> free slot -> invoke
  *     result -> command_finish -> (applied) result_ack; whoever waits gets the outcome
@@ -311,8 +311,7 @@ static void barrier_send(struct core *c, struct core_time now)
 static void read_later(struct core *c, struct core_time now, uint64_t peer, uint64_t request,
                        struct id128 invocation)
 {
-    struct reading *r =
-        c->readings_count < READINGS_MAX ? mem_zalloc(1, sizeof *r) : NULL;
+    struct reading *r = c->readings_count < READINGS_MAX ? mem_zalloc(1, sizeof *r) : NULL;
     if (r == NULL) {
         outcome_fail(c, peer, request, STATUS_LIMIT, "too many questions are open; try again");
         return;
@@ -355,7 +354,7 @@ void durable_outcome(struct core *c, struct core_time now, uint64_t peer, const 
     w->peer = peer;
     w->request = m->request;
     uint32_t wait_ms = m->outcome_query.wait_ms < CORE_TIMEOUT_MS_MAX ? m->outcome_query.wait_ms
-                                                                     : CORE_TIMEOUT_MS_MAX;
+                                                                      : CORE_TIMEOUT_MS_MAX;
     wheel_add(&c->waits, &w->deadline, now.mono_us + (uint64_t)wait_ms * 1000);
     DL_APPEND(j->waiters, w);
     DL_APPEND2(c->waiters, w, all_prev, all_next);
@@ -378,7 +377,8 @@ static void expire_waits(struct core *c, struct core_time now)
 void durable_forget_peer(struct core *c, uint64_t peer)
 {
     struct waiter *w, *next;
-    DL_FOREACH_SAFE2(c->waiters, w, next, all_next) {
+    DL_FOREACH_SAFE2(c->waiters, w, next, all_next)
+    {
         if (w->peer == peer) {
             waiter_free(c, w);
         }
@@ -589,23 +589,36 @@ static void send_ack(struct core *c, const struct finishing *f)
     c->env.send(c->env.data, f->peer, &m);
 }
 
+static bool finishing_other(const struct core *c, const struct finishing *f)
+{
+    const struct finishing *other;
+    DL_FOREACH(c->finishing, other) {
+        if (other != f && id_compare(other->invocation, f->invocation) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void finish_done(void *data, struct status s, const char *message, uint64_t index)
 {
     (void)message;
     struct finishing *f = data;
     struct core *c = f->core;
-    if (index != 0 && s.code != STATUS_UNKNOWN) {
+    bool committed = index != 0 && s.code != STATUS_UNKNOWN;
+    struct job *j = jobs_find(&c->catalog.jobs, f->invocation);
+    bool idle = j != NULL && j->state == INVOCATION_QUEUED && j->busy && j->work == NULL;
+    if (committed) {
         send_ack(c, f);
-    } else {
-        /* Not committed. Its agent, which was not told to forget it, sends the result again. */
-        struct job *j = jobs_find(&c->catalog.jobs, f->invocation);
-        if (j != NULL && j->state == INVOCATION_QUEUED && j->busy && j->work == NULL) {
-            struct runtime *r = runtime_find(c, j->function->name);
-            if (r != NULL) {
-                r->jobs_pause_us = c->applying.mono_us + REFUSED_PAUSE_US;
-            }
-            jobs_unbusy(&c->catalog.jobs, j, durable_wall_ms(c, c->applying), true);
+    }
+    /* Not committed: its agent, which was not told to forget it, sends the result again. Committed
+     * and refused: the end of an attempt that was taken over after it had been given up. */
+    if (idle && (!committed || s.code == STATUS_CONFLICT) && !finishing_other(c, f)) {
+        struct runtime *r = runtime_find(c, j->function->name);
+        if (r != NULL && !committed) {
+            r->jobs_pause_us = c->applying.mono_us + REFUSED_PAUSE_US;
         }
+        jobs_unbusy(&c->catalog.jobs, j, durable_wall_ms(c, c->applying), true);
     }
     DL_DELETE(c->finishing, f);
     mem_free(f);

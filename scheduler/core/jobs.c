@@ -334,7 +334,7 @@ void job_free(struct job_table *t, struct job *j)
     }
 }
 
-void jobs_close(struct job_table *t)
+void jobs_clear(struct job_table *t)
 {
     struct job *j, *next;
     void (*dropped)(void *, const struct digest *) = t->payload_dropped;
@@ -342,6 +342,12 @@ void jobs_close(struct job_table *t)
     HASH_ITER(hh, t->jobs, j, next) {
         job_free(t, j);
     }
+    t->payload_dropped = dropped;
+}
+
+void jobs_close(struct job_table *t)
+{
+    jobs_clear(t);
     struct job_function *f, *next_function;
     HASH_ITER(hh, t->functions, f, next_function) {
         HASH_DEL(t->functions, f);
@@ -354,7 +360,7 @@ void jobs_close(struct job_table *t)
     }
     pages_close(t);
     *t = (struct job_table){
-        .changed = t->changed, .payload_dropped = dropped, .data = t->data};
+        .changed = t->changed, .payload_dropped = t->payload_dropped, .data = t->data};
 }
 
 /* ---- For the leader ---- */

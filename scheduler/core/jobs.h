@@ -211,6 +211,9 @@ void jobs_collect(struct job_table *t, size_t max);
 NODISCARD struct status jobs_load(struct job_table *t, struct bytes frame, uint64_t now_ms,
                                   struct errmsg *msg);
 
+/* Forgets all jobs, of a table whose schedules and functions stay. */
+void jobs_clear(struct job_table *t);
+
 void jobs_check(const struct job_table *t);
 
 #endif

@@ -41,7 +41,6 @@ void keys_close(struct key_table *t);
 /* Into s->keys, borrowed from the table, in the arena. NOMEM. */
 NODISCARD struct status keys_export(const struct key_table *t, struct arena *a, struct state *s);
 /* CORRUPT. */
-NODISCARD struct status keys_import(struct key_table *t, const struct state *s,
-                                    struct errmsg *msg);
+NODISCARD struct status keys_import(struct key_table *t, const struct state *s, struct errmsg *msg);
 
 #endif

@@ -138,6 +138,18 @@ static struct status ask_function(const struct core *c, const struct query *q, s
     put_number(t, "timeout_ms", s->timeout_ms);
     put_number(t, "startup_timeout_ms", s->startup_timeout_ms);
     put_number(t, "package_bytes", s->package_bytes);
+    put_number(t, "retries_max", s->retries_max);
+    put_number(t, "retry_backoff_ms", s->retry_backoff_ms);
+    put_number(t, "retry_factor_milli", s->retry_factor_milli);
+    put_number(t, "retry_cap_ms", s->retry_cap_ms);
+    put_number(t, "running_max", s->running_max);
+    put_number(t, "rate_milli", s->rate_milli);
+    put_number(t, "rate_burst", s->rate_burst);
+    put_number(t, "durable_queue_max", s->durable_queue_max);
+    put_number(t, "queue_age_ms", s->queue_age_ms);
+    put_number(t, "poison_max", s->poison_max);
+    put_number(t, "schedules", s->schedules_count);
+    put(t, "data_class", VALUE_TEXT, s->data_class[0] == '\0' ? "internal" : s->data_class);
     return status_ok();
 }
 

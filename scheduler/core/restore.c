@@ -66,9 +66,23 @@ static void piece_add(struct restore *r, struct bytes data)
 
 /* A job's frame and where its invocation stands in the order. */
 struct restored_job {
-    uint64_t index;
-    struct bytes frame;
+    uint64_t index, place;
+    struct bytes frame; /* of the backup, unless it was changed */
+    bool changed;
+    size_t offset; /* of the changed ones */
 };
+
+struct restored_jobs {
+    struct restored_job *items;
+    size_t count;
+    struct buffer changed; /* blobs */
+};
+
+static void jobs_release(struct restored_jobs *l)
+{
+    mem_free(l->items);
+    buffer_close(&l->changed);
+}
 
 static int by_index(const void *a, const void *b)
 {
@@ -76,71 +90,80 @@ static int by_index(const void *a, const void *b)
     if (x->index != y->index) {
         return x->index < y->index ? -1 : 1;
     }
-    /* The frames lie in one range of memory, in the backup's order. */
-    return x->frame.data < y->frame.data ? -1 : x->frame.data > y->frame.data;
+    return x->place < y->place ? -1 : x->place > y->place;
 }
 
-static struct status jobs_read(struct reader *in, uint64_t count, struct restored_job **out,
-                               struct errmsg *msg)
+/* Reads one frame; no job may stand behind the command that restores it. */
+static struct status job_read(struct restored_jobs *l, struct bytes frame, uint64_t index_max,
+                              struct arena *a, struct errmsg *msg)
 {
-    if (count > in->rest.size / FRAME_HEAD) {
-        return status_fail(msg, STATUS_CORRUPT, "the backup's state is cut short");
+    struct restored_job *to = &l->items[l->count];
+    struct state_job j;
+    TRY(state_job_decode(frame, a, &j, msg));
+    *to = (struct restored_job){.index = j.index, .place = l->count, .frame = frame};
+    l->count++;
+    if (j.index <= index_max) {
+        return status_ok();
     }
-    struct restored_job *jobs = mem_must(mem_zalloc((size_t)count, sizeof *jobs));
-    struct arena a = {.bytes_max = SIZE_MAX / 2};
-    struct status s = status_ok();
-    for (uint64_t i = 0; i < count && status_is_ok(s); i++) {
-        struct state_job j;
-        jobs[i].frame = reader_blob(in, FRAME_MAX);
-        s = in->failed ? status_fail(msg, STATUS_CORRUPT, "the backup's state is cut short")
-                       : state_job_decode(jobs[i].frame, &a, &j, msg);
-        jobs[i].index = status_is_ok(s) ? j.index : 0;
-        arena_reset(&a);
-    }
-    arena_close(&a);
-    if (!status_is_ok(s)) {
-        mem_free(jobs);
-        return s.code == STATUS_NOMEM ? s : status_of(STATUS_CORRUPT);
-    }
-    qsort(jobs, (size_t)count, sizeof *jobs, by_index);
-    *out = jobs;
-    return status_ok();
-}
-
-/* Loads the jobs in their order, none of them behind the command that restores them. */
-static struct status jobs_adopt(struct job_table *t, const struct restored_job *jobs, uint64_t count,
-                               uint64_t index, uint64_t now_ms, struct errmsg *msg)
-{
-    struct arena a = {.bytes_max = SIZE_MAX / 2};
-    struct buffer changed = {0};
-    struct status s = status_ok();
-    for (uint64_t i = 0; i < count && status_is_ok(s); i++) {
-        struct bytes frame = jobs[i].frame;
-        if (jobs[i].index > index) {
-            struct state_job j;
-            changed.size = 0;
-            s = state_job_decode(frame, &a, &j, msg);
-            j.index = index;
-            s = status_is_ok(s) ? state_job_encode(&j, &changed) : s;
-            frame = bytes_of(changed.data, changed.size);
-            arena_reset(&a);
-        }
-        s = status_is_ok(s) ? jobs_load(t, frame, now_ms, msg) : s;
-    }
-    buffer_close(&changed);
-    arena_close(&a);
+    struct buffer again = {0};
+    j.index = index_max;
+    struct status s = state_job_encode(&j, &again);
+    to->changed = true;
+    to->offset = l->changed.size;
+    s = status_is_ok(s) ? buffer_put_blob(&l->changed, bytes_of(again.data, again.size)) : s;
+    buffer_close(&again);
     return s;
 }
 
-/* A state that a table of its own does not take would leave the real one half changed. */
-static struct status rehearse(const struct state *from, const struct restored_job *jobs,
-                              uint64_t index, struct errmsg *msg)
+/* All jobs in their order. The caller releases them, whatever is answered. */
+static struct status jobs_read(struct reader *in, uint64_t count, uint64_t index_max,
+                               struct restored_jobs *out, struct errmsg *msg)
+{
+    struct arena a = {.bytes_max = SIZE_MAX / 2};
+    struct status s = status_ok();
+    if (count > in->rest.size / FRAME_HEAD) {
+        return status_fail(msg, STATUS_CORRUPT, "the backup's state is cut short");
+    }
+    out->items = mem_must(mem_zalloc((size_t)count, sizeof *out->items));
+    while (out->count < count && status_is_ok(s)) {
+        struct bytes frame = reader_blob(in, FRAME_MAX);
+        s = in->failed ? status_fail(msg, STATUS_CORRUPT, "the backup's state is cut short")
+                       : job_read(out, frame, index_max, &a, msg);
+        arena_reset(&a);
+    }
+    arena_close(&a);
+    if (status_is_ok(s) && count > 0) {
+        qsort(out->items, out->count, sizeof *out->items, by_index);
+    }
+    return status_is_ok(s) || s.code == STATUS_NOMEM ? s : status_of(STATUS_CORRUPT);
+}
+
+/* Into the table, which is empty, and empty again after a failure. */
+static struct status jobs_adopt(struct job_table *t, const struct restored_jobs *l, uint64_t now_ms,
+                                struct errmsg *msg)
+{
+    struct status s = status_ok();
+    for (size_t i = 0; i < l->count && status_is_ok(s); i++) {
+        struct bytes frame = l->items[i].frame;
+        if (l->items[i].changed) {
+            size_t at = l->items[i].offset;
+            struct reader in = reader_of(bytes_of(l->changed.data + at, l->changed.size - at));
+            frame = reader_blob(&in, FRAME_MAX);
+        }
+        s = jobs_load(t, frame, now_ms, msg);
+    }
+    if (!status_is_ok(s)) {
+        jobs_clear(t);
+    }
+    return s;
+}
+
+/* Functions and settings that a catalog of their own does not take would leave the real one half
+ * changed. */
+static struct status rehearse(const struct state *from, struct errmsg *msg)
 {
     struct catalog scratch = {.index = 0};
     struct status s = catalog_import(&scratch, from, msg);
-    if (status_is_ok(s)) {
-        s = jobs_adopt(&scratch.jobs, jobs, from->jobs_count, index, 0, msg);
-    }
     catalog_close(&scratch);
     return s;
 }
@@ -150,25 +173,24 @@ static struct status adopt(struct core *c, struct core_time now, struct bytes co
 {
     struct arena a = {.bytes_max = SIZE_MAX / 2};
     struct state from;
-    struct restored_job *jobs = NULL;
+    struct restored_jobs jobs = {.count = 0};
     struct reader in = reader_of(collected);
     struct bytes head = reader_blob(&in, FRAME_MAX);
     struct status s = in.failed ? status_fail(msg, STATUS_CORRUPT, "the state is cut short")
                                 : state_decode(head, &a, &from, msg);
     if (status_is_ok(s)) {
-        s = jobs_read(&in, from.jobs_count, &jobs, msg);
+        s = rehearse(&from, msg);
     }
-    uint64_t index = c->catalog.index;
     if (status_is_ok(s)) {
-        s = rehearse(&from, jobs, index, msg);
+        s = jobs_read(&in, from.jobs_count, c->catalog.index, &jobs, msg);
+    }
+    if (status_is_ok(s)) {
+        s = jobs_adopt(&c->catalog.jobs, &jobs, durable_wall_ms(c, now), msg);
     }
     if (status_is_ok(s)) {
         catalog_adopt(&c->catalog, &from);
-        struct status taken = jobs_adopt(&c->catalog.jobs, jobs, from.jobs_count, index,
-                                        durable_wall_ms(c, now), msg);
-        CHECK(status_is_ok(taken)); /* It was rehearsed. */
     }
-    mem_free(jobs);
+    jobs_release(&jobs);
     arena_close(&a);
     return s;
 }
@@ -230,7 +252,8 @@ static struct status piece_check(const struct core *c, const struct command_rest
                            p->data.size);
     }
     bool same = r->total == p->total && id_compare(r->id, p->restore) == 0;
-    if (p->offset != 0 && (!same || (p->offset != r->size && p->offset + p->data.size != r->size))) {
+    if (p->offset != 0 &&
+        (!same || (p->offset != r->size && p->offset + p->data.size != r->size))) {
         return status_fail(msg, STATUS_CONFLICT,
                            "another restore began meanwhile, or a piece is missing; begin again");
     }
@@ -316,8 +339,7 @@ static struct status load_one(struct restore *r, struct bytes frame, struct aren
     TRY(command_decode(frame, a, &cmd, msg));
     const struct command_restore *p = &cmd.command_restore;
     if (cmd.type != COMMAND_RESTORE || p->offset != r->size || p->total == 0 ||
-        p->total > RESTORE_BYTES_MAX || p->data.size == 0 ||
-        p->data.size > p->total - p->offset ||
+        p->total > RESTORE_BYTES_MAX || p->data.size == 0 || p->data.size > p->total - p->offset ||
         (r->first != NULL && (r->total != p->total || id_compare(r->id, p->restore) != 0))) {
         return status_fail(msg, STATUS_CORRUPT, "a piece of a restore does not fit");
     }

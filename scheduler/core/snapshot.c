@@ -118,6 +118,13 @@ void core_payloads(const struct core *c, void (*fn)(void *data, const struct dig
     }
 }
 
+bool core_payload_named(const struct core *c, const struct digest *payload)
+{
+    const struct job_payload *p;
+    HASH_FIND(hh, c->catalog.jobs.payloads, payload, sizeof *payload, p);
+    return p != NULL;
+}
+
 bool core_invocation_sensitive(const struct core *c, struct id128 invocation)
 {
     const struct job *j = jobs_find(&c->catalog.jobs, invocation);

@@ -153,6 +153,7 @@ struct status replica_bootstrap(const struct replica_config *config,
                                 struct errmsg *msg)
 {
     TRY(replica_config_check(config, msg));
+    TRY(folder_check(config->folder, msg));
     if (!replica_folder_empty(config->folder)) {
         return status_fail(msg, STATUS_EXISTS, "%s holds a member's state already", config->folder);
     }
@@ -181,6 +182,8 @@ struct status replica_bootstrap(const struct replica_config *config,
     if (status_is_ok(s)) {
         s = move_out(staging, config->folder, folder_fd, true, msg);
     }
-    staging_remove(staging);
+    if (status_is_ok(s)) {
+        staging_remove(staging); /* left behind it says that this was no damage (folder_check) */
+    }
     return s;
 }

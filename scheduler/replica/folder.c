@@ -127,6 +127,32 @@ struct status folder_lock(const char *folder, int *out, struct errmsg *msg)
     return status_ok();
 }
 
+struct status folder_fill_segments(const char *folder, uint64_t segment_bytes, struct errmsg *msg)
+{
+    DIR *d = opendir(folder);
+    if (d == NULL) {
+        return io_failed(msg, "open", folder);
+    }
+    struct status s = status_ok();
+    for (struct dirent *e = readdir(d); e != NULL && status_is_ok(s); e = readdir(d)) {
+        struct stat st;
+        if (strncmp(e->d_name, "open-", strlen("open-")) != 0 ||
+            fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode) ||
+            st.st_size == 0 || (uint64_t)st.st_size >= segment_bytes) {
+            continue;
+        }
+        AUTO_CLOSE int fd = openat(dirfd(d), e->d_name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+        if (fd < 0 || ftruncate(fd, (off_t)segment_bytes) != 0) {
+            s = io_failed(msg, "extend a segment in", folder);
+        } else {
+            LOG_WARN("open segment was cut short", LOG_STR("folder", folder),
+                     LOG_STR("file", e->d_name), LOG_UINT("bytes", (uint64_t)st.st_size));
+        }
+    }
+    (void)closedir(d);
+    return s;
+}
+
 /* ---- The mark ---- */
 
 static uint64_t mark_sum(uint64_t index)

@@ -3,6 +3,7 @@
  *     lock      held by the process that uses the folder
  *     mark      the last entry known to be committed and on this disk, written about once a second
  *     ballast   space that is given up when the disk is full
+ *     rejoin    the member was wiped: it waits to be added, and founds no cluster
  *
  * raft_uv takes a log that ends too early for one that was torn by a crash, and forgets a lost
  * metadata file; the mark and folder_check tell such a folder from a good one.
@@ -18,6 +19,7 @@
 #define FOLDER_LOCK "lock"
 #define FOLDER_MARK "mark"
 #define FOLDER_BALLAST "ballast"
+#define FOLDER_REJOIN "rejoin"
 
 struct folder_space {
     uint64_t free_bytes; /* without the ballast */
@@ -29,6 +31,12 @@ struct folder_space {
 NODISCARD struct status folder_check(const char *folder, struct errmsg *msg);
 /* Takes the lock; the descriptor holds it. CONFLICT when another process has it. IO. */
 NODISCARD struct status folder_lock(const char *folder, int *fd, struct errmsg *msg);
+
+/* Open segments have their full size from the start. One that has been cut inside an entry makes
+ * raft_uv 0.15 free memory twice when it loads it; made full again, by zeros, it is a log that ends
+ * early, which the mark tells from a good one. The folder is locked. IO. */
+NODISCARD struct status folder_fill_segments(const char *folder, uint64_t segment_bytes,
+                                             struct errmsg *msg);
 
 /* The index in the mark; 0 when there is none or a crash has torn it. */
 uint64_t folder_mark_read(const char *folder);
@@ -48,7 +56,7 @@ void folder_newest(const char *folder, const char *prefix, char *out, size_t cap
 
 /* What to do about a damaged folder, after a sentence that says what is damaged. */
 #define FOLDER_CURE                                                                                \
-    "this member's copy is damaged: remove the member from the cluster, empty its folder and add " \
-    "it again (docs/operations.md, \"A damaged disk\")"
+    "this copy is damaged: take the scheduler out with skep cluster remove, run skep-scheduler wipe " \
+    "on it, start it and add it again (docs/operations.md, \"A damaged disk\")"
 
 #endif

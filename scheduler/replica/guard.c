@@ -9,8 +9,8 @@
 #include <string.h>
 
 static const char *const cure_names[GUARD_CURES] = {
-    "hold", "clamp",  "stale", "tick",    "vote",  "fatal", "serial", "mark",
-    "prefix", "conf", "install", "again", "send", "zero",  "close", "ballot", "prevote",
+    "hold",   "clamp", "stale", "tick", "vote", "fatal", "serial", "mark",
+    "prefix", "conf",  "again", "send", "zero", "close", "ballot", "prevote",
 };
 
 const char *guard_cure_name(unsigned bit)
@@ -233,12 +233,6 @@ static bool filter_append(struct guard *g, struct raft_append_entries *args)
          * again. */
         return false;
     }
-    if (g->installing && guard_has(g, GUARD_INSTALL)) {
-        /* INSTALL (cured upstream along with S4): the log in memory is empty already, so a
-         * heartbeat that moves the commit index would apply entries that are not there. */
-        entries_drop(args);
-        args->leader_commit = 0;
-    }
     trim_prefix(g, args);
     clamp_append(g, args);
     int rv = guard_conf_rollback(g, args);
@@ -331,8 +325,8 @@ static void tell(struct guard *g, struct raft_message *m)
     guard_leave(g);
 }
 
-/* PREVOTE: a request for a pre-vote names the term after its sender's. A candidate that is behind it
- * in terms but ahead in its log refuses, and is refused for its term, and libraft lets neither
+/* PREVOTE: a request for a pre-vote names the term after its sender's. A candidate that is behind
+ * it in terms but ahead in its log refuses, and is refused for its term, and libraft lets neither
  * learn from the other: without a third server they never elect a leader. So a candidate adopts the
  * sender's term, as from any other message; libraft does that for an answer to a real vote. */
 static void adopt_term(struct guard *g, const struct raft_message *m)
@@ -518,8 +512,7 @@ static bool mark_fits(struct guard *g, uint64_t last_index)
     }
     (void)snprintf(g->io.errmsg, sizeof g->io.errmsg,
                    "the log ends at entry %" PRIu64 ", but entry %" PRIu64
-                   " was on this disk and committed: the disk has lost data. Remove this member "
-                   "from the cluster, empty its folder, and add it again",
+                   " was on this disk: the end of a segment is lost or damaged",
                    last_index, g->mark);
     return false;
 }
@@ -538,9 +531,8 @@ static int guard_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
     if (*snapshot != NULL && (*snapshot)->index > last) {
         last = (*snapshot)->index;
     }
-    rv = mark_fits(g, last)
-             ? guard_conf_loaded(g, *snapshot, *start_index, *entries, *n_entries)
-             : RAFT_CORRUPT;
+    rv = mark_fits(g, last) ? guard_conf_loaded(g, *snapshot, *start_index, *entries, *n_entries)
+                            : RAFT_CORRUPT;
     if (rv != 0) {
         loaded_free(*snapshot, *entries, *n_entries);
     }

@@ -31,28 +31,28 @@
 #error "this backend is for libraft 0.15; later ones have another I/O contract"
 #endif
 
-/* The rules. Names in notes of bugs: S1 hold, S2 clamp, S3 stale, S4 tick and install, S5 vote,
- * D1 and D2 fatal, D3 serial, D4 mark, P prefix, M conf. */
+/* The rules. Names in notes of bugs: S1 hold, S2 clamp, S3 stale, S4 tick, S5 vote,
+ * D1 and D2 fatal and close, D3 serial, D4 mark, P prefix, M conf. */
 enum guard_cure {
-    GUARD_HOLD = 1 << 0,     /* commit by counting only what the own term has appended */
-    GUARD_CLAMP = 1 << 1,    /* acknowledge and commit only what has been compared */
-    GUARD_STALE = 1 << 2,    /* no acknowledgement for a write that an older term began */
-    GUARD_TICK = 1 << 3,     /* no candidacy while own writes are on their way */
-    GUARD_VOTE = 1 << 4,     /* one vote a term, to a transferee, too */
-    GUARD_FATAL = 1 << 5,    /* stop at the first failed write */
-    GUARD_SERIAL = 1 << 6,   /* one truncation or snapshot at a time */
-    GUARD_MARK = 1 << 7,     /* a disk that has lost entries does not start */
-    GUARD_PREFIX = 1 << 8,   /* entries that a snapshot has replaced are not appended again */
-    GUARD_CONF = 1 << 9,     /* configurations: committed ones in snapshots, exact rollback */
-    GUARD_INSTALL = 1 << 10, /* nothing is appended or committed during an installation */
-    GUARD_AGAIN = 1 << 11,   /* nothing is appended over writes that were truncated on their way */
-    GUARD_SEND = 1 << 12,    /* a transfer's send request is not used after it may have died */
-    GUARD_ZERO = 1 << 13,    /* no uninitialised bytes in barriers */
-    GUARD_CLOSE = 1 << 14,   /* writes that end during closing do not truncate the log */
-    GUARD_BALLOT = 1 << 15,  /* no vote is refused for a leader that is silent, or for the own role */
-    GUARD_PREVOTE = 1 << 16, /* pre-votes between servers of different terms come to an end */
+    GUARD_HOLD = 1 << 0,   /* commit by counting only what the own term has appended */
+    GUARD_CLAMP = 1 << 1,  /* acknowledge and commit only what has been compared */
+    GUARD_STALE = 1 << 2,  /* no acknowledgement for a write that an older term began */
+    GUARD_TICK = 1 << 3,   /* no candidacy while own writes are on their way */
+    GUARD_VOTE = 1 << 4,   /* one vote a term, to a transferee, too */
+    GUARD_FATAL = 1 << 5,  /* stop at the first failed write */
+    GUARD_SERIAL = 1 << 6, /* one truncation or snapshot at a time */
+    GUARD_MARK = 1 << 7,   /* a disk that has lost entries does not start */
+    GUARD_PREFIX = 1 << 8, /* entries that a snapshot has replaced are not appended again */
+    GUARD_CONF = 1 << 9,   /* configurations: committed ones in snapshots, exact rollback */
+    GUARD_AGAIN = 1 << 10, /* nothing is appended over writes that were truncated on their way */
+    GUARD_SEND = 1 << 11,  /* a transfer's send request is not used after it may have died */
+    GUARD_ZERO = 1 << 12,  /* no uninitialised bytes in barriers */
+    GUARD_CLOSE = 1 << 13, /* writes that end during closing do not truncate the log */
+    GUARD_BALLOT =
+        1 << 14, /* no vote is refused for a leader that is silent, or for the own role */
+    GUARD_PREVOTE = 1 << 15, /* pre-votes between servers of different terms come to an end */
 };
-#define GUARD_CURES 17
+#define GUARD_CURES 16
 
 /* "hold" ...; NULL when there is no such cure. */
 const char *guard_cure_name(unsigned bit);
@@ -107,6 +107,7 @@ struct guard {
     unsigned writes;                /* appends and snapshots that libraft waits for */
     unsigned unfinished;            /* of these: appends and installations */
     unsigned cut;                   /* appends on their way that have been truncated since */
+    bool put_over;                  /* it is stored, but the base's callback may still run */
     bool putting;                   /* the base has a snapshot to store */
     bool truncating;                /* and a truncation of which it is not known that it is done */
     bool installing;                /* from the request until libraft has restored the state */
@@ -129,6 +130,9 @@ void guard_receive(struct guard *g, struct raft_message *message);
 /* Brackets a call into libraft that does not come through here (raft_apply and the like). */
 void guard_enter(struct guard *g);
 void guard_leave(struct guard *g);
+
+/* Once a turn of the loop, outside of all callbacks: begins what had to wait. */
+void guard_turn(struct guard *g);
 
 /* Stops for good, as after a storage error. */
 void guard_fail(struct guard *g, const char *what, int raft_code);

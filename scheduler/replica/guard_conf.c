@@ -206,9 +206,9 @@ int guard_conf_replaced(struct guard *g, const struct raft_snapshot *snapshot)
 /* The index at which libraft will truncate its log for this message; 0: it will not. */
 static uint64_t conflict_of(const struct raft *r, const struct raft_append_entries *args)
 {
-    if (args->term < r->current_term || (args->prev_log_index != 0 &&
-                                         guard_term_of(&r->log, args->prev_log_index) !=
-                                             args->prev_log_term)) {
+    if (args->term < r->current_term ||
+        (args->prev_log_index != 0 &&
+         guard_term_of(&r->log, args->prev_log_index) != args->prev_log_term)) {
         return 0;
     }
     for (unsigned i = 0; i < args->n_entries; i++) {

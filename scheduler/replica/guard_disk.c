@@ -160,7 +160,7 @@ static void put_done(struct raft_io_snapshot_put *req, int status)
 {
     struct guard_request *q = req->data;
     struct guard *g = q->guard;
-    g->putting = false;
+    g->put_over = true;
     write_done(q, status, "write snapshot");
 }
 
@@ -217,7 +217,8 @@ static void begin(struct guard *g, struct guard_request *q)
 /* SERIAL cures D3 (cured upstream by 50d72f2, ad11428, 23eb201): in raft_uv a truncation and a
  * snapshot are barriers, and one that meets another is never begun: appends wait for ever, or the
  * next start finds a segment past the snapshot. So the base has one of them at a time. A truncation
- * does not tell when it is done; the append that always follows it does. */
+ * does not tell when it is done; the append that always follows it does. A snapshot's barrier is
+ * lifted only after its callback has returned, so the next one begins in the next turn. */
 static bool blocked(const struct guard *g)
 {
     return guard_has(g, GUARD_SERIAL) && (g->putting || g->truncating);
@@ -245,6 +246,16 @@ static void zero_barriers(const struct raft_entry *entries, unsigned n)
         if (entries[i].type == RAFT_BARRIER) {
             memset(entries[i].buf.base, 0, entries[i].buf.len);
         }
+    }
+}
+
+void guard_turn(struct guard *g)
+{
+    CHECK(g->depth == 0);
+    if (g->put_over) {
+        g->put_over = false;
+        g->putting = false;
+        pump(g);
     }
 }
 

@@ -12,14 +12,14 @@ struct guard_request {
     struct guard_request *next;
     enum guard_request_kind kind;
     int status;
-    bool install;                       /* of a put: it replaces the log */
-    bool is_cut;                        /* of an append: truncated on its way */
-    bool confirms;                      /* of an append: the first after a truncation */
-    uint64_t term;                      /* of the server when it began */
-    uint64_t first;                     /* of an append; of a truncation: where */
-    uint64_t last;                      /* of an append: what of it still counts */
-    unsigned trailing;                  /* of a put */
-    const struct raft_entry *entries;   /* of an append; libraft's until the completion */
+    bool install;                     /* of a put: it replaces the log */
+    bool is_cut;                      /* of an append: truncated on its way */
+    bool confirms;                    /* of an append: the first after a truncation */
+    uint64_t term;                    /* of the server when it began */
+    uint64_t first;                   /* of an append; of a truncation: where */
+    uint64_t last;                    /* of an append: what of it still counts */
+    unsigned trailing;                /* of a put */
+    const struct raft_entry *entries; /* of an append; libraft's until the completion */
     unsigned count;
     const struct raft_snapshot *snapshot; /* of a put; likewise */
     struct raft_buffer *bufs;             /* of an installation: the array */

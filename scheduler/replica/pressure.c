@@ -4,7 +4,6 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 enum {
     SNAPSHOT_BYTES_PER_ENTRY = 512,
@@ -46,7 +45,6 @@ void pressure_follow(struct pressure *p, const struct raft *raft)
         p->unwritten_bytes += e->buf.len;
         p->appended++;
     }
-    if (getenv("DBG")) fprintf(stderr,"last %lu stored %lu app %lu st %lu unw %lu state %d\n",last,stored,p->appended,p->stored,p->unwritten_bytes,raft->state);
     while (p->stored < stored) {
         const struct raft_entry *e = log_entry(&raft->log, p->stored + 1);
         if (e == NULL || e->buf.len > p->unwritten_bytes) {

@@ -139,13 +139,6 @@ static struct status start_failed(struct replica *r, const struct replica_config
                                   struct errmsg *msg)
 {
     char file[ERRMSG_BYTES_MAX / 2];
-    if (rv == 0 && !r->guard.failed) {
-        return status_fail(msg, STATUS_CORRUPT,
-                           "start %s: the log ends at entry %" PRIu64 ", but entry %" PRIu64
-                           " was on this disk: the end of a segment is lost or damaged; %s",
-                           config->folder, (uint64_t)raft_last_index(&r->raft), r->host->mark,
-                           FOLDER_CURE);
-    }
     enum status_code code = rv == 0 ? STATUS_CORRUPT : status_from_raft(rv).code;
     const char *why = r->why[0] != '\0' ? r->why : raft_errmsg(&r->raft);
     if (code != STATUS_CORRUPT) {
@@ -195,7 +188,7 @@ struct status replica_create(struct replica **out, struct replica_host *host,
     guard_enter(&r->guard);
     rv = raft_start(&r->raft);
     guard_leave(&r->guard);
-    if (rv != 0 || r->guard.failed || raft_last_index(&r->raft) < host->mark) {
+    if (rv != 0 || r->guard.failed) {
         struct status s = start_failed(r, config, rv, msg);
         r->closing = true;
         close_raft(r);
@@ -422,6 +415,7 @@ static bool turn_closing(struct replica *r)
 bool replica_turn(struct replica *r)
 {
     CHECK(r->guard.depth == 0);
+    guard_turn(&r->guard);
     if (r->guard.failed && r->started && !r->told_fatal) {
         (void)turn_failed(r);
     }
@@ -536,11 +530,15 @@ static bool message_fits(const struct replica *r, uint64_t from_id, const struct
 }
 
 /* What the disk could not take is dropped; the leader sends it again. */
-static bool is_too_much(const struct replica *r, const struct wire_message *m)
+static bool is_too_much(struct replica *r, const struct wire_message *m)
 {
     bool bulky = m->type == WIRE_PART ||
                  (m->type == WIRE_APPEND && m->raft.append_entries.n_entries > 0);
-    return bulky && pressure_drops(&r->pressure);
+    if (!bulky) {
+        return false;
+    }
+    pressure_follow(&r->pressure, &r->raft); /* many may come in one turn */
+    return pressure_drops(&r->pressure);
 }
 
 struct status replica_receive(struct replica *r, uint64_t from_id, const char *from_address,

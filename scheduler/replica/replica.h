@@ -112,11 +112,27 @@ NODISCARD struct status replica_open(struct replica **out, struct uv_loop_s *loo
 /* True when the folder holds no Raft state yet: bootstrap, or wait to be added. Call before
  * replica_open. */
 bool replica_folder_empty(const char *folder);
+/* True when the folder has been emptied by replica_wipe: the member waits to be added, and must not
+ * be bootstrapped, as it would vote and acknowledge as if it had forgotten nothing. */
+bool replica_folder_waits(const char *folder);
+/* Empties the folder of a stopped member that has been removed from its cluster. CONFLICT for one
+ * in use, IO. */
+NODISCARD struct status replica_wipe(const char *folder, struct errmsg *msg);
 /* First start of a new cluster: writes the first configuration, the same on every first member.
  * Before replica_open. */
 NODISCARD struct status replica_bootstrap(const struct replica_config *config,
                                           const struct replica_member *members, size_t count,
                                           struct errmsg *msg);
+/* The last entry in the folder of a stopped member. Of several survivors the one with the highest
+ * term, then the highest index, has everything that was acknowledged and survived. NOT_FOUND for an
+ * empty folder, CONFLICT for one in use, CORRUPT, IO. */
+NODISCARD struct status replica_folder_last(const char *folder, uint64_t *term, uint64_t *index,
+                                            struct errmsg *msg);
+/* After the majority has been lost for good: makes `member`, which is config's own, the only one,
+ * with the log and state in its folder. It must be stopped. All other members must be wiped before
+ * they are added again. As replica_folder_last. */
+NODISCARD struct status replica_recover(const struct replica_config *config,
+                                        const struct replica_member *member, struct errmsg *msg);
 /* Ends writing what is on its way, answers what is open (UNKNOWN, or CANCELED when it never left),
  * then calls cb, after which the replica is gone. No messages leave any more. Once. */
 void replica_close(struct replica *r, void (*cb)(void *data), void *data);

@@ -12,7 +12,6 @@
 #include <uv.h>
 
 enum {
-    SEGMENT_BYTES = 32 << 20,
     SPACE_TO_START = 3 * SEGMENT_BYTES, /* the open segment and two prepared ones */
     CHORES_MS = 1000,
 };
@@ -336,6 +335,11 @@ struct status replica_open(struct replica **out, struct uv_loop_s *loop,
     TRY(folder_check(config->folder, msg));
     int lock;
     TRY(folder_lock(config->folder, &lock, msg));
+    struct status filled = folder_fill_segments(config->folder, SEGMENT_BYTES, msg);
+    if (!status_is_ok(filled)) {
+        (void)close(lock);
+        return filled;
+    }
     struct uv_host *h = mem_zalloc(1, sizeof *h);
     if (h == NULL) {
         (void)close(lock);

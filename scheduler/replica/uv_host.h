@@ -12,6 +12,8 @@
 
 #include <raft/uv.h>
 
+enum { SEGMENT_BYTES = 32 << 20 };
+
 /* raft_uv on a folder, with the dummy transport; io->data is free for a guard. Returns libraft's
  * code. */
 int uv_disk_init(struct raft_io *io, struct raft_uv_transport *transport, uv_loop_t *loop,

@@ -44,8 +44,8 @@ void load_journal_outcome(FILE *f, uint64_t now_us, uint64_t sent_us, struct id1
                           const struct load_seen *seen);
 void load_journal_call(FILE *f, uint64_t now_us, uint64_t sent_us);
 
-/* Reads a whole journal whose keys are PREFIX-NUMBER. Two acknowledgements of one key with different
- * ids, or of one id twice with different keys, are INVALID, with a message. */
+/* Reads a whole journal whose keys are PREFIX-NUMBER. Two acknowledgements of one key with
+ * different ids, or of one id twice with different keys, are INVALID, with a message. */
 NODISCARD struct status load_journal_read(const char *path, struct load_promises *out,
                                           struct errmsg *msg);
 void load_promises_close(struct load_promises *p);

@@ -1,6 +1,6 @@
 /* The network half of the load tool: connections to all schedulers of a context, and a fixed number
- * of slots, each of which may have one question on its way. Knows who leads, follows NOT_LEADER, and
- * ends every question: answered, lost with its connection, or late. What to ask, and what to do
+ * of slots, each of which may have one question on its way. Knows who leads, follows NOT_LEADER,
+ * and ends every question: answered, lost with its connection, or late. What to ask, and what to do
  * after a failure, is the caller's.
  *
  * Thread: one; it runs its own loop inside load_link_run, and makes all callbacks there. */

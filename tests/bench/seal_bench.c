@@ -8,7 +8,13 @@
 #include <stdio.h>
 #include <time.h>
 
-enum { ENTRY_BYTES = 256, ENTRIES = 400000, SNAPSHOT_MIB = 100, PAYLOAD_BYTES = 1 << 20, TURNS = 50 };
+enum {
+    ENTRY_BYTES = 256,
+    ENTRIES = 400000,
+    SNAPSHOT_MIB = 100,
+    PAYLOAD_BYTES = 1 << 20,
+    TURNS = 50
+};
 
 /* Of this process: what else runs on the machine does not count. */
 static double now_s(void)

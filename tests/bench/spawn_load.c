@@ -4,12 +4,12 @@
  *                [--seconds S] [--count N] [--payload BYTES] [--delay-ms MS] [--journal FILE]
  *                [--keys PREFIX] [--grace S] [--interval-ms MS]
  *
- * spawn keeps N spawns outstanding; finish waits for the outcome of each too; call calls. With --keys
- * every spawn has an idempotency key, and is sent again with it until its answer is certain; without,
- * an unknown end is counted. check reads a journal (load_journal.h) that an earlier run wrote with the
- * same --keys and --payload and asks for everything in it: each invocation must have ended, with the
- * outcome that was seen before, twice the same, and its key must give its id. After the time, the
- * count or SIGTERM, what is outstanding gets --grace seconds.
+ * spawn keeps N spawns outstanding; finish waits for the outcome of each too; call calls. With
+ * --keys every spawn has an idempotency key, and is sent again with it until its answer is certain;
+ * without, an unknown end is counted. check reads a journal (load_journal.h) that an earlier run
+ * wrote with the same --keys and --payload and asks for everything in it: each invocation must have
+ * ended, with the outcome that was seen before, twice the same, and its key must give its id. After
+ * the time, the count or SIGTERM, what is outstanding gets --grace seconds.
  *
  * Prints `name value unit` lines. Exit code: 0, or 1 when something failed, was lost or differs. */
 #include "common/check.h"

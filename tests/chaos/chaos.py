@@ -6,7 +6,7 @@
 - a key gives the id that it gave before;
 - the cluster is whole again, no daemon ended by itself or told of its own mistake, and no process is left.
 
-    tests/chaos/chaos.py [--minutes N] [--seed N] [--only FAULT] [--calls-only]      SKEP_BIN=build/release/bin
+    tests/chaos/chaos.py BUILD [--minutes N] [--seed N] [--only FAULT] [--logs]
 
 Without --minutes each fault of faults.py comes once, in order; with it, faults are drawn until the time is over.
 
@@ -23,7 +23,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
@@ -33,10 +32,11 @@ sys.path[:0] = [HERE, os.path.join(HERE, "..", "lib")]
 # pylint: disable=wrong-import-position
 import faults  # noqa: E402
 from cluster import collect_orphans, wait_for  # noqa: E402
-from hosts import Hosts, left, mount_private  # noqa: E402
+from hosts import BIN, Hosts, left, mount_private  # noqa: E402
 from load import Workload  # noqa: E402
 
-INSIDE = "SKEP_CHAOS_FOLDER"
+INSIDE = "SKEP_CHAOS_INSIDE"
+FOLDER = "/mnt"  # a file system of our own is mounted there, where only the suite sees it: nothing can stay behind
 PR_SET_PDEATHSIG = 1
 HOLD_SECONDS = 2.0
 PAYLOAD_BYTES = 1024
@@ -46,7 +46,7 @@ PAYLOAD_BYTES = 1024
 
 
 def run_inside():
-    """Runs this program again in namespaces of its own, and removes its folder when it has ended."""
+    """Runs this program again in namespaces of its own."""
     for tool in ("nft", "ip", "unshare", "nsenter"):
         if shutil.which(tool) is None:
             print(f"SKIP chaos: {tool} is not installed")
@@ -54,24 +54,20 @@ def run_inside():
     if os.geteuid() != 0:
         print("SKIP chaos: cells need root")
         return 77
-    folder = tempfile.mkdtemp(prefix="skep-chaos.")
-
     def die_with_parent():
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
     args = ["unshare", "--net", "--mount", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-B",
             os.path.abspath(__file__), *sys.argv[1:]]
-    process = subprocess.Popen(args, env={**os.environ, INSIDE: folder}, preexec_fn=die_with_parent)
+    process = subprocess.Popen(args, env={**os.environ, INSIDE: "1"}, preexec_fn=die_with_parent)
 
     def stop(*_):
         process.kill()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    try:
-        return process.wait()
-    finally:
-        os.rmdir(folder)  # its contents went with the mount namespace
+    code = process.wait()
+    return code if code >= 0 else 128 - code
 
 
 # ---- Inside ----
@@ -113,6 +109,10 @@ class Chaos:
 
     def wait_healthy(self):
         self.wait(self.hosts.healthy, "a leader, all schedulers and all nodes")
+
+    def connected(self, host):
+        """Does the scheduler that is asked have it as a peer, or is it the one itself?"""
+        return any(row["connected"] for row in self.hosts.rows("cluster", "status") if row["name"] == host.name)
 
     def transfer(self, host):
         def leads():
@@ -158,12 +158,13 @@ class Chaos:
 
     def run(self, minutes, only):
         self.hosts.start()
-        self.hosts.skep("deploy", os.environ["SKEP_CHAOS_FUNCTION"])
+        self.hosts.skep("deploy", os.path.join(BIN, "..", "tests", "chaos", "once"))
         self.load.start()
         self.load.progress("before all")
         without = set() if self.hosts.schedulers[0].clock else faults.NEEDS_CLOCKS
         without |= set() if self.load.promised() else faults.NEEDS_SPAWNS
         chosen = [f for f in faults.FAULTS if f not in without and only in (None, f.__name__)]
+        drawn = chosen + [f for f in faults.LONG if f not in without and only in (None, f.__name__)]
         for name in sorted(f.__name__ for f in without):
             print(f"left out: {name}")
         until = time.monotonic() + minutes * 60
@@ -171,7 +172,7 @@ class Chaos:
         for which in chosen:
             self.fault(which)
         while time.monotonic() < until:
-            self.fault(self.draw.choice(chosen))
+            self.fault(self.draw.choice(drawn))
         print(f"chaos_seconds {time.monotonic() - start:.0f} s", flush=True)
         return self.verdict()
 
@@ -189,28 +190,29 @@ class Chaos:
         for load in self.load.promised():
             wrong += self.check(load)
         self.check_daemons()
-        wrong += self.hosts.broken(forgiven=("o space",))
+        wrong += self.hosts.broken(forgiven=("o space", "not enough space"))
         return wrong
 
     def check(self, load):
+        since = time.monotonic()
         numbers, wrong = load.check()
-        print(f"checked {load.name}: " + ", ".join(f"{key} {value:.0f}" for key, value in numbers.items() if value), flush=True)
+        print(f"checked {load.name} in {time.monotonic() - since:.1f} s: " + ", ".join(f"{key} {value:.0f}" for key, value in numbers.items() if value), flush=True)
         ended = sum(numbers.get(key, 0) for key in ("done", "dead", "canceled"))
         if not wrong and ended != numbers["promised"]:
             wrong = [f"{load.name}: {numbers['promised']:.0f} promised, {ended:.0f} ended"]
         return wrong
 
 
-def inside(options, folder):
-    mount_private(folder)
+def inside(options):
+    mount_private(FOLDER)
     mount_private("/dev/shm")
-    os.environ["TMPDIR"] = folder
+    os.environ["TMPDIR"] = FOLDER
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 32)
     print(f"chaos: seed {seed}; election timeout 500 ms", flush=True)
     ends = threading.Event()
     collector = threading.Thread(target=lambda: [collect_orphans() for _ in iter(lambda: ends.wait(0.1), True)], daemon=True)
     collector.start()
-    hosts = Hosts(folder, schedulers=3, agents=4, clocks=options.clocks)
+    hosts = Hosts(FOLDER, schedulers=3, agents=4, clocks=options.clocks)
     load = Workload(hosts, PAYLOAD_BYTES, options.calls_only)
     try:
         wrong = Chaos(hosts, load, random.Random(seed)).run(options.minutes, options.only)
@@ -219,6 +221,8 @@ def inside(options, folder):
         raise
     finally:
         load.kill()
+    if options.logs:
+        print(hosts.logs(1000))
     hosts.stop()
     ends.set()
     collector.join()
@@ -231,17 +235,21 @@ def inside(options, folder):
 
 def main():
     parser = argparse.ArgumentParser()
+    parser.add_argument("build")
     parser.add_argument("--minutes", type=float, default=0.0)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--only")
     parser.add_argument("--calls-only", action="store_true")
+    parser.add_argument("--logs", action="store_true", help="print the daemons' logs at the end")
     parser.add_argument("--no-clocks", dest="clocks", action="store_false")
     options = parser.parse_args()
-    names = [f.__name__ for f in faults.FAULTS]
+    names = [f.__name__ for f in faults.FAULTS + faults.LONG]
     if options.only is not None and options.only not in names:
         parser.error(f"--only is one of {' '.join(names)}")
-    folder = os.environ.get(INSIDE)
-    return run_inside() if folder is None else inside(options, folder)
+    if os.environ.get(INSIDE):
+        return inside(options)
+    os.environ["SKEP_BIN"] = os.path.abspath(os.path.join(options.build, "bin"))
+    return run_inside()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import signal
 
 from hosts import CLIENT
 
-FULL = re.compile(r"[Nn]o space|disk nearly full")
+FULL = re.compile(r"[Nn]o space|not enough space|disk nearly full")
 LONGER_THAN_LEASE = 4.5  # seconds; a scheduler's lease of a node is 3
 
 
@@ -150,18 +150,17 @@ def schedulers_restarted_in_turn(c):
 
 
 def disk_full(c, host):
-    """Until the daemon has said so, or ended itself. It makes room for three segments of the log (96 MiB) ahead, so that a burst of
-    large payloads must use those up first."""
+    """Payloads that need room come in, and then the daemon is killed and must start on its full disk, or say why it cannot."""
     size = len(host.log())
     host.expected_to_end = True
-    c.load.burst(7000, 15000)
-
-    def felt():
-        host.fill_disk()
-        return not host.alive() or FULL.search(host.log()[size:])
-
-    c.wait(felt, f"{host.name} has felt its full disk", 90)
-    c.pause(1)
+    host.fill_disk()
+    c.load.burst(40, 100 << 10)
+    c.pause(2)
+    host.kill()
+    host.fill_disk()
+    host.start()
+    host.expected_to_end = True
+    c.wait(lambda: FULL.search(host.log()[size:]) if not host.alive() else c.connected(host), f"{host.name} runs or says why not")
 
 
 def leader_disk_full(c):
@@ -170,6 +169,21 @@ def leader_disk_full(c):
 
 def follower_disk_full(c):
     disk_full(c, c.follower())
+
+
+def disk_full_and_log_used_up(c):
+    """A scheduler makes room for the next segments of its log (96 MiB) ahead: a burst must use that up before the disk is felt."""
+    host = c.any_scheduler()
+    size = len(host.log())
+    host.expected_to_end = True
+    c.load.burst(7000, 15000)
+
+    def felt():
+        host.fill_disk()
+        return not host.alive() or FULL.search(host.log()[size:])
+
+    c.wait(felt, f"{host.name} has felt its full disk", 120)
+    c.pause(1)
 
 
 def clock_jumps(c, offset):
@@ -190,9 +204,9 @@ def clock_jumps_back(c):
 
 
 NEEDS_CLOCKS = {clock_jumps_forward, clock_jumps_back}
-NEEDS_SPAWNS = {leader_disk_full, follower_disk_full}
+NEEDS_SPAWNS = {leader_disk_full, follower_disk_full, disk_full_and_log_used_up}
 
-# Each once, in a fixed order, is the short run; a long run draws from them.
+# Each once, in a fixed order, is the short run; a long run draws from them and from LONG.
 FAULTS = [
     leader_isolated,
     agent_killed,
@@ -219,3 +233,5 @@ FAULTS = [
     follower_frozen,
     schedulers_restarted_in_turn,
 ]
+
+LONG = [disk_full_and_log_used_up]

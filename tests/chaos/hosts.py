@@ -120,6 +120,7 @@ class Hosts:
         self.skep("ca", "init", "--cluster", "chaos", "--dir", ca)
         for host in self.hosts.values():
             self.skep("ca", "issue", host.kind, host.name, "--cluster", "chaos", "--dir", ca, "--out", host.folder)
+        self.skep("key", "create", os.path.join(self.folder, "cluster.key"))
         user = os.path.join(self.folder, "user")
         self.skep("ca", "issue", "user", "chaos", "--cluster", "chaos", "--dir", ca, "--out", user)
         for host in self.schedulers:
@@ -143,7 +144,7 @@ class Hosts:
     def _scheduler(self, host, ca):
         peers = "".join(f'  - {{id: {h.name}, address: "{h.address}:{PORT}"}}\n' for h in self.schedulers)
         return (f"cluster: chaos\nid: {host.name}\nlisten: {host.address}:{PORT}\nca_key: {ca}/ca.key\n"
-                f"limits: {{chunks: 16Mi}}\npeers:\n{peers}")
+                f"seal: {{cluster_key: \"file:{self.folder}/cluster.key\"}}\nlimits: {{chunks: 16Mi}}\npeers:\n{peers}")
 
     def _agent(self, host):
         addresses = "".join(f'  - "{h.address}:{PORT}"\n' for h in self.schedulers)
@@ -226,7 +227,7 @@ def left():
 
 def mount_private(path):
     """A small file system of our own over a folder of the machine's."""
-    command("mount", "-t", "tmpfs", "-o", "size=64m,mode=1777", "none", path)
+    command("mount", "-t", "tmpfs", "-o", "size=1g,mode=1777", "none", path)
 
 
 def _private(path, flags):

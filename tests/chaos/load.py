@@ -80,7 +80,7 @@ class Load:
 
     def check(self):
         """Asks for everything that was promised. Returns the tool's numbers, and what is wrong."""
-        options = ["--outstanding", "64", "--seconds", "300", "--grace", "5"]
+        options = ["--outstanding", "64", "--interval-ms", "0", "--seconds", "300", "--grace", "5"]
         result = run(self._args("check", *options), timeout=400)
         text = (result.stdout + result.stderr).decode(errors="replace")
         return numbers(text), [] if result.returncode == 0 else [f"{self.name}: {text}"]
@@ -103,7 +103,7 @@ class Workload:
 
     def burst(self, count, payload):
         """A further load of large payloads, which goes on by itself."""
-        load = Load(self.hosts, f"burst{len(self.bursts)}", "spawn", "--outstanding", 64, "--payload", payload)
+        load = Load(self.hosts, f"burst{len(self.bursts)}", "spawn", "--outstanding", 8, "--payload", payload)
         load.start("--count", count)
         self.bursts.append(load)
 

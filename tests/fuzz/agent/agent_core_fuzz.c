@@ -153,8 +153,8 @@ static void commands(struct world *w, uint8_t what, uint8_t arg, uint8_t which)
         break;
     default:
         m.type = MESSAGE_CANCEL;
-        m.cancel =
-            (struct cancel){.invocation = {0, which % INVOCATIONS}, .attempt = attempt, .reason = "r"};
+        m.cancel = (struct cancel){
+            .invocation = {0, which % INVOCATIONS}, .attempt = attempt, .reason = "r"};
         break;
     }
     receive(w, arg, &m);

@@ -25,8 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         CHECK(status_is_ok(s) || plain.size == 0);
     }
     plain.size = 0;
-    struct status s =
-        sealer_open(sealer, &key, bytes_of("log", 3), bytes_of(data, size), &plain);
+    struct status s = sealer_open(sealer, &key, bytes_of("log", 3), bytes_of(data, size), &plain);
     CHECK(plain.size == (status_is_ok(s) ? size - SEAL_EXTRA_BYTES : 0));
     CHECK(ERR_peek_error() == 0);
     buffer_close(&plain);

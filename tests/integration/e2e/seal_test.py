@@ -3,11 +3,13 @@ the cluster key, snapshots and restarts."""
 
 import os
 import re
+import shutil
 import socket
 import stat
+import tempfile
 import unittest
 
-from cluster import BIN, DONE, FAILED, ClusterCase, run, wait_for
+from cluster import BIN, DONE, FAILED, USAGE, ClusterCase, run, wait_for
 
 ECHO = "def handle(p):\n    return p\n"
 # Over the log's inline limit, so that it becomes a file of its own.
@@ -78,6 +80,7 @@ class SealCase(ClusterCase):
         pid = self.cluster.spawn_daemon("scheduler", name)
         wait_for(lambda: not os.path.exists(f"/proc/{pid}"), f"{name} ended")
         self.assertRegex(self.cluster.log(name)[before:], says)
+        os.truncate(os.path.join(self.cluster.data, name, "log"), before)  # it was meant to
 
 
 class Seal(SealCase):
@@ -111,17 +114,15 @@ class Seal(SealCase):
         self.assertIn(mark, self.result(small))
         self.assertIn(large, self.result(big))
         shown = self.cluster.rows("invocation", "show", waits)[0]
-        self.assertEqual(shown["state"], "queued", shown)
+        self.assertEqual(shown["state"], "delayed", shown)
         self.assertIn(setting, self.cluster.skep("ca", "list", "-o", "json").stdout.decode())
         # The search sees the schedulers' files: code is not sealed.
         self.assertEqual(len({p.split("/data/chunks/")[0] for p in self.holding("def handle(p)")}), 3)
 
     def test_snapshots_are_sealed(self):
         mark = "snapshot-mark-b8e2"
-        path = os.path.join(self.cluster.folder, "each")
-        with open(path, "w", encoding="utf-8") as f:
-            f.writelines(f'"{mark} {i}"\n' for i in range(MANY))
-        spawned = self.cluster.skep("spawn", "echo", "--each", "--file", path, "--delay", "1h", "--ttl", "2h",
+        lines = "".join(f'"{mark} {i}"\n' for i in range(MANY)).encode()
+        spawned = self.cluster.skep("spawn", "echo", "--each", "--delay", "1h", "--ttl", "2h", input=lines,
                                     timeout=120).stdout.decode().split()
         self.assertEqual(len(spawned), MANY)
 
@@ -138,7 +139,7 @@ class Seal(SealCase):
         self.assertEqual(self.holding(mark), [])
         self.restart_all()
         shown = self.cluster.rows("invocation", "show", spawned[0])[0]
-        self.assertEqual(shown["state"], "queued", shown)
+        self.assertEqual(shown["state"], "delayed", shown)
 
     def test_rotation_needs_no_restart(self):
         before = self.spawn('"under the old key"')
@@ -230,21 +231,14 @@ class Seal(SealCase):
                       f"127.0.0.1:{port}", "--data", os.path.join(folder, "data"), "--config-out", self.config("s4")],
                      input=token)
         self.assertEqual(joined.returncode, DONE, joined.stderr)
-        pid = cluster.spawn_daemon("scheduler", "s4")
-        added = cluster.start_skep("cluster", "add", "s4", "--address", f"127.0.0.1:{port}")
-        try:
-            wait_for(lambda: not os.path.exists(f"/proc/{pid}"), "s4 ended")
-            self.assertRegex(cluster.log("s4"), "sealed by cluster key [0-9a-f]{16}, this scheduler has none")
-            self.configure("s4", [f'seal: {{cluster_key: "file:{self.key_path()}"}}'])
-            pid = cluster.spawn_daemon("scheduler", "s4")
-            cluster.adopt("scheduler", "s4", pid, port)
-            added.wait(60)
-            cluster.skep("cluster", "add", "s4", "--address", f"127.0.0.1:{port}")
-            self.catches_up("s4")
-        finally:
-            if added.poll() is None:
-                added.kill()
-            added.wait()
+        self.assertIn(b"give it the cluster's key", joined.stdout)
+        with open(os.path.join(folder, "log"), "wb"):
+            pass
+        self.start_fails("s4", "was sealed by cluster key [0-9a-f]{16}, this scheduler has none: name it")
+        self.configure("s4", [f'seal: {{cluster_key: "file:{self.key_path()}"}}'])
+        cluster.adopt("scheduler", "s4", cluster.spawn_daemon("scheduler", "s4"), port)
+        cluster.skep("cluster", "add", "s4", "--address", f"127.0.0.1:{port}")
+        self.catches_up("s4")
         cluster.skep("cluster", "remove", "s4", "--yes")
 
 
@@ -267,7 +261,7 @@ class Unsealed(SealCase):
         first = self.spawn(f'"{mark}"')
         self.assertIn(mark, self.result(first))
         self.assertNotEqual(self.holding(mark), [])
-        self.fails(FAILED, "key", "rotate", says="is not sealed")
+        self.fails(USAGE, "key", "rotate", says="is not sealed")
         # From here on it is sealed; what was written before can still be read.
         cluster.kill("s1")
         self.configure("s1", [f'seal: {{cluster_key: "file:{self.key_path()}"}}'])
@@ -278,6 +272,77 @@ class Unsealed(SealCase):
         self.assertIn(sealed, self.result(second))
         self.assertIn(mark, self.result(first))
         self.assertEqual(self.holding(sealed), [])
+
+
+class Token(SealCase):
+    """The cluster key is an RSA key on a PKCS#11 token, which it never leaves."""
+
+    SCHEDULERS, AGENTS = 1, 1
+    MODULE = "/usr/lib/softhsm/libsofthsm2.so"
+
+    @classmethod
+    def setUpClass(cls):
+        if shutil.which("softhsm2-util") is None:
+            raise unittest.SkipTest("no softhsm2")
+        cls.folder = tempfile.mkdtemp(prefix="skep-token.")
+        cls.addClassCleanup(shutil.rmtree, cls.folder)
+        os.mkdir(os.path.join(cls.folder, "tokens"))
+        conf = os.path.join(cls.folder, "softhsm2.conf")
+        with open(conf, "w", encoding="ascii") as f:
+            f.write(f"directories.tokendir = {cls.folder}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n")
+        os.environ["SOFTHSM2_CONF"] = conf
+        cls.addClassCleanup(os.environ.pop, "SOFTHSM2_CONF")
+        pem = os.path.join(cls.folder, "key.pem")
+        for args in (["openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", pem],
+                     ["softhsm2-util", "--init-token", "--free", "--label", "skep", "--pin", "4821", "--so-pin", "9377"],
+                     ["softhsm2-util", "--import", pem, "--token", "skep", "--label", "cluster", "--id", "01", "--pin", "4821"]):
+            made = run(args)
+            if made.returncode != DONE:
+                raise AssertionError(f"{args[0]}: {made.stderr}")
+        os.unlink(pem)
+        super().setUpClass()
+
+    def seal(self, pin, more=""):
+        path = os.path.join(self.folder, "pin")
+        with open(path, "w", encoding="ascii") as f:
+            f.write(pin)
+        return [f'seal: {{cluster_key: "{self.uri()}", pkcs11_module: {self.MODULE}{more}}}']
+
+    def uri(self):
+        return f"pkcs11:token=skep;object=cluster?pin-source=file:{self.folder}/pin"
+
+    def test_a_token_wraps_the_data_keys(self):
+        cluster = self.cluster
+        cluster.kill("s1")
+        data = os.path.join(cluster.data, "s1", "data")
+        os.rename(data, data + ".before")
+        os.mkdir(data, 0o700)
+        self.configure("s1", self.seal("4821"))
+        cluster.restart("s1")
+        wait_for(lambda: cluster.leader() and cluster.rows("key", "list"), "a data key")
+        cluster.deploy_python("echo", ECHO)
+        cluster.skep("key", "rotate")
+        mark = "token-mark-0b77"
+        kept = self.spawn(f'"{mark}"')
+        self.assertIn(mark, self.result(kept))
+        self.assertEqual(self.holding(mark), [])
+        cluster.kill("s1")
+        self.configure("s1", self.seal("1111"))
+        self.start_fails("s1", "cannot start.*cluster key: the token has no such key pair, or wants its PIN")
+        self.assertNotIn("1111", cluster.log("s1"))
+        # From the token to a file.
+        self.configure("s1", self.seal("4821"))
+        key = self.key_path()
+        self.configure("s1", [f'seal: {{cluster_key: "file:{key}", cluster_key_old: "{self.uri()}", '
+                              f'pkcs11_module: {self.MODULE}}}'])
+        cluster.restart("s1")
+        wait_for(cluster.leader, "a leader")
+        self.assertIn("2 of 2 data keys", cluster.skep("key", "rewrap", "--yes").stdout.decode())
+        cluster.kill("s1")
+        self.configure("s1", [f'seal: {{cluster_key: "file:{key}"}}'])
+        cluster.restart("s1")
+        wait_for(cluster.leader, "a leader")
+        self.assertIn(mark, self.result(kept))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
  *
  *     send 1 node_register instances=0 attempts=0
  *     start i1 | stop i1 | kill i1 | invoke v1.1 i1 500 | cancel v1.1 | lead 1 term=3
- *     send 1 result v1.1 OK out | send 1 result v1.1 term=5 OK out (of a durable attempt) | send 1 event i1 READY OK | send 1 reply CONFLICT
+ *     send 1 result v1.1 OK out | send 1 result v1.1 term=5 OK out (of a durable attempt)
+ *     send 1 event i1 READY OK | send 1 reply CONFLICT
  *
  * Instance n is id {0, n}, invocation n is {0, 100 + n}. */
 #ifndef TESTS_UNIT_AGENT_RECORDING_H

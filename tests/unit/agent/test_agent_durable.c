@@ -164,11 +164,9 @@ static void another_attempt_of_it_is_refused_while_one_runs(void **state)
     receive_lead(r, 1, 6, 1000);
     recording_clear(r);
     receive_job(r, 1, 6, 1, 1, 1);
-    recording_expect(r,
-                     "send 1 result v1.1 term=6 CONFLICT attempt 1 of term 5 of it runs here\n");
+    recording_expect(r, "send 1 result v1.1 term=6 CONFLICT attempt 1 of term 5 of it runs here\n");
     receive_job(r, 1, 6, 1, 2, 1);
-    recording_expect(r,
-                     "send 1 result v1.2 term=6 CONFLICT attempt 1 of term 5 of it runs here\n");
+    recording_expect(r, "send 1 result v1.2 term=6 CONFLICT attempt 1 of term 5 of it runs here\n");
     assert_int_equal(agent_core_stats(r->core).invokes_conflict, 2);
     result_of(r, 1, STATUS_FAILED, "no");
     recording_expect(r, "send 1 result v1.1 term=5 FAILED no\n");

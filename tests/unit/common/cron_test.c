@@ -179,15 +179,14 @@ static bool oracle(const struct cron *c, time_t s)
     bool day = (c->days >> tm.tm_mday & 1) != 0;
     bool weekday = (c->weekdays >> tm.tm_wday & 1) != 0;
     return (c->minutes >> tm.tm_min & 1) != 0 && (c->hours >> tm.tm_hour & 1) != 0 &&
-           (c->months >> (tm.tm_mon + 1) & 1) != 0 &&
-           (c->either ? day || weekday : day && weekday);
+           (c->months >> (tm.tm_mon + 1) & 1) != 0 && (c->either ? day || weekday : day && weekday);
 }
 
 static void next_agrees_with_a_search_minute_by_minute(void **state)
 {
     (void)state;
     static const char *const texts[] = {
-        "*/7 3,4 * * *",       "0 0 29 2 *",      "15 6 1-7 * 1",  "59 23 31 12 *",
+        "*/7 3,4 * * *",           "0 0 29 2 *",   "15 6 1-7 * 1",        "59 23 31 12 *",
         "*/59 */23 */30 */11 */6", "0 12 * 2 mon", "1-3,50 22 28-31 * *", "30 0 31 * 5",
     };
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {

@@ -8,6 +8,7 @@ static const char scheduler[] =
     "peers:\n- {id: s1, address: \"10.0.0.1:7400\"}\n- {id: s2, address: \"[fe80::2]:7400\"}\n"
     "raft: {election_timeout: 1s, heartbeat: 100ms}\n"
     "limits: {connections: 100, send_queue: 8Mi, mailbox: 16Mi, chunks: 1Gi, payloads: 1Gi}\n"
+    "seal: {cluster_key: \"file:/etc/k\", cluster_key_old: credential:old, pkcs11_module: /m.so}\n"
     "log: {level: warn, format: json}\n";
 
 static const char agent[] =
@@ -61,6 +62,9 @@ static void every_scheduler_key_is_read(void **state)
     assert_int_equal(c->mailbox_bytes, 16 << 20);
     assert_int_equal(c->chunk_bytes_max, 1 << 30);
     assert_int_equal(c->payload_bytes_max, 1 << 30);
+    assert_string_equal(c->seal.cluster_key, "file:/etc/k");
+    assert_string_equal(c->seal.cluster_key_old, "credential:old");
+    assert_string_equal(c->seal.pkcs11_module, "/m.so");
     assert_int_equal(c->log.level, LOG_LEVEL_WARN);
     assert_int_equal(c->log.format, LOG_FORMAT_JSON);
     scheduler_config_close(c);
@@ -74,6 +78,7 @@ static void a_short_scheduler_file_gets_defaults(void **state)
         "peers: [{id: s1, address: \"127.0.0.1:1\"}]\n");
     assert_string_equal(c->advertise, "127.0.0.1:7400");
     assert_null(c->ca_key);
+    assert_null(c->seal.cluster_key);
     assert_false(c->bootstrap);
     assert_int_equal(c->election_timeout_ms, 500);
     assert_int_equal(c->heartbeat_ms, 50);
@@ -81,6 +86,36 @@ static void a_short_scheduler_file_gets_defaults(void **state)
     assert_int_equal(c->log.level, LOG_LEVEL_INFO);
     assert_int_equal(c->log.format, LOG_FORMAT_KV);
     scheduler_config_close(c);
+}
+
+static void a_seal_has_a_cluster_key_of_a_known_form(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *seal, *says;
+    } cases[] = {
+        {"{cluster_key_old: \"file:/k\"}", "s.yaml:9: seal: needs cluster_key"},
+        {"{cluster_key: /k}",
+         "s.yaml:9: seal.cluster_key: is none of file:PATH, credential:NAME and pkcs11:URI"},
+        {"{cluster_key: \"file:k\"}", "s.yaml:9: seal.cluster_key: file: takes an absolute path"},
+        {"{cluster_key: \"file:/k\", cluster_key_old: credential:a/b}",
+         "s.yaml:9: seal.cluster_key_old: credential: takes the name of a credential, not a path"},
+        {"{cluster_key: \"file:/k\", pkcs11_module: m.so}",
+         "s.yaml:9: seal.pkcs11_module: \"m.so\" is not an absolute path"},
+        {"{cluster_key: \"file:/k\", clusterkey: x}", "s.yaml:9: seal.clusterkey: unknown key"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[1024];
+        struct scheduler_config *c = NULL;
+        struct errmsg msg = {""};
+        int size = snprintf(text, sizeof text,
+                            "cluster: c\nid: s9\nlisten: 127.0.0.1:7400\ndata: /d\nca: /a\ncert: /b\n"
+                            "key: /k\npeers: [{id: s1, address: \"127.0.0.1:1\"}]\nseal: %s\n",
+                            cases[i].seal);
+        struct status s = scheduler_config_parse("s.yaml", bytes_of(text, (size_t)size), &c, &msg);
+        assert_string_equal(msg.text, cases[i].says);
+        assert_int_equal(s.code, STATUS_INVALID);
+    }
 }
 
 static void every_agent_key_is_read(void **state)
@@ -347,6 +382,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_scheduler_key_is_read),
         cmocka_unit_test(a_short_scheduler_file_gets_defaults),
+        cmocka_unit_test(a_seal_has_a_cluster_key_of_a_known_form),
         cmocka_unit_test(every_agent_key_is_read),
         cmocka_unit_test(an_agent_without_capacity_has_the_machines),
         cmocka_unit_test(out_of_memory_in_a_daemon_file_leaks_nothing),

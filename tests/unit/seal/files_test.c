@@ -450,8 +450,7 @@ static void a_wrapped_key_opens_under_its_cluster_key_alone(void **state)
         out.data[i] ^= 2;
     }
     for (size_t size = 0; size < out.size; size++) {
-        assert_false(
-            status_is_ok(cluster_key_unwrap(c, 5, bytes_of(out.data, size), &key, &msg)));
+        assert_false(status_is_ok(cluster_key_unwrap(c, 5, bytes_of(out.data, size), &key, &msg)));
     }
     cluster_key_free(c);
     cluster_key_free(again);
@@ -488,7 +487,10 @@ static void what_is_not_a_key_file_is_refused(void **state)
 {
     (void)state;
     static const char *const texts[] = {
-        "", "x", "skep-cluster-key-v1 ", "skep-cluster-key-v1 00112233",
+        "",
+        "x",
+        "skep-cluster-key-v1 ",
+        "skep-cluster-key-v1 00112233",
         "skep-cluster-key-v2 "
         "0011223344556677889900112233445566778899001122334455667788990011\n",
         "skep-cluster-key-v1 "
@@ -532,8 +534,9 @@ static void only_the_three_forms_are_taken(void **state)
     (void)state;
     static const char *const good[] = {"file:/etc/k", "credential:skep-key",
                                        "pkcs11:token=skep;object=cluster"};
-    static const char *const bad[] = {"",          "/etc/k",       "file:k",        "file:",
-                                      "FILE:/etc", "credential:", "credential:a/b", "credential:.."};
+    static const char *const bad[] = {
+        "",          "/etc/k",      "file:k",         "file:",
+        "FILE:/etc", "credential:", "credential:a/b", "credential:.."};
     struct errmsg msg = {.text = ""};
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
         assert_true(status_is_ok(cluster_key_check(good[i], &msg)));

@@ -33,8 +33,8 @@ static void what_is_sealed_opens(void **state)
     struct buffer sealed = sealed_text(s), plain = {0};
     assert_int_equal(sealed.size, sizeof text - 1 + SEAL_EXTRA_BYTES);
     assert_int_equal(seal_key_id(bytes_of(sealed.data, sealed.size)), 7);
-    assert_true(status_is_ok(
-        sealer_open(s, &one, of("log"), bytes_of(sealed.data, sealed.size), &plain)));
+    assert_true(
+        status_is_ok(sealer_open(s, &one, of("log"), bytes_of(sealed.data, sealed.size), &plain)));
     assert_true(bytes_equal(bytes_of(plain.data, plain.size), of(text)));
     buffer_close(&sealed);
     buffer_close(&plain);
@@ -47,15 +47,14 @@ static void golden_bytes_open(void **state)
 {
     (void)state;
     static const uint8_t golden[] = {
-        0x07, 0x00, 0x00, 0x00, 0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07,
-        0x08, 0x09, 0x0a, 0x0b, 0xe2, 0xa0, 0xbd, 0xf4, 0x8b, 0xf9, 0xc5, 0x2c,
-        0x31, 0xdf, 0x55, 0xbe, 0x8e, 0xd9, 0xc4, 0xd6, 0xf2, 0x7b, 0x86, 0x23,
-        0xcb, 0x2f,
+        0x07, 0x00, 0x00, 0x00, 0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08,
+        0x09, 0x0a, 0x0b, 0xe2, 0xa0, 0xbd, 0xf4, 0x8b, 0xf9, 0xc5, 0x2c, 0x31, 0xdf,
+        0x55, 0xbe, 0x8e, 0xd9, 0xc4, 0xd6, 0xf2, 0x7b, 0x86, 0x23, 0xcb, 0x2f,
     };
     struct sealer *s = sealer_new();
     struct buffer plain = {0};
-    assert_true(status_is_ok(
-        sealer_open(s, &one, of("log"), bytes_of(golden, sizeof golden), &plain)));
+    assert_true(
+        status_is_ok(sealer_open(s, &one, of("log"), bytes_of(golden, sizeof golden), &plain)));
     assert_true(bytes_equal(bytes_of(plain.data, plain.size), of("golden")));
     buffer_close(&plain);
     sealer_free(s);
@@ -169,9 +168,8 @@ static void out_of_memory_leaves_the_buffer_as_it_was(void **state)
     assert_int_equal(sealed.size, 0);
     assert_true(status_is_ok(sealer_seal(s, 1, &one, of("a"), of(text), &sealed)));
     mem_fault(0, 1);
-    assert_int_equal(
-        sealer_open(s, &one, of("a"), bytes_of(sealed.data, sealed.size), &plain).code,
-        STATUS_NOMEM);
+    assert_int_equal(sealer_open(s, &one, of("a"), bytes_of(sealed.data, sealed.size), &plain).code,
+                     STATUS_NOMEM);
     assert_int_equal(mem_fault_clear(), 1);
     assert_int_equal(plain.size, 0);
     mem_fault(0, 1);
