@@ -11,20 +11,19 @@
 
 static int print_steps(void)
 {
-    (void)fputs(
-        "A cluster whose majority is lost for good comes back out of one survivor:\n"
-        "  1. Stop all its schedulers that still run (systemctl stop skep-scheduler).\n"
-        "  2. On each survivor look what its disk holds; nothing is changed yet:\n"
-        "       skep cluster recover --config /etc/skep/scheduler.yaml\n"
-        "     Take the one with the highest term, then the highest entry.\n"
-        "  3. On that one alone:\n"
-        "       skep cluster recover --config /etc/skep/scheduler.yaml --yes\n"
-        "     and start it. It is the only member now and leads.\n"
-        "  4. On every other one, survivor or new disk, before it starts again:\n"
-        "       skep-scheduler wipe --config /etc/skep/scheduler.yaml --yes\n"
-        "     Start it, and add it with: skep cluster add NAME --address HOST:PORT\n"
-        "What only the lost disks had is gone. Run this on the schedulers' machines.\n",
-        stdout);
+    (void)fputs("A cluster whose majority is lost for good comes back out of one survivor:\n"
+                "  1. Stop all its schedulers that still run (systemctl stop skep-scheduler).\n"
+                "  2. On each survivor look what its disk holds; nothing is changed yet:\n"
+                "       skep cluster recover --config /etc/skep/scheduler.yaml\n"
+                "     Take the one with the highest term, then the highest entry.\n"
+                "  3. On that one alone:\n"
+                "       skep cluster recover --config /etc/skep/scheduler.yaml --yes\n"
+                "     and start it. It is the only member now and leads.\n"
+                "  4. On every other one, survivor or new disk, before it starts again:\n"
+                "       skep-scheduler wipe --config /etc/skep/scheduler.yaml --yes\n"
+                "     Start it, and add it with: skep cluster add NAME --address HOST:PORT\n"
+                "What only the lost disks had is gone. Run this on the schedulers' machines.\n",
+                stdout);
     return CLI_DONE;
 }
 
@@ -60,8 +59,8 @@ int verb_cluster_recover(struct cli *cli)
         return cli_fail(s, msg.text);
     }
     char recover[] = "recover", option[] = "--config", yes[] = "--yes";
-    char *args[] = {path, recover, option, cli->options.config,
-                    cli->options.yes == 0 ? NULL : yes, NULL};
+    char *args[] = {path, recover, option, cli->options.config, cli->options.yes == 0 ? NULL : yes,
+                    NULL};
     (void)execv(path, args);
     (void)status_fail(&msg, STATUS_IO, "%s: %s", path, strerror(errno));
     return cli_fail(status_of(STATUS_IO), msg.text);

@@ -17,11 +17,12 @@ struct status recover_scheduler(const struct scheduler_config *config, bool yes,
     (void)printf("scheduler %s: the last entry is %" PRIu64 " of term %" PRIu64 " (%s)\n",
                  config->id.text, index, term, folder);
     if (!yes) {
-        (void)printf("Of all schedulers that survive take the one with the highest term, then the "
-                     "highest entry.\nOn that one alone repeat this with --yes: it becomes the only "
-                     "member. On every other one run "
-                     "skep-scheduler wipe\nbefore it starts again, and add it with skep cluster "
-                     "add.\n");
+        (void)printf(
+            "Of all schedulers that survive take the one with the highest term, then the "
+            "highest entry.\nOn that one alone repeat this with --yes: it becomes the only "
+            "member. On every other one run "
+            "skep-scheduler wipe\nbefore it starts again, and add it with skep cluster "
+            "add.\n");
         return status_ok();
     }
     struct replica_member member = {.id = member_id_of(config->id.text), .role = REPLICA_VOTER};
@@ -29,8 +30,9 @@ struct status recover_scheduler(const struct scheduler_config *config, bool yes,
     const struct replica_config replica = {
         .folder = folder, .id = member.id, .address = config->advertise};
     TRY(replica_recover(&replica, &member, msg));
-    (void)printf("It is the only member now: start it. Run skep-scheduler wipe on the others before "
-                 "they start again,\nand add them with skep cluster add.\n");
+    (void)printf(
+        "It is the only member now: start it. Run skep-scheduler wipe on the others before "
+        "they start again,\nand add them with skep cluster add.\n");
     return status_ok();
 }
 
@@ -39,9 +41,10 @@ struct status wipe_scheduler(const struct scheduler_config *config, bool yes, st
     char folder[CONFIG_PATH_BYTES_MAX + 16];
     (void)snprintf(folder, sizeof folder, "%s/raft", config->data);
     if (!yes) {
-        (void)printf("With --yes this deletes all that scheduler %s knows of the cluster (%s).\nTake "
-                     "it out of the cluster first: skep cluster remove %s\n",
-                     config->id.text, folder, config->id.text);
+        (void)printf(
+            "With --yes this deletes all that scheduler %s knows of the cluster (%s).\nTake "
+            "it out of the cluster first: skep cluster remove %s\n",
+            config->id.text, folder, config->id.text);
         return status_ok();
     }
     TRY(replica_wipe(folder, msg));

@@ -17,7 +17,7 @@ struct scheduler_config;
 NODISCARD struct status recover_scheduler(const struct scheduler_config *config, bool yes,
                                           struct errmsg *msg);
 
-/* Empties the part of its data folder that Raft keeps, of a scheduler that is stopped and no longer a
+/* Empties the part of its data folder that Raft keeps, of a scheduler that is stopped and no more a
  * member; started again it waits to be added. Without `yes` it only says so. CONFLICT, IO. */
 NODISCARD struct status wipe_scheduler(const struct scheduler_config *config, bool yes,
                                        struct errmsg *msg);

@@ -254,8 +254,7 @@ static uint64_t silent_ms(struct server *s, uint64_t member_id, uint64_t now_us)
 
 static uint64_t dead_after_ms(struct server *s)
 {
-    const char *text =
-        catalog_setting_find(core_catalog(s->core), "schedulers.dead_after", "0s");
+    const char *text = catalog_setting_find(core_catalog(s->core), "schedulers.dead_after", "0s");
     uint64_t ms = 0;
     if (!status_is_ok(unit_parse(UNIT_DURATION, text, strlen(text), &ms, NULL)) || ms == 0) {
         return 0;
@@ -423,8 +422,11 @@ bool members_admin(struct server *s, struct session *from, const struct message 
                       msg.text);
         return true;
     }
-    *job = (struct change_job){
-        .server = s, .client = from->handle, .request = m->request, .add = add || promote, .forget = remove};
+    *job = (struct change_job){.server = s,
+                               .client = from->handle,
+                               .request = m->request,
+                               .add = add || promote,
+                               .forget = remove};
     (void)snprintf(job->name, sizeof job->name, "%s", m->admin.name);
     if (add) {
         const struct command cmd = {

@@ -218,12 +218,10 @@ void folder_ballast_make(const char *folder, uint64_t bytes, uint64_t keep_free)
     struct folder_space space;
     AUTO_CLOSE int dir = folder_open(folder);
     if (bytes == 0 || dir < 0 || exists(dir, FOLDER_BALLAST) ||
-        !status_is_ok(folder_space_read(folder, &space)) ||
-        space.free_bytes < bytes + keep_free) {
+        !status_is_ok(folder_space_read(folder, &space)) || space.free_bytes < bytes + keep_free) {
         return;
     }
-    AUTO_CLOSE int fd =
-        openat(dir, FOLDER_BALLAST, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    AUTO_CLOSE int fd = openat(dir, FOLDER_BALLAST, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0) {
         return;
     }

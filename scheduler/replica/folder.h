@@ -56,7 +56,8 @@ void folder_newest(const char *folder, const char *prefix, char *out, size_t cap
 
 /* What to do about a damaged folder, after a sentence that says what is damaged. */
 #define FOLDER_CURE                                                                                \
-    "this copy is damaged: take the scheduler out with skep cluster remove, run skep-scheduler wipe " \
+    "this copy is damaged: take the scheduler out with skep cluster remove, run skep-scheduler "   \
+    "wipe "                                                                                        \
     "on it, start it and add it again (docs/operations.md, \"A damaged disk\")"
 
 #endif

@@ -96,7 +96,7 @@ static int fsm_snapshot_async(struct raft_fsm *fsm, struct raft_buffer *bufs[], 
     int rv = RAFT_NOMEM;
     if (status_is_ok(s)) {
         rv = parts_size(&state) > REPLICA_SNAPSHOT_BYTES_MAX ? RAFT_TOOBIG
-                                                              : snapshot_bufs(&state, bufs, n_bufs);
+                                                             : snapshot_bufs(&state, bufs, n_bufs);
     }
     parts_close(&state);
     return rv;

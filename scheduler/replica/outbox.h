@@ -61,7 +61,7 @@ struct outbox_bulk {
 
 /* What a member has been sent and has not answered. */
 struct outbox_peer {
-    uint64_t id; /* 0: free */
+    uint64_t id;         /* 0: free */
     uint64_t unanswered; /* bytes of entries */
     uint64_t last_index; /* it said to have */
     uint64_t resend_ms;

@@ -78,7 +78,7 @@ void pressure_pinned(struct pressure *p, struct raft *raft)
     uint64_t least = p->trailing < TRAILING_MIN ? p->trailing : TRAILING_MIN;
     uint64_t trailing = fit < least ? least : fit < p->trailing ? fit : p->trailing;
     raft_set_snapshot_trailing(raft, bounded(trailing));
-    /* A large state is written less often: each entry pays for a bounded part of the next snapshot. */
+    /* A large state is written less often: each entry pays for a part of the next snapshot. */
     uint64_t fair = p->snapshot_bytes / SNAPSHOT_BYTES_PER_ENTRY;
     fair = fair < SNAPSHOT_THRESHOLD_MAX ? fair : SNAPSHOT_THRESHOLD_MAX;
     raft_set_snapshot_threshold(raft, bounded(fair > p->threshold ? fair : p->threshold));

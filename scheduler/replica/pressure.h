@@ -31,8 +31,8 @@ struct pressure {
     uint64_t appended; /* index up to which entries are counted in unwritten_bytes */
     uint64_t stored;   /* and up to which they have been taken out again */
     uint64_t unwritten_bytes;
-    uint64_t log_bytes;   /* applied since the last snapshot was pinned */
-    uint64_t log_entries; /* likewise */
+    uint64_t log_bytes;      /* applied since the last snapshot was pinned */
+    uint64_t log_entries;    /* likewise */
     uint64_t snapshot_bytes; /* of the last snapshot */
     uint64_t free_bytes;     /* UINT64_MAX: not known */
     uint64_t total_bytes;

@@ -185,9 +185,9 @@ static struct status wipe_locked(const char *folder, struct errmsg *msg)
     failed = failed || fsync(dirfd(d)) != 0;
     int error = errno;
     (void)closedir(d);
-    return failed ? status_fail(msg, status_from_errno(error), "empty %s: %s", folder,
-                                strerror(error))
-                  : status_ok();
+    return failed
+               ? status_fail(msg, status_from_errno(error), "empty %s: %s", folder, strerror(error))
+               : status_ok();
 }
 
 struct status replica_wipe(const char *folder, struct errmsg *msg)

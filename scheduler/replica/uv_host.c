@@ -33,7 +33,7 @@ struct uv_host {
     bool chore_runs;
     uint64_t chores_due_ms;
     uint64_t snapshot_seen; /* index of the last one */
-    bool leaving;         /* the handles are being closed */
+    bool leaving;           /* the handles are being closed */
 };
 
 static int dummy_init(struct raft_uv_transport *t, raft_id id, const char *address)

@@ -41,7 +41,8 @@ static void end(struct cluster *c)
 }
 
 /* The path of the first file in the node's folder whose name begins so. */
-static void find_file(const struct node *n, const char *prefix, char out[CLUSTER_PATH_BYTES_MAX * 2])
+static void find_file(const struct node *n, const char *prefix,
+                      char out[CLUSTER_PATH_BYTES_MAX * 2])
 {
     DIR *d = opendir(n->folder);
     assert_non_null(d);
