@@ -6,7 +6,7 @@
 #include <stdio.h>
 
 enum {
-    SNAPSHOT_BYTES_PER_ENTRY = 512,
+    SNAPSHOT_BYTES_PER_ENTRY = 128,
     SNAPSHOT_THRESHOLD_MAX = 262144,
     TRAILING_MIN = 256,
     SNAPSHOT_ROOM_BYTES = 64 << 20, /* segments that are begun meanwhile */

@@ -11,7 +11,7 @@
 enum {
     ELECTION_TIMEOUT_MS = 500,
     HEARTBEAT_MS = 50,
-    SNAPSHOT_THRESHOLD = 16384,
+    SNAPSHOT_THRESHOLD = 65536,
     SNAPSHOT_TRAILING = 8192,
     INSTALL_TIMEOUT_MS = 10000,
 };
@@ -332,9 +332,18 @@ static void tell_applied(struct replica *r)
     }
 }
 
+/* Group commit: what comes while a batch is being written here travels in the next one. It costs a
+ * proposal at most one write, and saves a message to each member, a write on each disk and a wake-up
+ * of each thread on the way for every batch that is not made. */
+static bool gathers(const struct replica *r)
+{
+    return r->guard.unfinished > 0 && r->proposals.in_flight > 0 &&
+           r->proposals.queued < REPLICA_GATHER_MAX;
+}
+
 static void submit(struct replica *r)
 {
-    if (r->proposals.queued == 0 || !is_ready(r)) {
+    if (r->proposals.queued == 0 || !is_ready(r) || gathers(r)) {
         return;
     }
     struct status s = proposals_submit(&r->proposals, &r->raft, &r->guard, on_proposed, r);
@@ -382,7 +391,8 @@ static bool round_once(struct replica *r)
     }
     tell_applied(r);
     tell_role(r);
-    return again || r->proposals.queued > 0 || !outbox_is_empty(&r->outbox);
+    bool more = r->proposals.queued > 0 && !gathers(r);
+    return again || more || !outbox_is_empty(&r->outbox);
 }
 
 static bool turn_failed(struct replica *r)

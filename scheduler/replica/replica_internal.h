@@ -42,7 +42,7 @@ struct replica_host {
 };
 
 /* The longest reason given to on_fatal. */
-enum { REPLICA_WHY_BYTES_MAX = 512, REPLICA_TURN_ROUNDS_MAX = 16 };
+enum { REPLICA_WHY_BYTES_MAX = 512, REPLICA_TURN_ROUNDS_MAX = 16, REPLICA_GATHER_MAX = 4096 };
 
 struct replica {
     struct raft raft;
