@@ -80,8 +80,7 @@ void output_safe(FILE *to, struct bytes text);
 NODISCARD struct status input_read(const char *path, size_t max, struct buffer *out,
                                    struct errmsg *msg);
 /* The payload that --data, --file or - give, at most one of them. */
-NODISCARD struct status payload_read(const struct cli *cli, struct buffer *out,
-                                     struct errmsg *msg);
+NODISCARD struct status payload_read(const struct cli *cli, struct buffer *out, struct errmsg *msg);
 /* text NULL: otherwise. */
 NODISCARD struct status duration_of(const char *what, const char *text, uint64_t otherwise_ms,
                                     uint64_t *ms, struct errmsg *msg);

@@ -64,7 +64,16 @@ struct status path_check(const char *text, struct errmsg *msg)
     return status_ok();
 }
 
-enum text_kind { TEXT_NAME, TEXT_PATH, TEXT_ADDRESS, TEXT_LISTEN, TEXT_KEY, TEXT_BACKUP, TEXT_ENDPOINT, TEXT_REGION };
+enum text_kind {
+    TEXT_NAME,
+    TEXT_PATH,
+    TEXT_ADDRESS,
+    TEXT_LISTEN,
+    TEXT_KEY,
+    TEXT_BACKUP,
+    TEXT_ENDPOINT,
+    TEXT_REGION
+};
 
 /* One text: checked, then moved from the loaded struct into the result; names are copied. */
 struct text_row {

@@ -16,11 +16,13 @@
  *                                     accepted; ballast: a file that is given up when it is full
  *     limits: {connections: 4096, send_queue: 64Mi, mailbox: 64Mi, chunks: 64Gi,
  *              payloads: 8Gi}
- *     seal: {cluster_key: file:PATH}      or credential:NAME, or pkcs11:URI; default: nothing on disk
+ *     seal: {cluster_key: file:PATH}      or credential:NAME, or pkcs11:URI; default: nothing on
+ *     disk
  *                                     is sealed. cluster_key_old: the one before, while it is
  *                                     replaced; pkcs11_module: PATH
  *     backup: {every: 6h, keep: 28, to: file:/PATH}   or s3://BUCKET/PREFIX with region: and
- *                                     credentials: PATH, and endpoint: https://HOST and endpoint_ca:
+ *                                     credentials: PATH, and endpoint: https://HOST and
+ *                                     endpoint_ca:
  *                                     PATH where it is not AWS; default: no scheduled backups
  *     log: {level: info, format: kv}
  *
@@ -154,7 +156,7 @@ struct scheduler_config {
     uint32_t connections_max;
     uint64_t send_queue_bytes;
     uint64_t mailbox_bytes;
-    uint64_t chunk_bytes_max; /* of the chunk store */
+    uint64_t chunk_bytes_max;   /* of the chunk store */
     uint64_t payload_bytes_max; /* of the payload store */
     struct config_seal seal;
     struct config_backup backup;

@@ -36,8 +36,7 @@ static ProtobufCBinaryData binary_of(const void *data, size_t size)
 #define ROW_ENCODE_ID(name)                                                                        \
     p->name = id_is_zero(m->name) ? binary_of(NULL, 0) : binary_of(&m->name, sizeof m->name);
 #define ROW_ENCODE_DIGEST(name)                                                                    \
-    p->name =                                                                                      \
-        digest_is_zero(&m->name) ? binary_of(NULL, 0) : binary_of(&m->name, sizeof m->name);
+    p->name = digest_is_zero(&m->name) ? binary_of(NULL, 0) : binary_of(&m->name, sizeof m->name);
 #define ROW_ENCODE_F(kind, name) ROW_ENCODE_##kind(name)
 #define ROW_ENCODE_L(type, name)                                                                   \
     if (m->name##_count > 0) {                                                                     \

@@ -183,8 +183,8 @@
     F(DIGEST, output_ref)                                                                          \
     F(U64, output_bytes)
 
-/* Durable work. payload_ref is set by the scheduler that took a payload over SPAWN_INLINE_BYTES_MAX,
- * never by a user. priority 0 means 5; deadline_ms: from now to the end of all attempts; at_ms: not
+/* Durable work. payload_ref is set by the scheduler that took a payload over
+ * SPAWN_INLINE_BYTES_MAX, never by a user. priority 0 means 5; deadline_ms: from now to the end of all attempts; at_ms: not
  * before this Unix time; ttl_ms: how long the outcome is kept. */
 #define FIELDS_spawn(F, L, M)                                                                      \
     F(STR, function)                                                                               \
@@ -277,7 +277,8 @@
 #define FIELDS_command_scheduler_put(F, L, M) F(STR, name) F(STR, address)
 #define FIELDS_command_scheduler_remove(F, L, M) F(STR, name)
 
-/* schedule: the name of the function's schedule whose time schedule_at_ms this is; empty otherwise. */
+/* schedule: the name of the function's schedule whose time schedule_at_ms this is; empty
+ * otherwise. */
 #define FIELDS_command_spawn(F, L, M)                                                              \
     F(ID, invocation)                                                                              \
     F(STR, function)                                                                               \

@@ -479,9 +479,12 @@ static struct status open_parts(struct server *s, struct errmsg *msg)
 {
     TRY(open_identity(s, msg));
     TRY(make_folder(s->config->data, msg));
-    const struct core_env env = {
-        .data = s, .send = core_send, .propose = core_propose, .random = core_random,
-        .payload_dropped = payload_port_dropped, .refusal = core_refusal};
+    const struct core_env env = {.data = s,
+                                 .send = core_send,
+                                 .propose = core_propose,
+                                 .random = core_random,
+                                 .payload_dropped = payload_port_dropped,
+                                 .refusal = core_refusal};
     const struct core_config core_config = {0};
     s->core = core_new(&env, &core_config);
     s->revocations = revocations_new();
@@ -611,7 +614,8 @@ uint16_t server_port(const struct server *s)
     return s->port;
 }
 
-/* ---- Stopping: leadership is handed over -> links -> replica -> payloads -> timers -> free ---- */
+/* ---- Stopping: leadership is handed over -> links -> replica -> payloads -> timers -> free
+ * ---- */
 
 static void on_timer_closed(uv_handle_t *handle)
 {

@@ -1,6 +1,6 @@
 /* What a scheduler counts, for Prometheus: callbacks that read the counters where they are kept. */
-#include "scheduler/api/payloads.h"
 #include "scheduler/api/backups_internal.h"
+#include "scheduler/api/payloads.h"
 #include "scheduler/api/server_internal.h"
 
 enum { SOURCE_CORE, SOURCE_LINK, SOURCE_REPLICA, SOURCE_SERVER, SOURCE_BACKUPS, SOURCE_PAYLOADS };
@@ -121,14 +121,15 @@ static const struct stat_row rows[] = {
      PAYLOADS(corrupt), false},
     {COUNTER("skep_payloads_load_failures_total", "Messages whose payload nobody had."),
      PAYLOADS(load_failures), false},
-    {COUNTER("skep_backups_made_total", "Backups made, for users and by the schedule."), BACKUPS(made),
+    {COUNTER("skep_backups_made_total", "Backups made, for users and by the schedule."),
+     BACKUPS(made), false},
+    {COUNTER("skep_backup_failures_total", "Backups that could not be made."), BACKUPS(failed),
      false},
-    {COUNTER("skep_backup_failures_total", "Backups that could not be made."), BACKUPS(failed), false},
     {COUNTER("skep_backups_stored_total", "Scheduled backups stored."), BACKUPS(stored), false},
     {COUNTER("skep_backup_store_failures_total", "Steps of scheduled backups that failed."),
      BACKUPS(store_failures), false},
-    {COUNTER("skep_backups_removed_total", "Scheduled backups removed as too old."), BACKUPS(removed),
-     false},
+    {COUNTER("skep_backups_removed_total", "Scheduled backups removed as too old."),
+     BACKUPS(removed), false},
     {COUNTER("skep_backup_stored_time_seconds", "When this scheduler last stored one (Unix)."),
      BACKUPS(stored_at_s), true},
     {COUNTER("skep_backup_stored_bytes", "The size of the last one stored."), BACKUPS(stored_bytes),

@@ -58,8 +58,8 @@ struct core_config {
 enum {
     CORE_CALLS_MAX = 100000,
     CORE_INSTANCES_MAX = 100000,
-    CORE_PENDING_MAX = 512,             /* own proposals in flight */
-    CORE_SPAWNS_PENDING_MAX = 8192,     /* spawns on their way into the log */
+    CORE_PENDING_MAX = 512,         /* own proposals in flight */
+    CORE_SPAWNS_PENDING_MAX = 8192, /* spawns on their way into the log */
     CORE_OUTCOME_WAITS_MAX = 100000,
     CORE_PAYLOAD_BYTES_MAX = 512 << 20, /* of all calls held */
     CORE_PEERS_MAX = 16384,

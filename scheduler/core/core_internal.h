@@ -84,8 +84,8 @@ struct work {
     enum work_state state;
     struct runtime *function;
     struct instance *instance; /* while running */
-    uint64_t peer, request; /* 0 for an attempt of a durable invocation */
-    struct job *job;        /* whose attempt this is; NULL for a call */
+    uint64_t peer, request;    /* 0 for an attempt of a durable invocation */
+    struct job *job;           /* whose attempt this is; NULL for a call */
     uint64_t attempt_term;
     uint64_t attempt_ms; /* of one attempt */
     uint8_t *payload;
@@ -113,7 +113,7 @@ struct runtime {
     struct job_function *jobs; /* its durable invocations */
     uint32_t turn;             /* whose turn it is: calls or durable invocations */
     uint64_t jobs_pause_us;    /* no durable attempt starts before */
-    bool pending_logged; /* why nothing fits has been journalled for this wait */
+    bool pending_logged;       /* why nothing fits has been journalled for this wait */
     UT_hash_handle hh;
 };
 
@@ -232,7 +232,8 @@ void calls_fail_all(struct core *c, struct core_time now);
 void calls_release_job(struct core *c, struct work *w);
 /* The same while the attempt goes on: its slot stays taken, and the agent is told to cancel it. */
 void calls_abandon_job(struct core *c, struct work *w, const char *reason);
-/* An attempt of j that runs on i: started here (attempt 0: the next one is sent), or found there. */
+/* An attempt of j that runs on i: started here (attempt 0: the next one is sent), or found
+ * there. */
 struct work *calls_run_job(struct core *c, struct core_time now, struct job *j,
                            const struct state_job *content, struct instance *i, uint32_t attempt,
                            uint64_t attempt_term);

@@ -433,7 +433,8 @@ static struct instance *find_spare(const struct core *c, const struct runtime *w
             return NULL;
         }
         bool idle = instance_usable(i) && i->inflight + i->foreign == 0;
-        if (!idle || f == wanting || f->queued + durable_demand(f) > 0 || f->ready <= f->current->spec.scale_min) {
+        if (!idle || f == wanting || f->queued + durable_demand(f) > 0 ||
+            f->ready <= f->current->spec.scale_min) {
             continue;
         }
         bool older = spare == NULL || i->used_us < spare->used_us;
@@ -444,8 +445,8 @@ static struct instance *find_spare(const struct core *c, const struct runtime *w
     return spare;
 }
 
-/* The larger of a function's shares of the ready nodes' CPU and memory, in thousandths: its dominant
- * share (Ghodsi and others, NSDI 2011). extra: instances more than it has. */
+/* The larger of a function's shares of the ready nodes' CPU and memory, in thousandths: its
+ * dominant share (Ghodsi and others, NSDI 2011). extra: instances more than it has. */
 static uint64_t dominant_share(const struct core *c, const struct runtime *f, uint64_t extra)
 {
     uint64_t cpu = 0, memory = 0, cpu_all = 1, memory_all = 1;
@@ -466,8 +467,8 @@ static uint64_t dominant_share(const struct core *c, const struct runtime *f, ui
     return by_cpu > by_memory ? by_cpu : by_memory;
 }
 
-/* The least recently used instance of the function that holds the most, if it holds more than f would
- * with one more; NULL when there is none, or when room is being made already. */
+/* The least recently used instance of the function that holds the most, if it holds more than f
+ * would with one more; NULL when there is none, or when room is being made already. */
 static struct instance *find_victim(const struct core *c, const struct runtime *f)
 {
     uint64_t most = dominant_share(c, f, 1);
@@ -520,7 +521,8 @@ static bool must_wait(const struct core *c, struct core_time now, const struct r
 static void make_room(struct core *c, struct core_time now, const struct runtime *f,
                       const struct placement_reasons *why)
 {
-    struct instance *spare = f->queued + durable_demand(f) > 0 && why->cpu + why->memory > 0 ? find_spare(c, f) : NULL;
+    struct instance *spare =
+        f->queued + durable_demand(f) > 0 && why->cpu + why->memory > 0 ? find_spare(c, f) : NULL;
     if (spare != NULL) {
         char text[REASON_BYTES_MAX];
         (void)snprintf(text, sizeof text, "to make room for %s", f->name);

@@ -165,7 +165,7 @@ static uint64_t mix(uint64_t h)
 
 uint64_t job_sum(const struct job *j)
 {
-    const uint64_t words[] = {j->id.high,       j->id.low,   j->index,   j->created_ms,
+    const uint64_t words[] = {j->id.high,       j->id.low,   j->index,    j->created_ms,
                               j->not_before_ms, j->end_ms,   j->attempts, j->crashes,
                               j->failures,      j->priority, j->state};
     uint64_t h = 0;

@@ -2,11 +2,12 @@
  * command_finish, command_invocation_cancel or command_expire, forgotten at their expiry.
  *
  *     QUEUED (delayed -> in a lane -> busy) -> DONE | DEAD | CANCELED -> gone
- *     DEAD -> QUEUED by command_redrive; busy -> QUEUED again when an attempt fails with retries left
+ *     DEAD -> QUEUED by command_redrive; busy -> QUEUED again when an attempt fails with retries
+ *     left
  *
  * Each job's whole content is a frame, the encoded StateJob, that is never changed, only replaced;
- * what scheduling reads often is kept beside it. Frames hang in pages that are copied on write while
- * a snapshot is pinned, so that pinning costs one pointer per JOB_PAGE_SLOTS jobs.
+ * what scheduling reads often is kept beside it. Frames hang in pages that are copied on write
+ * while a snapshot is pinned, so that pinning costs one pointer per JOB_PAGE_SLOTS jobs.
  *
  * Which jobs are busy, and the order in lanes, is the leader's business: it is not part of the
  * replicated state and not in the digest. Waiting jobs of a function lie in lanes, one per priority
@@ -27,7 +28,7 @@
 enum {
     JOBS_MAX = 4000000,
     JOB_PAGE_SLOTS = 512,
-    JOB_ATTEMPTS_MAX = 1000,  /* also of attempts that were lost with their node */
+    JOB_ATTEMPTS_MAX = 1000, /* also of attempts that were lost with their node */
     JOB_MESSAGE_BYTES_MAX = 4096,
     JOB_POISON_DEFAULT = 3,
     JOB_EXPIRE_MAX = 1000, /* of one command_expire */
@@ -148,7 +149,8 @@ struct job_table {
     struct job_frame *retired; /* while a pin may read them */
     struct job_frame *garbage;
     struct job *spawned; /* by the last command_spawn: the new job, or the one with its key */
-    /* Told of changes, from inside the calls below; JOB_GONE before the job is freed. May be NULL. */
+    /* Told of changes, from inside the calls below; JOB_GONE before the job is freed. May be
+     * NULL. */
     void (*changed)(void *data, struct job *j, enum job_change change);
     void (*payload_dropped)(void *data, const struct digest *payload);
     void *data;
@@ -156,8 +158,8 @@ struct job_table {
 
 void jobs_close(struct job_table *t);
 
-/* Applying. spec is the current revision's, NULL when the function is gone. Outcomes: EXISTS when the
- * key (or the schedule's time) has its job already, CONFLICT when the key was used for another
+/* Applying. spec is the current revision's, NULL when the function is gone. Outcomes: EXISTS when
+ * the key (or the schedule's time) has its job already, CONFLICT when the key was used for another
  * payload or the invocation has ended, NOT_FOUND, LIMIT. */
 struct status jobs_spawn(struct job_table *t, uint64_t index, uint64_t time_ms,
                          const struct command_spawn *s, const struct function_spec *spec,

@@ -9,8 +9,7 @@
 /* FNV-1a (www.isthe.com/chongo/tech/comp/fnv): tells whether a key comes with the same input. */
 static uint64_t input_check(const struct command_spawn *s)
 {
-    const struct bytes parts[] = {s->payload,
-                                  bytes_of(&s->payload_ref, sizeof s->payload_ref),
+    const struct bytes parts[] = {s->payload, bytes_of(&s->payload_ref, sizeof s->payload_ref),
                                   bytes_of(&s->payload_bytes, sizeof s->payload_bytes)};
     uint64_t h = UINT64_C(0xcbf29ce484222325);
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
@@ -59,18 +58,17 @@ struct status jobs_spawn(struct job_table *t, uint64_t index, uint64_t time_ms,
 {
     t->spawned = NULL;
     uint64_t check = input_check(s);
-    const struct job_key *k =
-        s->key[0] == '\0' || strlen(s->key) > SPAWN_KEY_BYTES_MAX ||
-                strlen(s->function) > NAME_BYTES_MAX || strlen(s->tenant) > NAME_BYTES_MAX
-            ? NULL
-            : job_key_find(t, s->function, s->tenant, s->key);
+    const struct job_key *k = s->key[0] == '\0' || strlen(s->key) > SPAWN_KEY_BYTES_MAX ||
+                                      strlen(s->function) > NAME_BYTES_MAX ||
+                                      strlen(s->tenant) > NAME_BYTES_MAX
+                                  ? NULL
+                                  : job_key_find(t, s->function, s->tenant, s->key);
     if (k != NULL) {
         t->spawned = k->job;
-        return k->check == check
-                   ? status_of(STATUS_EXISTS)
-                   : status_fail(msg, STATUS_CONFLICT,
-                                 "key %.80s was used for another payload of %s", s->key,
-                                 s->function);
+        return k->check == check ? status_of(STATUS_EXISTS)
+                                 : status_fail(msg, STATUS_CONFLICT,
+                                               "key %.80s was used for another payload of %s",
+                                               s->key, s->function);
     }
     if (s->schedule[0] != '\0' &&
         s->schedule_at_ms <= jobs_last_fired(t, s->function, s->schedule)) {
@@ -217,8 +215,8 @@ static void failed(struct change *c, uint64_t time_ms, const struct command_fini
         uint32_t max = spec->poison_max == 0 ? JOB_POISON_DEFAULT : spec->poison_max;
         if (++s->crashes >= max) {
             (void)snprintf(text, sizeof text,
-                           "poison: its instance crashed %u times; the last one: %.200s", s->crashes,
-                           f->message);
+                           "poison: its instance crashed %u times; the last one: %.200s",
+                           s->crashes, f->message);
             end(c, time_ms, INVOCATION_DEAD, f->code, text);
         } else {
             again(c, time_ms, backoff_ms(spec, s->crashes));
@@ -303,7 +301,8 @@ struct status jobs_redrive(struct job_table *t, uint64_t time_ms, const struct c
     }
     struct change c = change_begin(t, j);
     struct state_job *s = &c.content;
-    uint64_t patience_ms = s->deadline_at_ms > s->created_ms ? s->deadline_at_ms - s->created_ms : 1;
+    uint64_t patience_ms =
+        s->deadline_at_ms > s->created_ms ? s->deadline_at_ms - s->created_ms : 1;
     s->crashes = 0;
     s->failures = 0;
     s->not_before_ms = 0;
@@ -340,8 +339,8 @@ struct status jobs_expire(struct job_table *t, uint64_t time_ms, const struct co
         struct change c = change_begin(t, j);
         char text[REASON_TEXT];
         (void)snprintf(text, sizeof text, "the deadline passed after %u attempts%s%.200s",
-                       c.content.attempts, c.content.message[0] == '\0' ? "" : "; the last one: ",
-                       c.content.message);
+                       c.content.attempts,
+                       c.content.message[0] == '\0' ? "" : "; the last one: ", c.content.message);
         end(&c, time_ms, INVOCATION_DEAD, STATUS_TIMEOUT, text);
     }
     return status_ok();

@@ -521,9 +521,15 @@ static const struct {
     struct status (*ask)(const struct core *c, const struct query *q, struct table *t,
                          struct errmsg *msg);
 } questions[] = {
-    {"functions", ask_functions}, {"function", ask_function}, {"history", ask_history},
-    {"nodes", ask_nodes},         {"node", ask_node},         {"instances", ask_instances},
-    {"tokens", ask_tokens},       {"revoked", ask_revoked},   {"why", ask_why},
+    {"functions", ask_functions},
+    {"function", ask_function},
+    {"history", ask_history},
+    {"nodes", ask_nodes},
+    {"node", ask_node},
+    {"instances", ask_instances},
+    {"tokens", ask_tokens},
+    {"revoked", ask_revoked},
+    {"why", ask_why},
     {"invocations", ask_invocations},
     {"invocation", ask_invocation},
     {"dead", ask_dead},

@@ -1,8 +1,8 @@
 /* Functions' schedules: once a second the leader looks which times have come and proposes a spawn
  * for each; the state machine accepts each time of a schedule once.
  *
- * After an outage the latest missed time is made up for, and up to catch_up earlier ones; the others
- * are left out, so that nobody gets a wave. */
+ * After an outage the latest missed time is made up for, and up to catch_up earlier ones; the
+ * others are left out, so that nobody gets a wave. */
 #include "common/cron.h"
 #include "scheduler/core/core_internal.h"
 

@@ -333,8 +333,8 @@ static void tell_applied(struct replica *r)
 }
 
 /* Group commit: what comes while a batch is being written here travels in the next one. It costs a
- * proposal at most one write, and saves a message to each member, a write on each disk and a wake-up
- * of each thread on the way for every batch that is not made. */
+ * proposal at most one write, and saves a message to each member, a write on each disk and a
+ * wake-up of each thread on the way for every batch that is not made. */
 static bool gathers(const struct replica *r)
 {
     return r->guard.unfinished > 0 && r->proposals.in_flight > 0 &&
@@ -542,8 +542,8 @@ static bool message_fits(const struct replica *r, uint64_t from_id, const struct
 /* What the disk could not take is dropped; the leader sends it again. */
 static bool is_too_much(struct replica *r, const struct wire_message *m)
 {
-    bool bulky = m->type == WIRE_PART ||
-                 (m->type == WIRE_APPEND && m->raft.append_entries.n_entries > 0);
+    bool bulky =
+        m->type == WIRE_PART || (m->type == WIRE_APPEND && m->raft.append_entries.n_entries > 0);
     if (!bulky) {
         return false;
     }

@@ -29,9 +29,9 @@ enum {
     REPLICA_MEMBERS_MAX = 9,
     REPLICA_ADDRESS_BYTES_MAX = 255,
     REPLICA_COMMAND_BYTES_MAX = 1 << 20,
-    REPLICA_PROPOSALS_MAX = 65536,          /* outstanding; over it replica_propose answers LIMIT */
-    REPLICA_PROPOSAL_BYTES_MAX = 64 << 20,  /* outstanding; likewise */
-    REPLICA_CHANGES_MAX = 16,               /* membership changes waiting; over it LIMIT */
+    REPLICA_PROPOSALS_MAX = 65536,         /* outstanding; over it replica_propose answers LIMIT */
+    REPLICA_PROPOSAL_BYTES_MAX = 64 << 20, /* outstanding; likewise */
+    REPLICA_CHANGES_MAX = 16,              /* membership changes waiting; over it LIMIT */
     REPLICA_MESSAGE_BYTES_MAX = 64 << 20,
     REPLICA_SNAPSHOT_BYTES_MAX = 2000 << 20, /* raft_uv reads no larger file */
 };

@@ -25,7 +25,7 @@
 struct replica_host {
     struct raft_io io;     /* never moved: raft_uv keeps its address. io.data is the guard's */
     struct outbox *outbox; /* set by replica_create, before raft_init */
-    uint32_t cures_off; /* enum guard_cure: the simulator's, to show that a cure is needed */
+    uint32_t cures_off;    /* enum guard_cure: the simulator's, to show that a cure is needed */
     struct replica *replica;
     /* What the host knows of the disk. */
     uint64_t mark; /* index of an entry that was on it before the start; 0: not known */

@@ -63,7 +63,6 @@ void gate_close(struct gate *g);
 void gate_open(struct gate *g, bool fail);
 unsigned gate_passed(struct gate *g);
 
-
 struct cluster {
     uv_loop_t loop;
     uv_timer_t pulse; /* so that the loop never waits long */

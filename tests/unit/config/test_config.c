@@ -108,10 +108,11 @@ static void a_seal_has_a_cluster_key_of_a_known_form(void **state)
         char text[1024];
         struct scheduler_config *c = NULL;
         struct errmsg msg = {""};
-        int size = snprintf(text, sizeof text,
-                            "cluster: c\nid: s9\nlisten: 127.0.0.1:7400\ndata: /d\nca: /a\ncert: /b\n"
-                            "key: /k\npeers: [{id: s1, address: \"127.0.0.1:1\"}]\nseal: %s\n",
-                            cases[i].seal);
+        int size =
+            snprintf(text, sizeof text,
+                     "cluster: c\nid: s9\nlisten: 127.0.0.1:7400\ndata: /d\nca: /a\ncert: /b\n"
+                     "key: /k\npeers: [{id: s1, address: \"127.0.0.1:1\"}]\nseal: %s\n",
+                     cases[i].seal);
         struct status s = scheduler_config_parse("s.yaml", bytes_of(text, (size_t)size), &c, &msg);
         assert_string_equal(msg.text, cases[i].says);
         assert_int_equal(s.code, STATUS_INVALID);

@@ -124,9 +124,10 @@ static void spawns_out_of_range_are_refused(void **state)
     user_spawn(w, 1, 2, &s);
     s = (struct spawn){.function = "nobody"};
     user_spawn(w, 1, 3, &s);
-    expect(w, "u1 spawn_reply 1 INVALID priority 10: 1 to 9 are possible\n"
-              "u1 spawn_reply 2 INVALID ttl, deadline, delay and at may be at most 7 days from now\n"
-              "u1 spawn_reply 3 NOT_FOUND no function is named nobody; see skep function list\n");
+    expect(w,
+           "u1 spawn_reply 1 INVALID priority 10: 1 to 9 are possible\n"
+           "u1 spawn_reply 2 INVALID ttl, deadline, delay and at may be at most 7 days from now\n"
+           "u1 spawn_reply 3 NOT_FOUND no function is named nobody; see skep function list\n");
 }
 
 /* ---- Keys ---- */
