@@ -184,8 +184,8 @@
     F(U64, output_bytes)
 
 /* Durable work. payload_ref is set by the scheduler that took a payload over
- * SPAWN_INLINE_BYTES_MAX, never by a user. priority 0 means 5; deadline_ms: from now to the end of all attempts; at_ms: not
- * before this Unix time; ttl_ms: how long the outcome is kept. */
+ * SPAWN_INLINE_BYTES_MAX, never by a user. priority 0 means 5; deadline_ms: from now to the end of
+ * all attempts; at_ms: not before this Unix time; ttl_ms: how long the outcome is kept. */
 #define FIELDS_spawn(F, L, M)                                                                      \
     F(STR, function)                                                                               \
     F(BYTES, payload)                                                                              \

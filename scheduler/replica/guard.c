@@ -8,9 +8,12 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { PROGRESS_SNAPSHOT = 2 }; /* of raft_progress.state, which raft.h does not name */
+
 static const char *const cure_names[GUARD_CURES] = {
     "hold",   "clamp", "stale", "tick", "vote", "fatal", "serial", "mark",
     "prefix", "conf",  "again", "send", "zero", "close", "ballot", "prevote",
+    "arrived",
 };
 
 const char *guard_cure_name(unsigned bit)
@@ -133,6 +136,49 @@ static bool is_stale(const struct guard *g, const struct raft_message *m)
            g->ending->term != g->raft->current_term && guard_has(g, GUARD_STALE);
 }
 
+/* The snapshot that a member is being sent, as the leader sees it; 0: none. */
+static uint64_t snapshot_sent_to(const struct raft *r, raft_id id)
+{
+    for (unsigned i = 0; r->state == RAFT_LEADER && i < r->configuration.n; i++) {
+        const struct raft_progress *p = &r->leader_state.progress[i];
+        if (r->configuration.servers[i].id == id && p->state == PROGRESS_SNAPSHOT) {
+            return p->snapshot_index;
+        }
+    }
+    return 0;
+}
+
+/* ARRIVED (no cure upstream is known): when a member's only answer to an installed snapshot is
+ * lost, libraft's leader ignores all that it says for the ten seconds of the installation's timeout
+ * (its heartbeats ask about the leader's last entry, which the member cannot have) and then sends
+ * the whole snapshot again, without end on a network that loses that answer again. So meanwhile the
+ * heartbeats ask about the snapshot's last entry: who has installed it says so. */
+static void ask_arrived(const struct guard *g, struct raft_message *m)
+{
+    struct raft_append_entries *args = &m->append_entries;
+    uint64_t index = snapshot_sent_to(g->raft, m->server_id);
+    uint64_t term = guard_term_of(&g->raft->log, index);
+    if (args->n_entries > 0 || term == 0 || !guard_has(g, GUARD_ARRIVED)) {
+        return;
+    }
+    args->prev_log_index = index;
+    args->prev_log_term = term;
+    if (args->leader_commit > index) {
+        args->leader_commit = index;
+    }
+}
+
+/* ARRIVED, the other half: who has not installed it yet refuses just that entry, for which libraft
+ * would give the transfer up. Any other number is heard as a sign of life only. */
+static void not_arrived(const struct guard *g, const struct raft_message *m,
+                        struct raft_append_entries_result *result)
+{
+    if (result->rejected != 0 && result->rejected == snapshot_sent_to(g->raft, m->server_id) &&
+        guard_has(g, GUARD_ARRIVED)) {
+        result->rejected++;
+    }
+}
+
 static int guard_send(struct raft_io *io, struct raft_io_send *req,
                       const struct raft_message *message, raft_io_send_cb cb)
 {
@@ -145,6 +191,8 @@ static int guard_send(struct raft_io *io, struct raft_io_send *req,
     }
     if (m.type == RAFT_IO_APPEND_ENTRIES_RESULT) {
         clamp_result(g, &m.append_entries_result);
+    } else if (m.type == RAFT_IO_APPEND_ENTRIES) {
+        ask_arrived(g, &m);
     }
     if (m.type == RAFT_IO_TIMEOUT_NOW && guard_has(g, GUARD_SEND)) {
         /* SEND (cured upstream by c6cfe58): this request is part of the transfer, which may be
@@ -262,6 +310,9 @@ static bool filter(struct guard *g, struct raft_message *m)
     }
     if (m->type == RAFT_IO_APPEND_ENTRIES) {
         return filter_append(g, &m->append_entries);
+    }
+    if (m->type == RAFT_IO_APPEND_ENTRIES_RESULT) {
+        not_arrived(g, m, &m->append_entries_result);
     }
     if (m->type == RAFT_IO_TIMEOUT_NOW && must_wait(g)) {
         g->timeout_from = m->server_id;

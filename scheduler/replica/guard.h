@@ -51,8 +51,9 @@ enum guard_cure {
     GUARD_BALLOT =
         1 << 14, /* no vote is refused for a leader that is silent, or for the own role */
     GUARD_PREVOTE = 1 << 15, /* pre-votes between servers of different terms come to an end */
+    GUARD_ARRIVED = 1 << 16, /* a lost answer to a snapshot is asked for again */
 };
-#define GUARD_CURES 16
+#define GUARD_CURES 17
 
 /* "hold" ...; NULL when there is no such cure. */
 const char *guard_cure_name(unsigned bit);
