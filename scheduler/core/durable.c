@@ -125,7 +125,7 @@ static struct status spawn_command(struct core *c, struct core_time now, const s
         return status_fail(msg, STATUS_INVALID, "the timeout is longer than 24 hours");
     }
     if (m->payload.size > SPAWN_INLINE_BYTES_MAX) {
-        return status_fail(msg, STATUS_LIMIT, "the payload is larger than %d bytes",
+        return status_fail(msg, STATUS_INVALID, "the payload is larger than %d bytes",
                            SPAWN_INLINE_BYTES_MAX);
     }
     uint64_t not_before = m->delay_ms == 0 ? 0 : wall_ms + m->delay_ms;
