@@ -195,7 +195,7 @@ static enum client_fill each_fill(void *data, uint32_t place, struct message *m)
     if (e->stopped) {
         return CLIENT_NO_MORE;
     }
-    if (l->used || (e->bytes > 0 && e->bytes >= EACH_BYTES_MAX)) {
+    if (l->used || e->bytes >= EACH_BYTES_MAX) {
         return CLIENT_LATER;
     }
     struct bytes text;

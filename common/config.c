@@ -197,6 +197,7 @@ struct raw_raft {
     char *heartbeat;
     char *ballast;
     char *free_min;
+    char *snapshot_entries;
 };
 
 struct raw_limits {
@@ -241,6 +242,7 @@ static const cyaml_schema_field_t raft_fields[] = {
     YAMLDOC_TEXT("heartbeat", struct raw_raft, heartbeat),
     YAMLDOC_TEXT("ballast", struct raw_raft, ballast),
     YAMLDOC_TEXT("free_min", struct raw_raft, free_min),
+    YAMLDOC_TEXT("snapshot_entries", struct raw_raft, snapshot_entries),
     CYAML_FIELD_END,
 };
 
@@ -338,6 +340,9 @@ static const struct yamldoc_number scheduler_numbers[] = {
                    CONFIG_QUEUE_BYTES_MAX, struct scheduler_config, ballast_bytes),
     YAMLDOC_NUMBER("raft.free_min", struct raw_scheduler, raft.free_min, UNIT_BYTES, 0,
                    CONFIG_CHUNK_BYTES_MAX, struct scheduler_config, free_bytes_min),
+    YAMLDOC_NUMBER("raft.snapshot_entries", struct raw_scheduler, raft.snapshot_entries, UNIT_COUNT,
+                   CONFIG_SNAPSHOT_ENTRIES_MIN, CONFIG_SNAPSHOT_ENTRIES_MAX,
+                   struct scheduler_config, snapshot_entries),
     YAMLDOC_NUMBER("limits.connections", struct raw_scheduler, limits.connections, UNIT_COUNT,
                    CONFIG_CONNECTIONS_MIN, CONFIG_CONNECTIONS_MAX, struct scheduler_config,
                    connections_max),
@@ -448,6 +453,7 @@ static struct status scheduler_fill(const struct yamldoc *d, struct raw_schedule
         .heartbeat_ms = CONFIG_HEARTBEAT_MS_DEFAULT,
         .ballast_bytes = CONFIG_BALLAST_BYTES_DEFAULT,
         .free_bytes_min = CONFIG_FREE_BYTES_MIN_DEFAULT,
+        .snapshot_entries = CONFIG_SNAPSHOT_ENTRIES_DEFAULT,
         .connections_max = CONFIG_CONNECTIONS_DEFAULT,
         .send_queue_bytes = CONFIG_QUEUE_BYTES_DEFAULT,
         .mailbox_bytes = CONFIG_QUEUE_BYTES_DEFAULT,

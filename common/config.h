@@ -13,7 +13,8 @@
  *     peers: [{id: s1, address: 10.0.0.1:7400}, ...]   required
  *     raft: {election_timeout: 500ms, heartbeat: 50ms, ballast: 64Mi, free_min: 192Mi}
  *                                     free_min: with less space free on the disk of data nothing is
- *                                     accepted; ballast: a file that is given up when it is full
+ *                                     accepted; ballast: a file that is given up when it is full;
+ *                                     snapshot_entries: 65536, how much log makes a snapshot due
  *     limits: {connections: 4096, send_queue: 64Mi, mailbox: 64Mi, chunks: 64Gi,
  *              payloads: 8Gi}
  *     seal: {cluster_key: file:PATH}      or credential:NAME, or pkcs11:URI; default: nothing on
@@ -69,6 +70,9 @@ enum {
     CONFIG_ELECTION_TIMEOUT_MS_DEFAULT = 500,
     CONFIG_HEARTBEAT_MS_MIN = 5,
     CONFIG_HEARTBEAT_MS_MAX = 10 * 1000,
+    CONFIG_SNAPSHOT_ENTRIES_MIN = 1024,
+    CONFIG_SNAPSHOT_ENTRIES_MAX = 1 << 20,
+    CONFIG_SNAPSHOT_ENTRIES_DEFAULT = 65536,
     CONFIG_HEARTBEAT_MS_DEFAULT = 50,
     CONFIG_HEARTBEATS_MIN = 3, /* in one election timeout */
     CONFIG_CONNECTIONS_MIN = 8,
@@ -151,6 +155,7 @@ struct scheduler_config {
     bool bootstrap;
     uint32_t election_timeout_ms;
     uint32_t heartbeat_ms;
+    uint32_t snapshot_entries;
     uint64_t ballast_bytes;  /* 0: none */
     uint64_t free_bytes_min; /* 0: no mark */
     uint32_t connections_max;

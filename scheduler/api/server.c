@@ -522,6 +522,7 @@ static struct status open_replica(struct server *s, struct errmsg *msg)
                                           .address = s->config->advertise,
                                           .election_timeout_ms = s->config->election_timeout_ms,
                                           .heartbeat_ms = s->config->heartbeat_ms,
+                                          .snapshot_threshold = s->config->snapshot_entries,
                                           .ballast_bytes = s->config->ballast_bytes,
                                           .free_bytes_min = s->config->free_bytes_min,
                                           .random_seed = core_random(s)};

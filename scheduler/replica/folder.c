@@ -171,7 +171,9 @@ uint64_t folder_mark_read(const char *folder)
         return 0;
     }
     struct reader r = reader_of(bytes_of(bytes, sizeof bytes));
-    bool ours = reader_u32(&r) == MARK_MAGIC && reader_u32(&r) == MARK_VERSION;
+    uint32_t magic = reader_u32(&r);
+    uint32_t version = reader_u32(&r);
+    bool ours = magic == MARK_MAGIC && version == MARK_VERSION;
     uint64_t index = reader_u64(&r);
     return ours && reader_u64(&r) == mark_sum(index) ? index : 0;
 }

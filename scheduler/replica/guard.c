@@ -11,9 +11,8 @@
 enum { PROGRESS_SNAPSHOT = 2 }; /* of raft_progress.state, which raft.h does not name */
 
 static const char *const cure_names[GUARD_CURES] = {
-    "hold",   "clamp", "stale", "tick", "vote", "fatal", "serial", "mark",
-    "prefix", "conf",  "again", "send", "zero", "close", "ballot", "prevote",
-    "arrived",
+    "hold", "clamp", "stale", "tick", "vote",  "fatal",  "serial",  "mark",    "prefix",
+    "conf", "again", "send",  "zero", "close", "ballot", "prevote", "arrived",
 };
 
 const char *guard_cure_name(unsigned bit)

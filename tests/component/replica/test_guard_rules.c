@@ -494,7 +494,11 @@ static void heartbeat_during_installation(uint32_t cures_off)
     disk_takes(&g, 5 * MS); /* a snapshot costs many times that */
     give_snapshot(&g, 2, 2, 50, 2);
     pass(&g, MS);
+    size_t before = g.count;
     give_append(&g, 2, 2, 50, 2, 0, 0, 50);
+    const struct sent *s = last_sent(&g, before, 2, WIRE_APPEND_RESULT);
+    assert_true(s == NULL || s->rejected != 0 || s->last < 50); /* not on the disk yet */
+    assert_int_equal(g.restored, 0);
     pass(&g, 150 * MS);
     assert_int_equal(g.restored, 1);
     assert_int_equal(replica_status(g.replica).applied_index, 50);
@@ -684,6 +688,86 @@ static void prevote_lets_a_candidate_catch_up_in_terms(void **state)
     assert_int_equal(term_after_a_pre_vote(GUARD_PREVOTE), 1);
 }
 
+/* ---- A snapshot's lost answer ---- */
+
+static void give_refusal(struct rig *g, uint64_t from, uint64_t rejected, uint64_t last)
+{
+    struct raft_message m = {.type = RAFT_IO_APPEND_ENTRIES_RESULT};
+    m.append_entries_result = (struct raft_append_entries_result){
+        .term = term_of(g), .rejected = rejected, .last_log_index = last};
+    give(g, from, &m);
+}
+
+/* It leads, server 2 has all; what server 3 lacks only a snapshot holds, which is on its way.
+ * Returns the snapshot's index. */
+static uint64_t lead_and_send_a_snapshot(struct rig *g, uint32_t cures_off)
+{
+    rig_open(g, cures_off, 8);
+    give_append(g, 2, 2, 1, 1, LOG_SIZE - 1, 2, LOG_SIZE);
+    pass(g, 10 * MS);
+    give_append(g, 2, 2, LOG_SIZE, 2, 1, 2, LOG_SIZE + 1);
+    pass(g, 30 * MS);
+    make_leader(g);
+    pass(g, 5 * MS);
+    uint64_t last = replica_status(g->replica).last_index;
+    give_result(g, 2, term_of(g), last);
+    uint64_t index = replica_status(g->replica).snapshot_index;
+    assert_in_range(index, 2, last - 1);
+    for (int i = 0; i < 50 && last_sent(g, 0, 3, WIRE_PART) == NULL; i++) {
+        const struct sent *asked = last_sent(g, 0, 3, WIRE_APPEND);
+        if (asked != NULL) {
+            give_refusal(g, 3, g->replica->raft.leader_state.progress[2].next_index - 1, 1);
+        }
+        pass(g, HEARTBEAT_MS * MS);
+    }
+    assert_non_null(last_sent(g, 0, 3, WIRE_PART));
+    return index;
+}
+
+/* Server 3 has installed it and its answer was lost. What the next heartbeat asks about. */
+static uint64_t asked_after_a_snapshot(uint32_t cures_off, uint64_t *snapshot)
+{
+    struct rig g;
+    *snapshot = lead_and_send_a_snapshot(&g, cures_off);
+    size_t before = g.count;
+    pass(&g, 3 * HEARTBEAT_MS * MS);
+    const struct sent *s = last_sent(&g, before, 3, WIRE_APPEND);
+    assert_non_null(s);
+    uint64_t asked = s->last;
+    if (cures_off == 0) {
+        before = g.count;
+        give_result(&g, 3, term_of(&g), *snapshot);
+        pass(&g, 3 * HEARTBEAT_MS * MS);
+        s = last_sent(&g, before, 3, WIRE_APPEND);
+        assert_non_null(s);
+        assert_int_equal(s->last, replica_status(g.replica).last_index); /* the rest */
+    }
+    rig_close(&g);
+    return asked;
+}
+
+static void arrived_asks_whether_a_snapshot_is_installed(void **state)
+{
+    (void)state;
+    uint64_t snapshot = 0;
+    uint64_t asked = asked_after_a_snapshot(0, &snapshot);
+    assert_int_equal(asked, snapshot);
+    asked = asked_after_a_snapshot(GUARD_ARRIVED, &snapshot);
+    assert_true(asked > snapshot);
+}
+
+static void arrived_goes_on_sending_while_it_is_not_installed(void **state)
+{
+    (void)state;
+    struct rig g;
+    uint64_t snapshot = lead_and_send_a_snapshot(&g, 0);
+    give_refusal(&g, 3, snapshot, 1);
+    const struct raft_progress *p = &g.replica->raft.leader_state.progress[2];
+    assert_int_equal(p->snapshot_index, snapshot);
+    assert_true(p->recent_recv);
+    rig_close(&g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -700,6 +784,8 @@ int main(void)
         cmocka_unit_test(mark_stops_a_server_whose_disk_has_lost_entries),
         cmocka_unit_test(ballot_is_not_refused_for_a_silent_leader),
         cmocka_unit_test(prevote_lets_a_candidate_catch_up_in_terms),
+        cmocka_unit_test(arrived_asks_whether_a_snapshot_is_installed),
+        cmocka_unit_test(arrived_goes_on_sending_while_it_is_not_installed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
 /* Snapshots that are encoded while the loop goes on. */
+#include "scheduler/replica/replica_internal.h"
 #include "tests/component/replica/cluster.h"
 
 #include <setjmp.h>
@@ -117,6 +118,33 @@ static void a_snapshot_that_fails_is_taken_again(void **state)
     end(c, &gate);
 }
 
+static bool is_fatal(struct cluster *c, uint64_t id)
+{
+    return c->nodes[id - 1].fatal;
+}
+
+/* Memory checkers see whether what was encoded is freed. */
+static void what_encodes_when_the_replica_fails_is_dropped(void **state)
+{
+    (void)state;
+    struct gate gate;
+    gate_init(&gate);
+    struct cluster *c = start(1, &gate);
+    cluster_commit(c, DUE, 64, 8);
+    WAIT(c, is_pinned, 1);
+    struct node *n = &c->nodes[0];
+    guard_fail(&n->replica->guard, "write log", RAFT_IOERR);
+    WAIT(c, is_fatal, 1);
+    gate_open(&gate, false);
+    WAIT(c, passed_at_least, 1);
+    assert_int_equal(replica_status(n->replica).snapshot_index, 0);
+    node_stop(n);
+    n->fatal = false;
+    node_start(n);
+    WAIT(c, all_agree, DUE);
+    end(c, &gate);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -124,6 +152,7 @@ int main(void)
         cmocka_unit_test(a_restart_from_such_a_snapshot_loses_nothing),
         cmocka_unit_test(closing_waits_for_a_snapshot_that_is_being_encoded),
         cmocka_unit_test(a_snapshot_that_fails_is_taken_again),
+        cmocka_unit_test(what_encodes_when_the_replica_fails_is_dropped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -180,7 +180,8 @@ class Durable(ClusterCase):
         self.cluster.skep("cancel", "-", input=runs.encode() + b"\n")
         self.assertEqual(self.outcome(runs)["state"], "canceled")
         self.fails(FAILED, "cancel", runs)
-        self.assertEqual(self.outcome(self.spawn("once", want("after", "sleep", seconds=0)))["state"], "done")
+        after = self.outcome(self.spawn("once", want("after", "sleep", seconds=0)))
+        self.assertEqual(after["state"], "done", after)
 
     # -- Many --
 

@@ -15,7 +15,7 @@ ECHO = "def handle(p):\n    return p\n"
 # Over the log's inline limit, so that it becomes a file of its own.
 LARGE = 64 << 10
 # More entries than a snapshot waits for.
-MANY = 30000
+MANY = 9000
 
 
 def files_below(folder):
@@ -121,6 +121,11 @@ class Seal(SealCase):
 
     def test_snapshots_are_sealed(self):
         mark = "snapshot-mark-b8e2"
+        self.kill_all()
+        for name in self.schedulers():
+            with open(os.path.join(self.cluster.data, name, "config.yaml"), "a", encoding="utf-8") as f:
+                f.write("raft: {snapshot_entries: 4096}\n")
+        self.restart_all()
         lines = "".join(f'"{mark} {i}"\n' for i in range(MANY)).encode()
         spawned = self.cluster.skep("spawn", "echo", "--each", "--delay", "1h", "--ttl", "2h", input=lines,
                                     timeout=120).stdout.decode().split()

@@ -244,6 +244,18 @@ static void an_attempt_lost_with_its_node_is_nobodys_failure(void **state)
     assert_int_equal(core_stats(w->core).attempts_lost, 1);
 }
 
+static void an_instance_killed_for_another_attempt_is_nobodys_failure(void **state)
+{
+    struct world *w = warm(state);
+    spawn(w, 7, "x");
+    forget_lines(w);
+    agent_ended(w, 1, 1, STATUS_TIMEOUT, "killed: it did not give up an invocation that was over");
+    assert_non_null(strstr(w->text, "a1 start i2 f\n"));
+    agent_ready(w, 1, 2);
+    assert_non_null(strstr(w->text, "a1 invoke v2.2 i2 x\n"));
+    core_check(w->core);
+}
+
 static void the_first_success_counts_and_later_ends_are_late(void **state)
 {
     struct world *w = warm(state);
@@ -649,6 +661,7 @@ int main(void)
         LED(a_dead_letter_can_be_redriven_or_purged),
         LED(poison_is_quarantined_after_its_crashes),
         LED(an_attempt_lost_with_its_node_is_nobodys_failure),
+        LED(an_instance_killed_for_another_attempt_is_nobodys_failure),
         LED(the_first_success_counts_and_later_ends_are_late),
         LED(a_success_that_comes_late_counts_while_another_attempt_runs),
         LED(a_refused_attempt_counts_for_nothing),
