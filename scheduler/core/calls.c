@@ -462,8 +462,8 @@ void calls_fail_one(struct core *c, struct core_time now, struct work *w, enum s
         .code = code, .message = message, .instance = i->id, .node = i->node->name};
     leave_instance(w);
     if (w->job != NULL) {
-        /* An instance that ended for another reason (killed for an attempt before this one, stopped,
-         * lost) is not this attempt's failure. */
+        /* An instance that ended for another reason (killed for an attempt before this one,
+         * stopped, lost) is not this attempt's failure. */
         code = code == STATUS_CRASHED ? code : STATUS_UNKNOWN;
         job_failed(c, now, w, code, message, i->node->name);
         return;
