@@ -185,7 +185,8 @@ class Seal(SealCase):
         self.configure(name, [sealed])
         self.cluster.restart(name)
         self.catches_up(name)
-        self.assertTrue(os.path.exists(os.path.join(self.cluster.data, name, "data", "keys")))
+        # Written by the scheduler's maintenance, not by the apply.
+        wait_for(lambda: os.path.exists(os.path.join(self.cluster.data, name, "data", "keys")), "the keys' file")
         os.unlink(aside)
 
     def catches_up(self, name):
