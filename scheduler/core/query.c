@@ -295,6 +295,15 @@ static struct status ask_revoked(const struct core *c, const struct query *q, st
     return status_ok();
 }
 
+static const char *job_state(const struct job *j)
+{
+    static const char *const states[] = {"", "queued", "done", "dead", "canceled"};
+    if (j->state != INVOCATION_QUEUED) {
+        return states[j->state];
+    }
+    return j->work != NULL ? "running" : j->busy ? "ending" : j->delayed ? "delayed" : "queued";
+}
+
 /* Why a durable invocation is where it is. */
 static void why_invocation(const struct core *c, const char *name, struct table *t)
 {
@@ -321,7 +330,8 @@ static void why_invocation(const struct core *c, const char *name, struct table 
                        " wait in all, %u instances ready, %u starting, %u attempts run",
                        f->name, f->jobs->waiting, f->ready, f->starting, f->jobs->running);
     } else {
-        (void)snprintf(text, sizeof text, "state %u; see skep result", j->state);
+        (void)snprintf(text, sizeof text, "%s after %u attempts; see skep result", job_state(j),
+                       j->attempts);
     }
     row_begin(t);
     put_number(t, "time_ms", c->catalog.time_ms);
@@ -353,15 +363,6 @@ static struct status ask_why(const struct core *c, const struct query *q, struct
 /* ---- Durable invocations ---- */
 
 enum { JOB_ROWS_MAX = 1000, PREFIX_TEXT = ID_STRING_BYTES };
-
-static const char *job_state(const struct job *j)
-{
-    static const char *const states[] = {"", "queued", "done", "dead", "canceled"};
-    if (j->state != INVOCATION_QUEUED) {
-        return states[j->state];
-    }
-    return j->work != NULL ? "running" : j->busy ? "ending" : j->delayed ? "delayed" : "queued";
-}
 
 static void job_row(const struct core *c, struct table *t, const struct job *j)
 {

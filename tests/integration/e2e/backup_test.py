@@ -8,7 +8,7 @@ import signal
 import unittest
 
 from cluster import DENIED, DONE, FAILED, UNREACHABLE, USAGE, Cluster, ClusterCase, wait_for
-from s3_stub import Bucket
+from s3_server import Bucket
 
 MARK = "this-is-a-marked-payload"
 ECHO = "def handle(p):\n    return p\n"

@@ -57,6 +57,19 @@ static void a_spawn_is_acknowledged_run_and_its_result_kept(void **state)
     assert_int_equal(core_stats(w->core).jobs_done, 1);
 }
 
+static void why_tells_where_an_invocation_is(void **state)
+{
+    struct world *w = warm(state);
+    spawn(w, 7, "x");
+    char id[ID_STRING_BYTES];
+    id_format(invocation_n(w, 2), INVOCATION_PREFIX, id);
+    user_query(w, 8, "why", id);
+    expect_records(w, "attempt 1 runs on n1");
+    agent_durable_result(w, 1, 2, 1, 1, STATUS_OK, "y");
+    user_query(w, 9, "why", id);
+    expect_records(w, "done after 1 attempts; see skep result");
+}
+
 static void nothing_is_said_or_sent_before_the_commit(void **state)
 {
     struct world *w = warm(state);
@@ -649,6 +662,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         LED(a_spawn_is_acknowledged_run_and_its_result_kept),
+        LED(why_tells_where_an_invocation_is),
         LED(nothing_is_said_or_sent_before_the_commit),
         LED(whoever_waits_gets_the_outcome_when_it_comes),
         LED(a_waiter_that_leaves_is_forgotten),
