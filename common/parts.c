@@ -2,27 +2,27 @@
 
 #include "common/mem.h"
 
-enum { PARTS_FIRST = 16 };
-
 struct buffer *parts_next(struct parts *p)
 {
     if (p->count > 0 && p->items[p->count - 1].size < PARTS_BYTES) {
         return &p->items[p->count - 1];
     }
-    if (p->count == p->capacity) {
-        size_t capacity = p->capacity == 0 ? PARTS_FIRST : p->capacity * 2;
-        struct buffer *items = mem_realloc(p->items, capacity * sizeof *items);
-        if (items == NULL) {
-            return NULL;
-        }
-        p->items = items;
-        p->capacity = capacity;
+    struct buffer *items = mem_grow(p->items, p->count, &p->capacity, sizeof *items);
+    if (items == NULL) {
+        return NULL;
     }
+    p->items = items;
     if (p->count > 0) {
         p->bytes += p->items[p->count - 1].size;
     }
     p->items[p->count] = (struct buffer){0};
     return &p->items[p->count++];
+}
+
+struct status parts_put_blob(struct parts *p, struct bytes blob)
+{
+    struct buffer *to = parts_next(p);
+    return to == NULL ? status_of(STATUS_NOMEM) : buffer_put_blob(to, blob);
 }
 
 size_t parts_size(const struct parts *p)

@@ -18,6 +18,8 @@ struct parts {
 /* The part to append to next: the last one while it is below PARTS_BYTES, else a new one. NULL when
  * out of memory. The pointer is good until the next call. */
 struct buffer *parts_next(struct parts *p);
+/* Appends a blob (u32 size, little-endian, and the bytes) whole to one part. NOMEM. */
+NODISCARD struct status parts_put_blob(struct parts *p, struct bytes blob);
 /* Of all parts. */
 size_t parts_size(const struct parts *p);
 /* Frees all buffers and the list, which is empty and usable afterwards. */

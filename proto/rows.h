@@ -364,7 +364,8 @@
     F(U64, run_us)                                                                                 \
     F(STR, node)                                                                                   \
     F(U64, key_check)                                                                              \
-    F(U32, failures)
+    F(U32, failures)                                                                               \
+    F(U64, patience_ms)
 #define FIELDS_state_schedule(F, L, M) F(STR, function) F(STR, name) F(U64, fired_ms)
 #define FIELDS_state_key(F, L, M)                                                                  \
     F(U32, key) F(BYTES, wrapped) F(STR, wrapped_by) F(U64, time_ms) F(U64, index)

@@ -5,8 +5,8 @@
  *               +--------+
  *
  * A scheduler takes a result any number of times and commits the first; so sending again does no
- * harm. What a bound pushes out is lost here, not in the cluster: its attempt counts as lost and
- * the invocation is tried again. */
+ * harm. What a bound pushes out is lost here, not in the cluster: its attempt ends by its time-out
+ * at the leader, which counts as a failure, and the invocation is tried again. */
 #include "agent/core/core_internal.h"
 
 #include "common/check.h"

@@ -210,11 +210,12 @@ static void many_start(struct core *c, struct core_time now, uint64_t peer, cons
     enum invocation_state wanted =
         type == COMMAND_INVOCATION_CANCEL ? INVOCATION_QUEUED : INVOCATION_DEAD;
     const char *function = arg_find(&m->admin, "function");
+    uint32_t started = 0;
     for (struct job *j = c->catalog.jobs.jobs; j != NULL; j = j->hh.next) {
         if (j->state != wanted || strcmp(j->function->name, function) != 0) {
             continue;
         }
-        if (k->open > MANY_MAX) {
+        if (started == MANY_MAX || k->failed > 0) {
             k->more = true;
             break;
         }
@@ -228,6 +229,7 @@ static void many_start(struct core *c, struct core_time now, uint64_t peer, cons
             cmd.command_purge.invocation = j->id;
         }
         k->open++;
+        started++;
         core_submit_up_to(c, now, &cmd, CORE_SPAWNS_PENDING_MAX, many_done, k);
     }
     if (--k->open == 0) {

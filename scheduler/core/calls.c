@@ -111,9 +111,9 @@ static void work_fail(struct core *c, struct core_time now, struct work *w, enum
 
 static const struct digest no_ref;
 
-/* Sends the work to a free slot of i; its payload is its own or the one that ref names. */
+/* Sends the work to a free slot of i; ref names the payload when it is outside the log. */
 static void work_run(struct core *c, struct core_time now, struct work *w, struct instance *i,
-                     const struct digest *ref, uint64_t ref_bytes)
+                     struct bytes payload, const struct digest *ref, uint64_t ref_bytes)
 {
     CHECK(i->in_free);
     CHECK(i->inflight + i->foreign < i->concurrency);
@@ -135,7 +135,7 @@ static void work_run(struct core *c, struct core_time now, struct work *w, struc
                                          .attempt = w->attempt,
                                          .instance = i->id,
                                          .timeout_ms = (uint32_t)(left_us / 1000 + 1),
-                                         .payload = bytes_of(w->payload, w->payload_size),
+                                         .payload = payload,
                                          .durable = w->job != NULL,
                                          .payload_ref = *ref,
                                          .payload_bytes = ref_bytes}};
@@ -156,7 +156,7 @@ void calls_dispatch(struct core *c, struct core_time now, struct runtime *f)
         }
         struct work *w = f->queue;
         leave_queue(w);
-        work_run(c, now, w, f->free, &no_ref, 0);
+        work_run(c, now, w, f->free, bytes_of(w->payload, w->payload_size), &no_ref, 0);
     }
     if (f->queue == NULL) {
         f->pending_logged = false;
@@ -238,7 +238,7 @@ void calls_receive(struct core *c, struct core_time now, uint64_t peer, const st
         return;
     }
     if (at_once) {
-        work_run(c, now, w, f->free, &no_ref, 0);
+        work_run(c, now, w, f->free, bytes_of(w->payload, w->payload_size), &no_ref, 0);
         return;
     }
     w->cold = f->ready == 0;
@@ -280,15 +280,7 @@ struct work *calls_run_job(struct core *c, struct core_time now, struct job *j,
     j->work = w;
     if (attempt == 0) {
         w->attempt = j->attempt > j->attempts ? j->attempt : j->attempts;
-        w->payload = mem_must(mem_dup(content->payload.data, content->payload.size));
-        w->payload_size = content->payload.size;
-        c->payload_bytes += w->payload_size;
-        work_run(c, now, w, i, &content->payload_ref, content->payload_bytes);
-        /* It is sent and will not be again under this number. */
-        c->payload_bytes -= w->payload_size;
-        mem_free(w->payload);
-        w->payload = NULL;
-        w->payload_size = 0;
+        work_run(c, now, w, i, content->payload, &content->payload_ref, content->payload_bytes);
     } else {
         w->state = WORK_RUNNING;
         w->instance = i;
@@ -416,8 +408,7 @@ static void abandon(struct core *c, struct work *w, const char *reason)
 void calls_abandon_job(struct core *c, struct work *w, const char *reason)
 {
     abandon(c, w, reason);
-    w->job->work = NULL;
-    work_free(c, w);
+    calls_release_job(c, w);
 }
 
 static void expire_queued(struct core *c, struct core_time now, struct work *w)

@@ -163,6 +163,7 @@ static struct status apply_deploy(struct catalog *c, const struct command *cmd, 
     }
     revision_put(f, &d->revision, d->spec, c->index, c->time_ms);
     f->current = d->revision;
+    jobs_schedules_keep(&c->jobs, f->name, &catalog_current(f)->spec);
     f->index = c->index;
     return status_ok();
 }
@@ -187,7 +188,7 @@ static struct status apply_function_delete(struct catalog *c, const struct comma
                            "cancel them: skep cancel --function %s",
                            jobs->queued, f->name, f->name);
     }
-    jobs_function_deleted(&c->jobs, f->name);
+    jobs_schedules_keep(&c->jobs, f->name, NULL);
     function_remove(c, f);
     return status_ok();
 }
@@ -205,6 +206,7 @@ static struct status apply_function_rollback(struct catalog *c, const struct com
                            f->name, f->name);
     }
     f->current = to->id;
+    jobs_schedules_keep(&c->jobs, f->name, &to->spec);
     f->index = c->index;
     return status_ok();
 }
@@ -428,7 +430,10 @@ static struct status apply_cancel(struct catalog *c, const struct command *cmd, 
 
 static struct status apply_redrive(struct catalog *c, const struct command *cmd, struct errmsg *msg)
 {
-    return jobs_redrive(&c->jobs, c->time_ms, &cmd->command_redrive, msg);
+    const struct command_redrive *r = &cmd->command_redrive;
+    const struct job *j = jobs_find(&c->jobs, r->invocation);
+    const struct function_spec *spec = j == NULL ? NULL : spec_of(c, j->function->name);
+    return jobs_redrive(&c->jobs, c->time_ms, r, spec, msg);
 }
 
 static struct status apply_purge(struct catalog *c, const struct command *cmd, struct errmsg *msg)

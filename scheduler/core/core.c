@@ -262,6 +262,7 @@ void core_submit(struct core *c, struct core_time now, const struct command *cmd
 void core_submit_up_to(struct core *c, struct core_time now, const struct command *cmd,
                        unsigned max, core_done done, void *data)
 {
+    c->applying = now; /* done may be called at once, and then acts at this time. */
     if (!c->leader) {
         done(data, status_of(STATUS_NOT_LEADER), "this scheduler is not the leader", 0);
         return;
@@ -337,6 +338,7 @@ void core_role(struct core *c, struct core_time now, bool leader, uint64_t term,
         return;
     }
     c->settle_until_us = now.mono_us + (uint64_t)c->config.settle_ms * 1000;
+    durable_limits(c);
     runtimes_sync(c, now);
     nodes_begin(c, now);
     journal_add(c, now, "cluster", "%s leads in term %llu", leader_name, (unsigned long long)term);

@@ -188,11 +188,12 @@ struct core {
     uint64_t scaled_us;
     struct wheel waits;
     struct waiter *waiters;
+    uint32_t waiters_count;
     struct reading *readings;      /* wait for the next barrier */
     struct reading *readings_sent; /* for the one that is on its way into the log */
     uint32_t readings_count;
     struct finishing *finishing;
-    struct core_time applying; /* the time of the command being applied */
+    struct core_time applying; /* the time of the command or proposal being handled */
     uint64_t time_seen_us;     /* when the catalog's time was last moved on; 0: never */
     uint64_t jobs_tick_us;
     uint32_t schedules_pending;

@@ -16,10 +16,11 @@
 enum {
     RETRY_AFTER_MS = 100,
     REFUSED_PAUSE_US = 100000,
+    RESULT_PAUSE_US = 6000000, /* longer than agents wait before they send a result again */
     WAKE_MAX = 2000,
     COLLECT_MAX = 5000,
     COLLECT_APPLY_MAX = 8,
-    LIMITS_EVERY_US = 1000000,
+    SCHEDULES_EVERY_US = 1000000,
     READINGS_MAX = 65536,
 };
 
@@ -251,6 +252,7 @@ static void waiter_free(struct core *c, struct waiter *w)
     wheel_remove(&w->deadline);
     DL_DELETE(w->job->waiters, w);
     DL_DELETE2(c->waiters, w, all_prev, all_next);
+    c->waiters_count--;
     struct peer *p = peer_find(c, w->peer);
     if (p != NULL) {
         p->calls--;
@@ -270,17 +272,17 @@ static void barrier_send(struct core *c, struct core_time now);
 
 static void barrier_done(void *data, struct status s, const char *message, uint64_t index)
 {
-    (void)message;
     struct core *c = data;
     bool committed = status_is_ok(s) && index != 0;
+    bool limited = s.code == STATUS_LIMIT;
     while (c->readings_sent != NULL) {
         struct reading *r = c->readings_sent;
         c->readings_sent = r->next;
         c->readings_count--;
         const struct job *j = jobs_find(&c->catalog.jobs, r->invocation);
         if (!committed) {
-            outcome_fail(c, r->peer, r->request, STATUS_NOT_LEADER,
-                         "this scheduler is no longer the leader");
+            outcome_fail(c, r->peer, r->request, limited ? STATUS_LIMIT : STATUS_NOT_LEADER,
+                         limited ? message : "this scheduler is no longer the leader");
         } else if (j == NULL) {
             outcome_fail(c, r->peer, r->request, STATUS_NOT_FOUND, unknown_text);
         } else {
@@ -345,7 +347,7 @@ void durable_outcome(struct core *c, struct core_time now, uint64_t peer, const 
         read_later(c, now, peer, m->request, m->outcome_query.invocation);
         return;
     }
-    struct waiter *w = p->calls < CORE_OUTCOME_WAITS_MAX ? mem_zalloc(1, sizeof *w) : NULL;
+    struct waiter *w = c->waiters_count < CORE_OUTCOME_WAITS_MAX ? mem_zalloc(1, sizeof *w) : NULL;
     if (w == NULL) {
         outcome_fail(c, peer, m->request, STATUS_LIMIT, "too many results are waited for");
         return;
@@ -358,6 +360,7 @@ void durable_outcome(struct core *c, struct core_time now, uint64_t peer, const 
     wheel_add(&c->waits, &w->deadline, now.mono_us + (uint64_t)wait_ms * 1000);
     DL_APPEND(j->waiters, w);
     DL_APPEND2(c->waiters, w, all_prev, all_next);
+    c->waiters_count++;
     p->calls++;
 }
 
@@ -454,7 +457,7 @@ static void kick(struct core *c, struct core_time now, const struct job *j)
     }
     if (f->free != NULL) {
         calls_dispatch(c, now, f);
-    } else if (f->ready + f->starting == 0) {
+    } else if (f->ready + f->starting == 0 && f->jobs->waiting == 1) {
         instances_scale(c, now, f); /* More than the first waits for the tick. */
     }
 }
@@ -468,7 +471,9 @@ void durable_applied(struct core *c, struct core_time now, const struct command 
     switch (cmd->type) {
     case COMMAND_SPAWN:
         if (c->catalog.jobs.spawned != NULL) {
-            tenant_limits(c, c->catalog.jobs.spawned->tenant);
+            if (c->catalog.jobs.spawned->tenant->jobs == 1) {
+                tenant_limits(c, c->catalog.jobs.spawned->tenant);
+            }
             kick(c, now, c->catalog.jobs.spawned);
         }
         break;
@@ -479,6 +484,7 @@ void durable_applied(struct core *c, struct core_time now, const struct command 
         kick(c, now, jobs_find(&c->catalog.jobs, cmd->command_redrive.invocation));
         break;
     case COMMAND_SETTING:
+    case COMMAND_RESTORE:
         durable_limits(c);
         break;
     default:
@@ -539,6 +545,7 @@ bool durable_run(struct core *c, struct core_time now, struct runtime *f)
     }
     struct job *j = jobs_pick(&c->catalog.jobs, f->jobs, now.mono_us);
     if (j == NULL) {
+        bucket_give(&f->jobs->bucket, spec->rate_milli);
         return false;
     }
     struct arena a = {0};
@@ -549,6 +556,8 @@ bool durable_run(struct core *c, struct core_time now, struct runtime *f)
         f->jobs->running++;
         j->tenant->running++;
         (void)calls_run_job(c, now, j, &content, f->free, 0, c->term);
+    } else {
+        bucket_give(&f->jobs->bucket, spec->rate_milli);
     }
     arena_close(&a);
     return true;
@@ -616,7 +625,10 @@ static void finish_done(void *data, struct status s, const char *message, uint64
     if (idle && (!committed || s.code == STATUS_CONFLICT) && !finishing_other(c, f)) {
         struct runtime *r = runtime_find(c, j->function->name);
         if (r != NULL && !committed) {
-            r->jobs_pause_us = c->applying.mono_us + REFUSED_PAUSE_US;
+            /* With an agent that holds the result: until it has come again. Work that is done must
+             * not be done over while the log is refused. */
+            uint64_t pause_us = f->peer != 0 ? RESULT_PAUSE_US : REFUSED_PAUSE_US;
+            r->jobs_pause_us = c->applying.mono_us + pause_us;
         }
         jobs_unbusy(&c->catalog.jobs, j, durable_wall_ms(c, c->applying), true);
     }
@@ -692,6 +704,18 @@ void durable_back(struct core *c, struct core_time now, struct work *w)
     jobs_unbusy(&c->catalog.jobs, j, durable_wall_ms(c, now), true);
 }
 
+static struct finishing *finishing_find(const struct core *c, const struct result *r)
+{
+    struct finishing *f;
+    DL_FOREACH(c->finishing, f) {
+        if (f->attempt == r->attempt && f->attempt_term == r->attempt_term &&
+            id_compare(f->invocation, r->invocation) == 0) {
+            return f;
+        }
+    }
+    return NULL;
+}
+
 /* An older attempt's result, or one of before this leader's time. A success is a success: the first
  * one that is committed counts. A failure counts unless another attempt has taken its place. */
 void durable_late(struct core *c, struct core_time now, uint64_t peer, const struct result *r)
@@ -699,11 +723,17 @@ void durable_late(struct core *c, struct core_time now, uint64_t peer, const str
     if (!c->leader) {
         return;
     }
+    struct finishing *known = finishing_find(c, r);
+    if (known != NULL) {
+        known->peer = peer; /* Sent again while its end is on its way: acknowledged with that. */
+        return;
+    }
     enum status_code code = status_from_wire(r->code);
     struct job *j = jobs_find(&c->catalog.jobs, r->invocation);
     const struct peer *p = peer_find(c, peer);
     const char *node = p == NULL ? "" : p->who.name.text;
-    bool open = j != NULL && j->state == INVOCATION_QUEUED && r->attempt > 0;
+    bool open = j != NULL && j->state == INVOCATION_QUEUED && r->attempt > 0 &&
+                r->attempt <= JOB_ATTEMPTS_MAX;
     if (open && code != STATUS_OK) {
         open = !j->busy && r->attempt > j->attempts && code != STATUS_CANCELED;
     }
@@ -766,9 +796,8 @@ void durable_tick(struct core *c, struct core_time now)
             .type = COMMAND_EXPIRE, .by = "", .command_expire = {.max = JOB_EXPIRE_MAX}};
         core_submit(c, now, &cmd, expire_done, c);
     }
-    if (now.mono_us - c->jobs_tick_us >= LIMITS_EVERY_US) {
+    if (now.mono_us - c->jobs_tick_us >= SCHEDULES_EVERY_US) {
         c->jobs_tick_us = now.mono_us;
-        durable_limits(c);
         durable_schedules(c, now);
     }
 }

@@ -447,13 +447,10 @@ static struct instance *find_spare(const struct core *c, const struct runtime *w
 
 /* The larger of a function's shares of the ready nodes' CPU and memory, in thousandths: its
  * dominant share (Ghodsi and others, NSDI 2011). extra: instances more than it has. */
-static uint64_t dominant_share(const struct core *c, const struct runtime *f, uint64_t extra)
+static uint64_t dominant_share(const struct runtime *f, uint64_t extra, uint64_t cpu_all,
+                               uint64_t memory_all)
 {
-    uint64_t cpu = 0, memory = 0, cpu_all = 1, memory_all = 1;
-    for (const struct node *n = c->nodes; n != NULL; n = n->hh.next) {
-        cpu_all += node_ready(n) ? n->cpu_millis : 0;
-        memory_all += node_ready(n) ? n->memory_bytes >> 20 : 0;
-    }
+    uint64_t cpu = 0, memory = 0;
     const struct instance *i;
     DL_FOREACH(f->instances, i) {
         cpu += i->cpu_millis;
@@ -471,17 +468,23 @@ static uint64_t dominant_share(const struct core *c, const struct runtime *f, ui
  * would with one more; NULL when there is none, or when room is being made already. */
 static struct instance *find_victim(const struct core *c, const struct runtime *f)
 {
-    uint64_t most = dominant_share(c, f, 1);
+    uint64_t cpu_all = 1, memory_all = 1;
+    for (const struct node *n = c->nodes; n != NULL; n = n->hh.next) {
+        cpu_all += node_ready(n) ? n->cpu_millis : 0;
+        memory_all += node_ready(n) ? n->memory_bytes >> 20 : 0;
+    }
+    uint64_t most = dominant_share(f, 1, cpu_all, memory_all);
     struct instance *victim = NULL;
     for (struct runtime *g = c->runtimes; g != NULL; g = g->hh.next) {
-        uint64_t share = g == f || g->current == NULL ? 0 : dominant_share(c, g, 0);
+        uint64_t share =
+            g == f || g->current == NULL ? 0 : dominant_share(g, 0, cpu_all, memory_all);
         struct instance *i, *of_g = NULL;
         DL_FOREACH(g->instances, i) {
             if (i->evicting || i->state == INSTANCE_STOPPING) {
                 return NULL;
             }
-            bool fits = instance_usable(i) && could_ever_fit(c, i->node, f);
-            if (fits && (of_g == NULL || i->used_us < of_g->used_us)) {
+            bool older = share > most && (of_g == NULL || i->used_us < of_g->used_us);
+            if (older && instance_usable(i) && could_ever_fit(c, i->node, f)) {
                 of_g = i;
             }
         }

@@ -399,14 +399,21 @@ bool bucket_take(struct job_bucket *b, uint32_t rate_milli, uint32_t burst, uint
     uint64_t gone_us = b->at_us == 0 ? UINT64_MAX : now_us - b->at_us;
     /* A token a second is one millionth a microsecond; rate_milli is in thousandths of that. */
     uint64_t limit_us = full / rate_milli * 1000 + 1000;
-    b->level = gone_us >= limit_us ? full : b->level + gone_us * rate_milli / 1000;
-    b->level = b->level < full ? b->level : full;
-    b->at_us = now_us;
+    uint64_t credit = gone_us >= limit_us ? full : gone_us * rate_milli / 1000;
+    if (credit > 0) { /* Else the time counts on: fractions are not lost. */
+        b->level = full - b->level < credit ? full : b->level + credit;
+        b->at_us = now_us;
+    }
     if (b->level < BUCKET_TOKEN) {
         return false;
     }
     b->level -= BUCKET_TOKEN;
     return true;
+}
+
+void bucket_give(struct job_bucket *b, uint32_t rate_milli)
+{
+    b->level += rate_milli == 0 ? 0 : BUCKET_TOKEN;
 }
 
 static bool tenant_may_start(struct job_tenant *n, uint64_t now_us)
@@ -500,12 +507,24 @@ uint64_t jobs_last_fired(const struct job_table *t, const char *function, const 
     return s == NULL ? 0 : s->fired_ms;
 }
 
-void jobs_function_deleted(struct job_table *t, const char *function)
+static bool names_schedule(const struct function_spec *spec, const char *name)
+{
+    for (size_t i = 0; spec != NULL && i < spec->schedules_count; i++) {
+        if (strcmp(spec->schedules[i].name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void jobs_schedules_keep(struct job_table *t, const char *function,
+                         const struct function_spec *spec)
 {
     size_t size = strlen(function);
     struct job_schedule *s, *next;
     HASH_ITER(hh, t->schedules, s, next) {
-        if (strncmp(s->key, function, size) == 0 && s->key[size] == '/') {
+        bool own = strncmp(s->key, function, size) == 0 && s->key[size] == '/';
+        if (own && !names_schedule(spec, s->key + size + 1)) {
             HASH_DEL(t->schedules, s);
             mem_free(s);
         }

@@ -146,9 +146,8 @@ struct job_table {
     uint32_t slots_free_count, slots_free_capacity;
     uint64_t bytes, late, sum;
     bool pinned;
-    struct job_frame *retired; /* while a pin may read them */
-    struct job_frame *garbage;
-    struct job *spawned; /* by the last command_spawn: the new job, or the one with its key */
+    struct job_frame *garbage; /* not freed while a pin may read it */
+    struct job *spawned;       /* by the last command_spawn: the new job, or the one with its key */
     /* Told of changes, from inside the calls below; JOB_GONE before the job is freed. May be
      * NULL. */
     void (*changed)(void *data, struct job *j, enum job_change change);
@@ -169,12 +168,14 @@ struct status jobs_finish(struct job_table *t, uint64_t time_ms, const struct co
 struct status jobs_cancel(struct job_table *t, uint64_t time_ms,
                           const struct command_invocation_cancel *k, struct errmsg *msg);
 struct status jobs_redrive(struct job_table *t, uint64_t time_ms, const struct command_redrive *r,
-                           struct errmsg *msg);
+                           const struct function_spec *spec, struct errmsg *msg);
 struct status jobs_purge(struct job_table *t, const struct command_purge *p, struct errmsg *msg);
 /* Ends and forgets what is due, oldest first, at most max. */
 struct status jobs_expire(struct job_table *t, uint64_t time_ms, const struct command_expire *e);
-/* Forgets a deleted function's schedules. */
-void jobs_function_deleted(struct job_table *t, const char *function);
+/* Forgets the times of the function's schedules that its specification does not name (any more); of
+ * all of them when spec is NULL. */
+void jobs_schedules_keep(struct job_table *t, const char *function,
+                         const struct function_spec *spec);
 void jobs_fired(struct job_table *t, const char *function, const char *schedule, uint64_t at_ms);
 uint64_t jobs_last_fired(const struct job_table *t, const char *function, const char *schedule);
 
@@ -201,6 +202,8 @@ void jobs_unbusy(struct job_table *t, struct job *j, uint64_t now_ms, bool first
 void jobs_take(struct job_table *t, struct job *j);
 /* Takes one token, or not. rate_milli 0: no limit. */
 bool bucket_take(struct job_bucket *b, uint32_t rate_milli, uint32_t burst, uint64_t now_us);
+/* One that was taken and not used. */
+void bucket_give(struct job_bucket *b, uint32_t rate_milli);
 
 /* ---- Snapshots ---- */
 struct job_pin *jobs_pin(struct job_table *t);

@@ -75,6 +75,7 @@ struct status jobs_spawn(struct job_table *t, uint64_t index, uint64_t time_ms,
         return status_of(STATUS_EXISTS);
     }
     TRY(spawn_check(t, s, spec, msg));
+    uint64_t from_ms = s->not_before_ms > time_ms ? s->not_before_ms : time_ms;
     struct state_job job = {.invocation = s->invocation,
                             .function = s->function,
                             .tenant = s->tenant,
@@ -89,6 +90,8 @@ struct status jobs_spawn(struct job_table *t, uint64_t index, uint64_t time_ms,
                             .timeout_ms = s->timeout_ms,
                             .index = index,
                             .created_ms = time_ms,
+                            .patience_ms =
+                                s->deadline_at_ms > from_ms ? s->deadline_at_ms - from_ms : 1,
                             .state = INVOCATION_QUEUED,
                             .key_check = check};
     struct job *j = job_new(t, &job, time_ms);
@@ -292,21 +295,22 @@ struct status jobs_cancel(struct job_table *t, uint64_t time_ms,
 }
 
 struct status jobs_redrive(struct job_table *t, uint64_t time_ms, const struct command_redrive *r,
-                           struct errmsg *msg)
+                           const struct function_spec *spec, struct errmsg *msg)
 {
     struct job *j;
     TRY(find(t, r->invocation, &j, msg));
     if (j->state != INVOCATION_DEAD) {
         return status_fail(msg, STATUS_CONFLICT, "the invocation is no dead letter");
     }
+    if (spec == NULL) {
+        return status_fail(msg, STATUS_NOT_FOUND, "function %s was deleted", j->function->name);
+    }
     struct change c = change_begin(t, j);
     struct state_job *s = &c.content;
-    uint64_t patience_ms =
-        s->deadline_at_ms > s->created_ms ? s->deadline_at_ms - s->created_ms : 1;
     s->crashes = 0;
     s->failures = 0;
-    s->not_before_ms = 0;
-    s->deadline_at_ms = time_ms + patience_ms;
+    s->not_before_ms = time_ms; /* What limits.queue_age counts from. */
+    s->deadline_at_ms = time_ms + (s->patience_ms == 0 ? s->ttl_ms : s->patience_ms);
     s->ended_ms = 0;
     s->expires_ms = 0;
     uint64_t deadline_ms = s->deadline_at_ms;

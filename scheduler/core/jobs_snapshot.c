@@ -2,7 +2,6 @@
 #include "proto/codec.h"
 #include "scheduler/core/jobs_internal.h"
 
-#include <endian.h>
 #include <string.h>
 
 struct job_page {
@@ -21,14 +20,13 @@ static void frame_retire(struct job_table *t, struct job_frame *f)
         return;
     }
     t->bytes -= f->size;
-    struct job_frame **list = t->pinned ? &t->retired : &t->garbage;
-    f->next = *list;
-    *list = f;
+    f->next = t->garbage;
+    t->garbage = f;
 }
 
 void jobs_collect(struct job_table *t, size_t max)
 {
-    for (size_t i = 0; i < max && t->garbage != NULL; i++) {
+    for (size_t i = 0; i < max && t->garbage != NULL && !t->pinned; i++) {
         struct job_frame *f = t->garbage;
         t->garbage = f->next;
         mem_free(f);
@@ -155,13 +153,7 @@ struct status jobs_pin_encode(const struct job_pin *p, struct parts *out)
             if (f == NULL) {
                 continue;
             }
-            struct buffer *to = parts_next(out);
-            if (to == NULL) {
-                return status_of(STATUS_NOMEM);
-            }
-            uint32_t size = htole32(f->size);
-            TRY(buffer_append(to, &size, sizeof size));
-            TRY(buffer_append(to, f->bytes, f->size));
+            TRY(parts_put_blob(out, bytes_of(f->bytes, f->size)));
         }
     }
     return status_ok();
@@ -178,17 +170,6 @@ void jobs_unpin(struct job_table *t, struct job_pin *p)
     mem_free(p->pages);
     mem_free(p);
     t->pinned = false;
-    while (t->retired != NULL) { /* Both lists may be long; freeing is left to jobs_collect. */
-        if (t->garbage == NULL) {
-            t->garbage = t->retired;
-            t->retired = NULL;
-            break;
-        }
-        struct job_frame *f = t->garbage;
-        t->garbage = f->next;
-        f->next = t->retired;
-        t->retired = f;
-    }
 }
 
 /* ---- Loading ---- */

@@ -5,10 +5,11 @@
  * others are left out, so that nobody gets a wave. */
 #include "common/cron.h"
 #include "scheduler/core/core_internal.h"
+#include "scheduler/core/spec.h"
 
 #include <string.h>
 
-enum { MISSED_MAX = 20000, CATCH_UP_MAX = 100, PENDING_MAX = 256 };
+enum { MISSED_MAX = 20000, PENDING_MAX = 256 };
 
 static void fired(void *data, struct status s, const char *message, uint64_t index)
 {
@@ -42,7 +43,7 @@ static void fire(struct core *c, struct core_time now, const struct catalog_func
 
 /* The times after `since` that have come, the latest last; at most max + 1 of them are kept. */
 static size_t times_due(const struct cron *cron, uint64_t since_ms, uint64_t wall_ms, size_t keep,
-                        uint64_t out[CATCH_UP_MAX + 1])
+                        uint64_t out[SPEC_CATCH_UP_MAX + 1])
 {
     size_t count = 0;
     uint64_t at = since_ms;
@@ -70,8 +71,8 @@ static void look(struct core *c, struct core_time now, const struct catalog_func
     }
     uint64_t since = jobs_last_fired(&c->catalog.jobs, f->name, k->name);
     since = since == 0 ? r->time_ms : since;
-    size_t keep = 1 + (k->catch_up < CATCH_UP_MAX ? k->catch_up : CATCH_UP_MAX);
-    uint64_t due[CATCH_UP_MAX + 1];
+    size_t keep = 1 + (k->catch_up < SPEC_CATCH_UP_MAX ? k->catch_up : SPEC_CATCH_UP_MAX);
+    uint64_t due[SPEC_CATCH_UP_MAX + 1];
     size_t count = times_due(&cron, since, durable_wall_ms(c, now), keep, due);
     for (size_t i = 0; i < count && c->schedules_pending < PENDING_MAX; i++) {
         fire(c, now, f, k, due[i]);

@@ -2,28 +2,17 @@
 #include "common/mem.h"
 #include "proto/codec.h"
 #include "scheduler/core/core_internal.h"
+#include "scheduler/core/spec.h"
 
-#include <endian.h>
 #include <string.h>
 
-enum { FRAME_HEAD_BYTES = 4, FRAME_BYTES_MAX = 1 << 30, JOB_FRAME_BYTES_MAX = 1 << 20 };
+enum { FRAME_BYTES_MAX = 1 << 30, JOB_FRAME_BYTES_MAX = 1 << 20 };
 
 struct core_pin {
     struct buffer catalog; /* encoded when pinned: it is small beside the invocations */
     struct restore_pin *restore;
     struct job_pin *jobs;
 };
-
-static struct status frame_add(struct parts *out, struct bytes frame)
-{
-    struct buffer *to = parts_next(out);
-    if (to == NULL) {
-        return status_of(STATUS_NOMEM);
-    }
-    uint32_t size = htole32((uint32_t)frame.size);
-    TRY(buffer_append(to, &size, sizeof size));
-    return buffer_append(to, frame.data, frame.size);
-}
 
 struct core_pin *core_pin(struct core *c)
 {
@@ -52,7 +41,7 @@ struct core_pin *core_pin(struct core *c)
 
 struct status core_pin_encode(const struct core_pin *p, struct parts *out)
 {
-    TRY(frame_add(out, bytes_of(p->catalog.data, p->catalog.size)));
+    TRY(parts_put_blob(out, bytes_of(p->catalog.data, p->catalog.size)));
     TRY(jobs_pin_encode(p->jobs, out));
     return restore_pin_encode(p->restore, out);
 }
@@ -130,6 +119,5 @@ bool core_invocation_sensitive(const struct core *c, struct id128 invocation)
     const struct job *j = jobs_find(&c->catalog.jobs, invocation);
     const struct catalog_function *f =
         j == NULL ? NULL : catalog_function_find(&c->catalog, j->function->name);
-    const char *class = f == NULL ? NULL : catalog_current(f)->spec.data_class;
-    return class != NULL && strcmp(class, "phi") == 0;
+    return f != NULL && spec_is_sensitive(&catalog_current(f)->spec);
 }

@@ -142,3 +142,8 @@ struct status function_spec_check(const struct function_spec *s, struct errmsg *
     TRY(check_pairs("env", s->env, s->env_count, SPEC_ENV_MAX, msg));
     return check_pairs("placement.require", s->require, s->require_count, SPEC_LABELS_MAX, msg);
 }
+
+bool spec_is_sensitive(const struct function_spec *spec)
+{
+    return spec->data_class != NULL && strcmp(spec->data_class, "phi") == 0;
+}

@@ -347,6 +347,8 @@ static void what_is_too_old_is_not_done_in_a_wave(void **state)
     user_outcome(w, 1, 8, 1, 0);
     expect(w, "u1 outcome 8 v1 dead TIMEOUT too old: it waited 1500 ms, limits.queue_age is 1000 "
               "ms\n");
+    user_on_invocation(w, 9, "dead.redrive", 1); /* Its waiting begins anew. */
+    expect(w, "a1 invoke v1.1 i1 x\nu1 reply 9 OK\n");
 }
 
 static void a_cancel_ends_it_and_its_attempt(void **state)
@@ -494,9 +496,81 @@ static void a_proposal_that_is_refused_is_told_and_loses_nothing(void **state)
     w->propose_code = STATUS_LIMIT;
     agent_durable_result(w, 1, 2, 1, 1, STATUS_OK, "y"); /* Not committed, not acknowledged. */
     expect(w, "");
+    world_run(w, 500); /* And not done over while the agent has the result. */
+    expect(w, "");
     w->propose_code = STATUS_OK;
     agent_durable_result(w, 1, 2, 1, 1, STATUS_OK, "y"); /* Sent again. */
     expect(w, "a1 ack v2.1\n");
+}
+
+static void a_failure_sent_again_is_acknowledged_once_it_is_committed(void **state)
+{
+    struct world *w = warm(state);
+    spawn(w, 7, "x");
+    forget_lines(w);
+    w->hold = true;
+    agent_durable_result(w, 1, 2, 1, 1, STATUS_FAILED, "no");
+    agent_durable_result(w, 1, 2, 1, 1, STATUS_FAILED, "no");
+    expect(w, "");
+    assert_int_equal(w->pending_count, 1);
+    world_commit(w);
+    expect(w, "a1 ack v2.1\n");
+}
+
+static void a_question_under_a_limit_is_told_so(void **state)
+{
+    struct world *w = warm(state);
+    spawn(w, 7, "x");
+    forget_lines(w);
+    w->propose_code = STATUS_LIMIT;
+    user_outcome(w, 1, 8, 2, 0);
+    assert_non_null(strstr(w->text, "u1 outcome 8 LIMIT"));
+    user_admin(w, 9, "invocation.cancel", "", "function", "f");
+    assert_non_null(strstr(w->text, "u1 reply 9 FAILED 0 done, 1 failed"));
+    core_check(w->core);
+}
+
+static void many_stop_at_the_first_refusal(void **state)
+{
+    struct world *w = *state;
+    spawn(w, 1, "a");
+    spawn(w, 2, "b");
+    spawn(w, 3, "c");
+    forget_lines(w);
+    w->propose_code = STATUS_LIMIT;
+    user_admin(w, 9, "invocation.cancel", "", "function", "f");
+    expect(w, "u1 reply 9 FAILED 0 done, 1 failed; there are more: do it again\n");
+}
+
+static void a_schedule_that_is_left_out_is_forgotten(void **state)
+{
+    struct world *w = *state;
+    struct schedule_spec every = {.name = "tick", .cron = "@every 10s"};
+    w->spec.schedules = &every;
+    w->spec.schedules_count = 1;
+    warm_with(w, 0);
+    world_run(w, 11000);
+    assert_true(jobs_last_fired(&core_catalog(w->core)->jobs, "f", "tick") > 0);
+    w->spec.schedules_count = 0;
+    world_deploy(w, "f", 3);
+    assert_int_equal(jobs_last_fired(&core_catalog(w->core)->jobs, "f", "tick"), 0);
+}
+
+static void a_rate_is_not_used_up_by_who_may_not_start(void **state)
+{
+    struct world *w = *state;
+    w->spec.rate_milli = 500; /* One in two seconds. */
+    w->spec.rate_burst = 1;
+    w->spec.concurrency = 2;
+    warm_with(w, 0);
+    user_admin(w, 1, "setting.set", "tenant.user1.running", "value", "1");
+    spawn(w, 2, "a");
+    spawn(w, 3, "b");
+    world_run(w, 5000); /* The token is there again; b waits for its tenant. */
+    forget_lines(w);
+    const struct spawn s = payload("c");
+    user_spawn(w, 2, 4, &s);
+    assert_non_null(strstr(w->text, "a1 invoke v4.1 i1 c\n"));
 }
 
 static void a_function_with_queued_work_is_not_deleted(void **state)
@@ -691,6 +765,11 @@ int main(void)
         LED(a_rate_spreads_the_starts),
         LED(a_queue_that_is_full_says_so),
         LED(a_proposal_that_is_refused_is_told_and_loses_nothing),
+        LED(a_failure_sent_again_is_acknowledged_once_it_is_committed),
+        LED(a_question_under_a_limit_is_told_so),
+        LED(many_stop_at_the_first_refusal),
+        LED(a_schedule_that_is_left_out_is_forgotten),
+        LED(a_rate_is_not_used_up_by_who_may_not_start),
         LED(a_function_with_queued_work_is_not_deleted),
         LED(a_flood_gives_back_what_another_function_needs),
         LED(a_new_leader_takes_over_what_agents_report),
