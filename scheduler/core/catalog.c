@@ -702,29 +702,20 @@ void catalog_adopt(struct catalog *c, const struct state *s)
 
 /* ---- Digest ---- */
 
-static uint64_t fnv(uint64_t h, const void *data, size_t size)
-{
-    const uint8_t *p = data;
-    for (size_t i = 0; i < size; i++) {
-        h = (h ^ p[i]) * UINT64_C(0x100000001b3);
-    }
-    return h;
-}
-
 static uint64_t fnv_text(uint64_t h, const char *text)
 {
-    return fnv(h, text, strlen(text) + 1);
+    return hash_fnv1a(h, text, strlen(text) + 1);
 }
 
 /* A specification, made from its rows like the codec, so that no field can be left out. */
-#define ROW_DIGEST_U32(name) h = fnv(h, &m->name, sizeof m->name);
-#define ROW_DIGEST_U64(name) h = fnv(h, &m->name, sizeof m->name);
+#define ROW_DIGEST_U32(name) h = hash_fnv1a(h, &m->name, sizeof m->name);
+#define ROW_DIGEST_U64(name) h = hash_fnv1a(h, &m->name, sizeof m->name);
 #define ROW_DIGEST_STR(name) h = fnv_text(h, m->name == NULL ? "" : m->name);
 #define ROW_DIGEST_BYTES(name)                                                                     \
-    h = fnv(fnv(h, &m->name.size, sizeof m->name.size), m->name.data, m->name.size);
+    h = hash_fnv1a(hash_fnv1a(h, &m->name.size, sizeof m->name.size), m->name.data, m->name.size);
 #define ROW_DIGEST_F(kind, name) ROW_DIGEST_##kind(name)
 #define ROW_DIGEST_L(type, name)                                                                   \
-    h = fnv(h, &m->name##_count, sizeof m->name##_count);                                          \
+    h = hash_fnv1a(h, &m->name##_count, sizeof m->name##_count);                                   \
     for (size_t i = 0; i < m->name##_count; i++) {                                                 \
         h = digest_##type(h, &m->name[i]);                                                         \
     }
@@ -742,7 +733,7 @@ ROW_DIGESTER(function_spec)
 /* The number of entries comes first: one table cannot pass for the next. */
 static uint64_t fnv_count(uint64_t h, unsigned count)
 {
-    return fnv(h, &count, sizeof count);
+    return hash_fnv1a(h, &count, sizeof count);
 }
 
 static uint64_t fnv_settings(uint64_t h, const struct catalog_setting *table)
@@ -757,49 +748,49 @@ static uint64_t fnv_settings(uint64_t h, const struct catalog_setting *table)
 /* Field by field: struct padding is not part of the state. */
 uint64_t catalog_digest(const struct catalog *c)
 {
-    uint64_t h = UINT64_C(0xcbf29ce484222325);
-    h = fnv(h, &c->index, sizeof c->index);
-    h = fnv(h, &c->time_ms, sizeof c->time_ms);
+    uint64_t h = HASH_FNV1A;
+    h = hash_fnv1a(h, &c->index, sizeof c->index);
+    h = hash_fnv1a(h, &c->time_ms, sizeof c->time_ms);
     h = fnv_count(h, HASH_COUNT(c->functions));
     for (struct catalog_function *f = c->functions; f != NULL; f = f->hh.next) {
         h = fnv_text(h, f->name);
-        h = fnv(h, &f->current, sizeof f->current);
-        h = fnv(h, &f->index, sizeof f->index);
+        h = hash_fnv1a(h, &f->current, sizeof f->current);
+        h = hash_fnv1a(h, &f->index, sizeof f->index);
         struct catalog_revision *r;
         DL_FOREACH(f->revisions, r) {
-            h = fnv(h, &r->id, sizeof r->id);
-            h = fnv(h, &r->index, sizeof r->index);
-            h = fnv(h, &r->time_ms, sizeof r->time_ms);
+            h = hash_fnv1a(h, &r->id, sizeof r->id);
+            h = hash_fnv1a(h, &r->index, sizeof r->index);
+            h = hash_fnv1a(h, &r->time_ms, sizeof r->time_ms);
             h = digest_function_spec(h, &r->spec);
         }
     }
     h = fnv_count(h, HASH_COUNT(c->nodes));
     for (struct catalog_node *n = c->nodes; n != NULL; n = n->hh.next) {
         h = fnv_text(h, n->name);
-        h = fnv(h, &n->mode, sizeof n->mode);
-        h = fnv(h, &n->index, sizeof n->index);
+        h = hash_fnv1a(h, &n->mode, sizeof n->mode);
+        h = hash_fnv1a(h, &n->index, sizeof n->index);
     }
     h = fnv_count(h, HASH_COUNT(c->tokens));
     for (struct catalog_token *t = c->tokens; t != NULL; t = t->hh.next) {
         h = fnv_text(fnv_text(fnv_text(h, t->id), t->role), t->name);
         h = fnv_text(h, t->used_by);
-        h = fnv(h, &t->expires_ms, sizeof t->expires_ms);
+        h = hash_fnv1a(h, &t->expires_ms, sizeof t->expires_ms);
     }
     h = fnv_count(h, HASH_COUNT(c->revoked));
     for (struct catalog_revoked *r = c->revoked; r != NULL; r = r->hh.next) {
         h = fnv_text(fnv_text(h, r->what), r->reason);
-        h = fnv(h, &r->time_ms, sizeof r->time_ms);
+        h = hash_fnv1a(h, &r->time_ms, sizeof r->time_ms);
     }
     const uint64_t jobs[] = {HASH_COUNT(c->jobs.jobs), c->jobs.sum, c->jobs.late, c->jobs.bytes};
-    h = fnv(h, jobs, sizeof jobs);
+    h = hash_fnv1a(h, jobs, sizeof jobs);
     for (const struct job_schedule *s = c->jobs.schedules; s != NULL; s = s->hh.next) {
-        h = fnv(fnv_text(h, s->key), &s->fired_ms, sizeof s->fired_ms);
+        h = hash_fnv1a(fnv_text(h, s->key), &s->fired_ms, sizeof s->fired_ms);
     }
-    h = fnv(h, &c->keys.count, sizeof c->keys.count);
+    h = hash_fnv1a(h, &c->keys.count, sizeof c->keys.count);
     for (size_t i = 0; i < c->keys.count; i++) {
         const struct data_key *k = &c->keys.items[i];
-        h = fnv_text(fnv(h, k->wrapped, k->wrapped_size), k->wrapped_by);
-        h = fnv(fnv(h, &k->time_ms, sizeof k->time_ms), &k->index, sizeof k->index);
+        h = fnv_text(hash_fnv1a(h, k->wrapped, k->wrapped_size), k->wrapped_by);
+        h = hash_fnv1a(hash_fnv1a(h, &k->time_ms, sizeof k->time_ms), &k->index, sizeof k->index);
     }
     return fnv_settings(fnv_settings(h, c->settings), c->schedulers);
 }

@@ -6,16 +6,14 @@
 #include <stdio.h>
 #include <string.h>
 
-/* FNV-1a (www.isthe.com/chongo/tech/comp/fnv): tells whether a key comes with the same input. */
+/* Tells whether a key comes with the same input. */
 static uint64_t input_check(const struct command_spawn *s)
 {
     const struct bytes parts[] = {s->payload, bytes_of(&s->payload_ref, sizeof s->payload_ref),
                                   bytes_of(&s->payload_bytes, sizeof s->payload_bytes)};
-    uint64_t h = UINT64_C(0xcbf29ce484222325);
+    uint64_t h = HASH_FNV1A;
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        for (size_t k = 0; k < parts[i].size; k++) {
-            h = (h ^ parts[i].data[k]) * UINT64_C(0x100000001b3);
-        }
+        h = hash_fnv1a(h, parts[i].data, parts[i].size);
     }
     return h;
 }
