@@ -1,6 +1,6 @@
 /* What the texts of scheduler.yaml's backup section may be. */
 #include "common/config.h"
-#include "common/yamldoc.h"
+#include "common/units.h"
 
 #include <string.h>
 

@@ -1,6 +1,5 @@
 #include "common/cron.h"
 
-#include "common/check.h"
 #include "common/dates.h"
 #include "common/units.h"
 

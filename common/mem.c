@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { GROW_FIRST = 16 };
+
 static _Thread_local struct {
     unsigned delay;
     unsigned count;
@@ -55,6 +57,21 @@ void *mem_dup(const void *from, size_t bytes)
 char *mem_strdup(const char *text)
 {
     return mem_dup(text, strlen(text) + 1);
+}
+
+void *mem_grow(void *items, size_t count, size_t *capacity, size_t item_bytes)
+{
+    CHECK(count <= *capacity && item_bytes > 0);
+    if (count < *capacity) {
+        return items;
+    }
+    size_t wanted = *capacity == 0 ? GROW_FIRST : *capacity * 2;
+    CHECK(wanted <= SIZE_MAX / item_bytes);
+    void *grown = mem_realloc(items, wanted * item_bytes);
+    if (grown != NULL) {
+        *capacity = wanted;
+    }
+    return grown;
 }
 
 void mem_free(void *p)

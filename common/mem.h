@@ -16,6 +16,9 @@ void *mem_zalloc(size_t count, size_t bytes);
 void *mem_realloc(void *old, size_t bytes);
 char *mem_strdup(const char *text);
 void *mem_dup(const void *from, size_t bytes);
+/* Room for one more in a growing array: items, or where they are now, with capacity doubled when
+ * all of it was used. NULL: out of memory; the array is as it was. */
+void *mem_grow(void *items, size_t count, size_t *capacity, size_t item_bytes);
 void mem_free(void *p);
 
 /* As the functions above, but ends the process with a clear line when out of memory: for daemon

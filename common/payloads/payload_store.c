@@ -4,6 +4,7 @@
 #include "common/chunks.h"
 #include "common/cleanup.h"
 #include "common/mem.h"
+#include "common/payloads/disk.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -13,7 +14,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 
 enum {
     FANS = 256,
@@ -23,7 +23,6 @@ enum {
     KEY_NAME_BYTES = NAME_BYTES + KEY_SUFFIX_BYTES,
     STRIPES = 16,
     SEAL_ROOM_BYTES = 4096, /* what sealing may add to both files */
-    FREE_FRACTION = 20,     /* free_bytes_min never asks for more than this part of the disk */
 };
 
 static const char temporary_prefix[] = "new.";
@@ -258,19 +257,13 @@ struct payload_store_stats payload_store_stats(struct payload_store *s)
 
 static struct status disk_check(const struct payload_store *s, struct errmsg *msg)
 {
-    struct statvfs v;
-    if (s->config.free_bytes_min == 0 || fstatvfs(s->folder, &v) != 0) {
-        return status_ok();
-    }
-    uint64_t free_bytes = (uint64_t)v.f_bavail * v.f_frsize;
-    uint64_t part = (uint64_t)v.f_blocks * v.f_frsize / FREE_FRACTION;
-    uint64_t least = part < s->config.free_bytes_min ? part : s->config.free_bytes_min;
-    if (free_bytes < least) {
+    struct disk_room room;
+    if (disk_is_short(s->folder, s->config.free_bytes_min, &room)) {
         return status_fail(msg, STATUS_LIMIT,
                            "the scheduler's disk has only %llu MiB free; payloads over %d KiB are "
                            "refused below %llu MiB",
-                           (unsigned long long)(free_bytes >> 20), 16,
-                           (unsigned long long)(least >> 20));
+                           (unsigned long long)(room.free_bytes >> 20), 16,
+                           (unsigned long long)(room.least_bytes >> 20));
     }
     return status_ok();
 }
@@ -386,6 +379,9 @@ struct status payload_store_sync(struct payload_store *s, struct errmsg *msg)
         int error = dirty[fan] ? folder_sync(s, name) : 0;
         if (error != 0 && error != ENOENT) {
             status = store_fail(s, name, error, msg);
+            CHECK(pthread_mutex_lock(&s->lock) == 0);
+            s->dirty[fan] = true;
+            CHECK(pthread_mutex_unlock(&s->lock) == 0);
         }
     }
     return status;

@@ -91,12 +91,11 @@ struct status pki_read(const char *path, bool secret, char **pem, struct errmsg 
     return status_ok();
 }
 
-static struct status write_all(int fd, const char *path, const char *data, size_t size,
-                               struct errmsg *msg)
+static struct status write_all(int fd, const char *path, struct bytes data, struct errmsg *msg)
 {
     size_t used = 0;
-    while (used < size) {
-        ssize_t n = write(fd, data + used, size - used);
+    while (used < data.size) {
+        ssize_t n = write(fd, data.data + used, data.size - used);
         if (n < 0 && errno == EINTR) {
             continue;
         }
@@ -108,8 +107,7 @@ static struct status write_all(int fd, const char *path, const char *data, size_
     return status_ok();
 }
 
-/* The rename is on the disk only once the folder is. */
-static struct status sync_folder(const char *path, struct errmsg *msg)
+struct status pki_sync_folder(const char *path, struct errmsg *msg)
 {
     char folder[PATH_MAX];
     const char *slash = strrchr(path, '/');
@@ -122,10 +120,10 @@ static struct status sync_folder(const char *path, struct errmsg *msg)
     return status_ok();
 }
 
-static struct status write_temporary(int fd, const char *path, bool secret, const char *pem,
+static struct status write_temporary(int fd, const char *path, bool secret, struct bytes data,
                                      struct errmsg *msg)
 {
-    TRY(write_all(fd, path, pem, strlen(pem), msg));
+    TRY(write_all(fd, path, data, msg));
     /* mkostemp made it 0600. */
     if ((!secret && fchmod(fd, MODE_PUBLIC) != 0) || fsync(fd) != 0) {
         return fail_errno(msg, "write", path);
@@ -133,11 +131,8 @@ static struct status write_temporary(int fd, const char *path, bool secret, cons
     return status_ok();
 }
 
-struct status pki_write(const char *path, bool secret, const char *pem, struct errmsg *msg)
+struct status pki_write_bytes(const char *path, bool secret, struct bytes data, struct errmsg *msg)
 {
-    if (strnlen(pem, PKI_PEM_BYTES_MAX + 1) > PKI_PEM_BYTES_MAX) {
-        return status_fail(msg, STATUS_LIMIT, "write %s: over %d bytes", path, PKI_PEM_BYTES_MAX);
-    }
     char temporary[PATH_MAX];
     int used = snprintf(temporary, sizeof temporary, "%s.XXXXXX", path);
     if (used < 0 || (size_t)used >= sizeof temporary) {
@@ -147,7 +142,7 @@ struct status pki_write(const char *path, bool secret, const char *pem, struct e
     if (fd < 0) {
         return fail_errno(msg, "write", path);
     }
-    struct status s = write_temporary(fd, path, secret, pem, msg);
+    struct status s = write_temporary(fd, path, secret, data, msg);
     if (status_is_ok(s) && rename(temporary, path) != 0) {
         s = fail_errno(msg, "write", path);
     }
@@ -155,5 +150,14 @@ struct status pki_write(const char *path, bool secret, const char *pem, struct e
         (void)unlink(temporary);
         return s;
     }
-    return sync_folder(path, msg);
+    return pki_sync_folder(path, msg); /* The rename is on the disk only once the folder is. */
+}
+
+struct status pki_write(const char *path, bool secret, const char *pem, struct errmsg *msg)
+{
+    size_t size = strnlen(pem, PKI_PEM_BYTES_MAX + 1);
+    if (size > PKI_PEM_BYTES_MAX) {
+        return status_fail(msg, STATUS_LIMIT, "write %s: over %d bytes", path, PKI_PEM_BYTES_MAX);
+    }
+    return pki_write_bytes(path, secret, bytes_of(pem, size), msg);
 }

@@ -93,5 +93,10 @@ NODISCARD struct status pki_read(const char *path, bool secret, char **pem, stru
  * otherwise. LIMIT, DENIED, NOT_FOUND (no such folder), IO. */
 NODISCARD struct status pki_write(const char *path, bool secret, const char *pem,
                                   struct errmsg *msg);
+/* The same for any bytes, of any size. */
+NODISCARD struct status pki_write_bytes(const char *path, bool secret, struct bytes data,
+                                        struct errmsg *msg);
+/* Makes sure that the path's name is on the disk: syncs its folder. */
+NODISCARD struct status pki_sync_folder(const char *path, struct errmsg *msg);
 
 #endif

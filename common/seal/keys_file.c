@@ -3,12 +3,11 @@
 #include "common/seal/keys_file.h"
 
 #include "common/cleanup.h"
+#include "common/pki/pki.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <openssl/evp.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -28,69 +27,25 @@ static bool sum_of(struct bytes content, uint8_t out[SUM_BYTES])
 
 /* ---- Writing ---- */
 
-static struct status write_all(int fd, const char *path, const void *data, size_t size,
-                               struct errmsg *msg)
-{
-    const char *at = data;
-    while (size > 0) {
-        ssize_t n = write(fd, at, size);
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n < 0) {
-            return fail_errno(msg, "write", path);
-        }
-        at += n;
-        size -= (size_t)n;
-    }
-    return status_ok();
-}
-
-static struct status sync_folder(const char *path, struct errmsg *msg)
-{
-    char folder[PATH_MAX];
-    const char *slash = strrchr(path, '/');
-    size_t size = slash == NULL ? 0 : (size_t)(slash - path) + (slash == path);
-    (void)snprintf(folder, sizeof folder, "%.*s", (int)size, path);
-    AUTO_CLOSE int fd = open(size == 0 ? "." : folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) != 0) {
-        return fail_errno(msg, "write", path);
-    }
-    return status_ok();
-}
-
-static struct status write_new(const char *path, struct bytes content, struct errmsg *msg)
+static struct status file_make(struct bytes content, struct buffer *out)
 {
     uint8_t sum[SUM_BYTES];
-    AUTO_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0) {
-        return fail_errno(msg, "write", path);
-    }
     if (!sum_of(content, sum)) {
-        return status_fail(msg, STATUS_NOMEM, "write %s: out of memory", path);
+        return status_of(STATUS_NOMEM);
     }
-    TRY(write_all(fd, path, mark, MARK_BYTES, msg));
-    TRY(write_all(fd, path, sum, sizeof sum, msg));
-    TRY(write_all(fd, path, content.data, content.size, msg));
-    return fsync(fd) == 0 ? status_ok() : fail_errno(msg, "write", path);
+    TRY(buffer_append(out, mark, MARK_BYTES));
+    TRY(buffer_append(out, sum, sizeof sum));
+    return buffer_append(out, content.data, content.size);
 }
 
 struct status keys_file_write(const char *path, struct bytes content, struct errmsg *msg)
 {
-    char temporary[PATH_MAX];
-    int used = snprintf(temporary, sizeof temporary, "%s.new", path);
-    if (used < 0 || (size_t)used >= sizeof temporary) {
-        return status_fail(msg, STATUS_INVALID, "write %.80s...: the path is too long", path);
-    }
-    struct status s = write_new(temporary, content, msg);
-    if (status_is_ok(s) && rename(temporary, path) != 0) {
-        s = fail_errno(msg, "write", path);
-    }
-    if (!status_is_ok(s)) {
-        (void)unlink(temporary);
-        return s;
-    }
-    return sync_folder(path, msg);
+    struct buffer file = {0};
+    struct status s = file_make(content, &file);
+    s = status_is_ok(s) ? pki_write_bytes(path, true, bytes_of(file.data, file.size), msg)
+                        : status_fail(msg, s.code, "write %s: out of memory", path);
+    buffer_close(&file);
+    return s;
 }
 
 /* ---- Reading ---- */

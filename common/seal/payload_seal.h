@@ -6,7 +6,7 @@
  *
  * Deleting a payload deletes its key: payload_key_shred overwrites and removes PATH.key, after
  * which PATH and every copy of it is noise, whoever may learn the data keys later. (What a
- * copy-on-write file system or a flash disk keeps of an overwritten 81-byte file is out of our
+ * copy-on-write file system or a flash disk keeps of an overwritten 65-byte file is out of our
  * reach: full-disk encryption is the answer there.)
  *
  * Both files bind the payload's digest: one payload's files do not open as another's. The caller
@@ -31,6 +31,7 @@ enum {
     PAYLOAD_KEY_BYTES = 1 + SEAL_EXTRA_BYTES + (int)SEAL_KEY_BYTES, /* the size of PATH.key */
 };
 #define PAYLOAD_KEY_SUFFIX ".key"
+_Static_assert((int)PAYLOAD_KEY_BYTES == 65, "as above, docs/security.md and docs/operations.md");
 
 /* Appends the contents of PATH to file and of PATH.key to key_file. UNAVAILABLE (no data key yet),
  * NOMEM, IO (no random bytes); both are unchanged then. */

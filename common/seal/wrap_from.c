@@ -1,5 +1,5 @@
-/* Where a cluster key comes from, as text: apart, so that the configuration can check it without
- * OpenSSL. */
+/* Where a cluster key comes from, as text: its forms only. Nothing is opened here, so that a
+ * configuration is checked without its keys. */
 #include "common/seal/wrap.h"
 
 #include <string.h>

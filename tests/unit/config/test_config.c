@@ -6,7 +6,8 @@ static const char scheduler[] =
     "cluster: prod\nid: s1\nlisten: 0.0.0.0:7400\nadvertise: 10.0.0.1:7400\ndata: /var/lib/s\n"
     "ca: /etc/ca.pem\ncert: /etc/cert.pem\nkey: /etc/key.pem\nca_key: /etc/ca.key\n"
     "peers:\n- {id: s1, address: \"10.0.0.1:7400\"}\n- {id: s2, address: \"[fe80::2]:7400\"}\n"
-    "raft: {election_timeout: 1s, heartbeat: 100ms}\n"
+    "raft: {election_timeout: 1s, heartbeat: 100ms, ballast: 32Mi, free_min: 96Mi,\n"
+    "  snapshot_entries: 5000}\n"
     "limits: {connections: 100, send_queue: 8Mi, mailbox: 16Mi, chunks: 1Gi, payloads: 1Gi}\n"
     "seal: {cluster_key: \"file:/etc/k\", cluster_key_old: credential:old, pkcs11_module: /m.so}\n"
     "log: {level: warn, format: json}\n";
@@ -57,6 +58,9 @@ static void every_scheduler_key_is_read(void **state)
     assert_true(c->bootstrap);
     assert_int_equal(c->election_timeout_ms, 1000);
     assert_int_equal(c->heartbeat_ms, 100);
+    assert_int_equal(c->ballast_bytes, 32 << 20);
+    assert_int_equal(c->free_bytes_min, 96 << 20);
+    assert_int_equal(c->snapshot_entries, 5000);
     assert_int_equal(c->connections_max, 100);
     assert_int_equal(c->send_queue_bytes, 8 << 20);
     assert_int_equal(c->mailbox_bytes, 16 << 20);
@@ -82,6 +86,9 @@ static void a_short_scheduler_file_gets_defaults(void **state)
     assert_false(c->bootstrap);
     assert_int_equal(c->election_timeout_ms, 500);
     assert_int_equal(c->heartbeat_ms, 50);
+    assert_int_equal(c->ballast_bytes, CONFIG_BALLAST_BYTES_DEFAULT);
+    assert_int_equal(c->free_bytes_min, CONFIG_FREE_BYTES_MIN_DEFAULT);
+    assert_int_equal(c->snapshot_entries, CONFIG_SNAPSHOT_ENTRIES_DEFAULT);
     assert_int_equal(c->connections_max, 4096);
     assert_int_equal(c->log.level, LOG_LEVEL_INFO);
     assert_int_equal(c->log.format, LOG_FORMAT_KV);

@@ -563,6 +563,17 @@ static void the_keys_file_holds_what_was_written_last(void **state)
     buffer_close(&got);
 }
 
+/* That nothing is left beside it, the end of each test checks. */
+static void a_keys_file_that_cannot_be_replaced_leaves_no_temporary(void **state)
+{
+    (void)state;
+    struct errmsg msg = {.text = ""};
+    assert_int_equal(mkdir(file, 0700), 0);
+    assert_false(status_is_ok(keys_file_write(file, bytes_of("content", 7), &msg)));
+    assert_non_null(strstr(msg.text, file));
+    assert_int_equal(rmdir(file), 0);
+}
+
 static void a_damaged_keys_file_is_told_from_a_foreign_one(void **state)
 {
     (void)state;
@@ -611,6 +622,7 @@ int main(void)
         T(a_credential_is_read_from_systemds_folder),
         T(only_the_three_forms_are_taken),
         T(the_keys_file_holds_what_was_written_last),
+        T(a_keys_file_that_cannot_be_replaced_leaves_no_temporary),
         T(a_damaged_keys_file_is_told_from_a_foreign_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
