@@ -16,8 +16,6 @@
 #include <unistd.h>
 #include <uv.h>
 
-#define STAGING_NAME "bootstrap.tmp"
-
 bool replica_folder_empty(const char *folder)
 {
     AUTO_CLOSE int dir = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -105,22 +103,6 @@ static struct status write_configuration(const struct replica_config *config, co
     return s;
 }
 
-/* Empties the staging folder and removes it; what is not there is fine. */
-static void staging_remove(const char *path)
-{
-    DIR *dir = opendir(path);
-    if (dir == NULL) {
-        return;
-    }
-    for (struct dirent *e = readdir(dir); e != NULL; e = readdir(dir)) {
-        if (e->d_name[0] != '.') {
-            (void)unlinkat(dirfd(dir), e->d_name, 0);
-        }
-    }
-    (void)closedir(dir);
-    (void)rmdir(path);
-}
-
 static bool is_metadata(const char *name)
 {
     return strncmp(name, "metadata", strlen("metadata")) == 0;
@@ -158,7 +140,7 @@ struct status replica_bootstrap(const struct replica_config *config,
         return status_fail(msg, STATUS_EXISTS, "%s holds a member's state already", config->folder);
     }
     char staging[4096];
-    int length = snprintf(staging, sizeof staging, "%s/%s", config->folder, STAGING_NAME);
+    int length = snprintf(staging, sizeof staging, "%s/%s", config->folder, FOLDER_STAGING);
     if (length < 0 || (size_t)length >= sizeof staging) {
         return status_fail(msg, STATUS_LIMIT, "the folder's path is too long");
     }
@@ -166,7 +148,7 @@ struct status replica_bootstrap(const struct replica_config *config,
     if (folder_fd < 0) {
         return io_failed(msg, "open", config->folder);
     }
-    staging_remove(staging);
+    folder_staging_remove(config->folder);
     if (mkdir(staging, 0700) != 0) {
         return io_failed(msg, "make", staging);
     }
@@ -183,7 +165,7 @@ struct status replica_bootstrap(const struct replica_config *config,
         s = move_out(staging, config->folder, folder_fd, true, msg);
     }
     if (status_is_ok(s)) {
-        staging_remove(staging); /* left behind it says that this was no damage (folder_check) */
+        folder_staging_remove(config->folder); /* left behind it says that this was no damage */
     }
     return s;
 }

@@ -23,6 +23,13 @@ enum {
     MARK_BYTES = 24, /* u32 magic | u32 version | u64 index | u64 checksum */
 };
 
+#define SNAPSHOT "snapshot-" /* NAME, its state, and NAME.meta */
+
+static bool begins(const char *name, const char *with)
+{
+    return strncmp(name, with, strlen(with)) == 0;
+}
+
 static int folder_open(const char *folder)
 {
     return open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -57,8 +64,7 @@ static bool exists(int dir, const char *name)
 /* Segments are NUMBER-NUMBER and open-NUMBER. */
 static bool holds_entries(const char *name)
 {
-    return strncmp(name, "snapshot-", strlen("snapshot-")) == 0 ||
-           strncmp(name, "open-", strlen("open-")) == 0 || (name[0] >= '0' && name[0] <= '9');
+    return begins(name, SNAPSHOT) || begins(name, "open-") || (name[0] >= '0' && name[0] <= '9');
 }
 
 static bool any_entries(int dir)
@@ -87,8 +93,10 @@ struct status folder_check(const char *folder, struct errmsg *msg)
     }
     bool present[METADATA_FILES] = {exists(dir, "metadata1"), exists(dir, "metadata2")};
     if (!present[0] && !present[1]) {
-        /* A first start that was cut off leaves its staging folder, and is repeated. */
-        if (exists(dir, "bootstrap.tmp") || !any_entries(dir)) {
+        /* A first start that was cut off leaves its staging folder, and is repeated; a member that
+         * was wiped does not start so. */
+        bool repeated = exists(dir, FOLDER_STAGING) && !exists(dir, FOLDER_REJOIN);
+        if (repeated || !any_entries(dir)) {
             return status_ok();
         }
         return status_fail(msg, STATUS_CORRUPT,
@@ -136,7 +144,7 @@ struct status folder_fill_segments(const char *folder, uint64_t segment_bytes, s
     struct status s = status_ok();
     for (struct dirent *e = readdir(d); e != NULL && status_is_ok(s); e = readdir(d)) {
         struct stat st;
-        if (strncmp(e->d_name, "open-", strlen("open-")) != 0 ||
+        if (!begins(e->d_name, "open-") ||
             fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode) ||
             st.st_size == 0 || (uint64_t)st.st_size >= segment_bytes) {
             continue;
@@ -241,7 +249,26 @@ bool folder_ballast_drop(const char *folder)
 
 /* ---- Names ---- */
 
-void folder_newest(const char *folder, const char *prefix, char *out, size_t capacity)
+void folder_staging_remove(const char *folder)
+{
+    AUTO_CLOSE int dir = folder_open(folder);
+    int staging =
+        dir < 0 ? -1 : openat(dir, FOLDER_STAGING, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *d = staging < 0 ? NULL : fdopendir(staging);
+    if (d == NULL) {
+        if (staging >= 0) {
+            (void)close(staging);
+        }
+        return;
+    }
+    for (struct dirent *e = readdir(d); e != NULL; e = readdir(d)) {
+        (void)unlinkat(dirfd(d), e->d_name, 0); /* not . and .., which are folders */
+    }
+    (void)closedir(d);
+    (void)unlinkat(dir, FOLDER_STAGING, AT_REMOVEDIR);
+}
+
+void folder_newest_snapshot(const char *folder, char *out, size_t capacity)
 {
     (void)snprintf(out, capacity, "%s", folder);
     DIR *d = opendir(folder);
@@ -253,8 +280,7 @@ void folder_newest(const char *folder, const char *prefix, char *out, size_t cap
         struct stat st;
         size_t length = strlen(e->d_name);
         bool meta = length > 5 && strcmp(e->d_name + length - 5, ".meta") == 0;
-        if (strncmp(e->d_name, prefix, strlen(prefix)) != 0 || meta ||
-            fstatat(dirfd(d), e->d_name, &st, 0) != 0) {
+        if (!begins(e->d_name, SNAPSHOT) || meta || fstatat(dirfd(d), e->d_name, &st, 0) != 0) {
             continue;
         }
         if (st.st_mtim.tv_sec > newest.tv_sec ||

@@ -1,9 +1,11 @@
 /* A member's folder, beside what raft_uv keeps in it:
  *
- *     lock      held by the process that uses the folder
- *     mark      the last entry known to be committed and on this disk, written about once a second
- *     ballast   space that is given up when the disk is full
- *     rejoin    the member was wiped: it waits to be added, and founds no cluster
+ *     lock            held by the process that uses the folder
+ *     mark            the last entry known to be committed and on this disk, written about once a
+ *                     second
+ *     ballast         space that is given up when the disk is full
+ *     rejoin          the member was wiped: it waits to be added, and founds no cluster
+ *     bootstrap.tmp/  the first configuration, while it is made (bootstrap.c)
  *
  * raft_uv takes a log that ends too early for one that was torn by a crash, and forgets a lost
  * metadata file; the mark and folder_check tell such a folder from a good one.
@@ -14,12 +16,14 @@
 
 #include "common/status.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define FOLDER_LOCK "lock"
 #define FOLDER_MARK "mark"
 #define FOLDER_BALLAST "ballast"
 #define FOLDER_REJOIN "rejoin"
+#define FOLDER_STAGING "bootstrap.tmp"
 
 struct folder_space {
     uint64_t free_bytes; /* without the ballast */
@@ -51,8 +55,12 @@ void folder_ballast_make(const char *folder, uint64_t bytes, uint64_t keep_free)
 /* True when there was one. */
 bool folder_ballast_drop(const char *folder);
 
-/* The newest file whose name begins so, for messages; the folder itself when there is none. */
-void folder_newest(const char *folder, const char *prefix, char *out, size_t capacity);
+/* Empties the staging folder and removes it; what is not there is fine, what cannot be removed
+ * stays. */
+void folder_staging_remove(const char *folder);
+
+/* The file of the newest snapshot, for messages; the folder itself when there is none. */
+void folder_newest_snapshot(const char *folder, char *out, size_t capacity);
 
 /* What to do about a damaged folder, after a sentence that says what is damaged. */
 #define FOLDER_CURE                                                                                \

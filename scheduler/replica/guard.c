@@ -2,6 +2,7 @@
 
 #include "common/check.h"
 #include "common/mem.h"
+#include "scheduler/replica/pressure.h"
 #include "scheduler/replica/replica.h"
 
 #include <inttypes.h>
@@ -67,12 +68,8 @@ uint64_t guard_term_of(const struct raft_log *log, uint64_t index)
     if (index == log->snapshot.last_index) {
         return log->snapshot.last_term;
     }
-    size_t count =
-        log->back >= log->front ? log->back - log->front : log->back + log->size - log->front;
-    if (index <= log->offset || index - log->offset > count) {
-        return 0;
-    }
-    return log->entries[(log->front + (size_t)(index - log->offset) - 1) % log->size].term;
+    const struct raft_entry *entry = log_entry(log, index);
+    return entry == NULL ? 0 : entry->term;
 }
 
 static struct raft_server *member_of(const struct raft *raft, raft_id id)
@@ -530,7 +527,7 @@ static int guard_init_io(struct raft_io *io, raft_id id, const char *address)
     return rv;
 }
 
-static void loaded_free(struct raft_snapshot *snapshot, struct raft_entry *entries, size_t count)
+void guard_loaded_free(struct raft_snapshot *snapshot, struct raft_entry *entries, size_t count)
 {
     const void *batch = NULL;
     for (size_t i = 0; i < count; i++) {
@@ -584,7 +581,7 @@ static int guard_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
     rv = mark_fits(g, last) ? guard_conf_loaded(g, *snapshot, *start_index, *entries, *n_entries)
                             : RAFT_CORRUPT;
     if (rv != 0) {
-        loaded_free(*snapshot, *entries, *n_entries);
+        guard_loaded_free(*snapshot, *entries, *n_entries);
     }
     return rv;
 }

@@ -164,18 +164,6 @@ static void put_done(struct raft_io_snapshot_put *req, int status)
     write_done(q, status, "write snapshot");
 }
 
-/* A write that the base has not even taken. */
-static void refused(struct guard_request *q, int status, const char *what)
-{
-    struct guard *g = q->guard;
-    if (q->kind == GUARD_TRUNCATE) {
-        guard_fail(g, what, status);
-        mem_free(q);
-    } else {
-        write_done(q, status, what);
-    }
-}
-
 /* Gives a request to the base. Its address must not be used after this: the base may complete it
  * at once. */
 static void begin(struct guard *g, struct guard_request *q)
@@ -201,12 +189,12 @@ static void begin(struct guard *g, struct guard_request *q)
         return;
     case GUARD_TRUNCATE:
         rv = g->base->truncate(g->base, q->first);
-        if (rv != 0) {
-            refused(q, rv, "truncate log");
-            return;
-        }
-        g->truncating = guard_has(g, GUARD_SERIAL);
         mem_free(q);
+        if (rv != 0) {
+            guard_fail(g, "truncate log", rv);
+        } else {
+            g->truncating = guard_has(g, GUARD_SERIAL);
+        }
         return;
     case GUARD_GET:
         break;
@@ -290,22 +278,7 @@ int guard_append(struct raft_io *io, struct raft_io_append *req, const struct ra
         push(&g->waiting, q);
         return 0;
     }
-    q->confirms = g->truncating;
-    q->base.append.data = q;
-    push(&g->flying, q);
-    rv = g->base->append(g->base, &q->base.append, entries, n, append_done);
-    if (rv == 0) {
-        return 0;
-    }
-    g->writes--;
-    g->unfinished--;
-    unlink_request(&g->flying, q);
-    if (!guard_has(g, GUARD_FATAL)) {
-        mem_free(q);
-        return rv;
-    }
-    guard_fail(g, "write log", rv);
-    push(&g->held, q);
+    begin(g, q);
     return 0;
 }
 

@@ -53,6 +53,9 @@ static inline bool guard_has(const struct guard *g, enum guard_cure cure)
 /* The term of an entry that is in libraft's log or is its snapshot's last; 0: neither. */
 uint64_t guard_term_of(const struct raft_log *log, uint64_t index);
 
+/* Frees what a raft_io has loaded; entries of one segment batch share one allocation. */
+void guard_loaded_free(struct raft_snapshot *snapshot, struct raft_entry *entries, size_t count);
+
 /* guard_disk.c: the disk's half of a raft_io. */
 int guard_append(struct raft_io *io, struct raft_io_append *req, const struct raft_entry entries[],
                  unsigned n, raft_io_append_cb cb);

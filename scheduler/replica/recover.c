@@ -6,7 +6,10 @@
  * before it. A member that has it as its last entry would let anybody with an entry of a later term
  * replace it, but nobody else is left: the others are wiped before they are added again. */
 #include "scheduler/replica/chores.h"
+#include "scheduler/replica/guard_internal.h"
 #include "scheduler/replica/uv_host.h"
+
+#include "common/cleanup.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -21,25 +24,25 @@ struct visit {
     uv_loop_t loop;
     struct raft_uv_transport transport;
     struct raft_io io;
-    int lock;
 };
 
-static struct status visit_open(struct visit *v, const char *folder, uint64_t id,
-                                const char *address, struct errmsg *msg)
+/* The lock on a folder that holds a member's state. */
+static struct status folder_take(const char *folder, int *lock, struct errmsg *msg)
 {
-    *v = (struct visit){.lock = -1};
     TRY(folder_check(folder, msg));
     if (replica_folder_empty(folder)) {
         return status_fail(msg, STATUS_NOT_FOUND, "%s holds no state of a scheduler", folder);
     }
-    TRY(folder_lock(folder, &v->lock, msg));
-    struct status filled = folder_fill_segments(folder, SEGMENT_BYTES, msg);
-    if (!status_is_ok(filled)) {
-        (void)close(v->lock);
-        return filled;
-    }
+    return folder_lock(folder, lock, msg);
+}
+
+/* The folder is locked. */
+static struct status visit_open(struct visit *v, const char *folder, uint64_t id,
+                                const char *address, struct errmsg *msg)
+{
+    *v = (struct visit){0};
+    TRY(folder_fill_segments(folder, SEGMENT_BYTES, msg));
     if (uv_loop_init(&v->loop) != 0) {
-        (void)close(v->lock);
         return status_fail(msg, STATUS_NOMEM, "event loop");
     }
     int rv = uv_disk_init(&v->io, &v->transport, &v->loop, folder);
@@ -54,7 +57,6 @@ static struct status visit_open(struct visit *v, const char *folder, uint64_t id
         status_fail(msg, status_from_raft(rv).code, "open %s: %s", folder, v->io.errmsg);
     (void)uv_run(&v->loop, UV_RUN_DEFAULT);
     (void)uv_loop_close(&v->loop);
-    (void)close(v->lock);
     return s;
 }
 
@@ -69,37 +71,10 @@ static void visit_close(struct visit *v)
     (void)uv_run(&v->loop, UV_RUN_DEFAULT);
     raft_uv_close(&v->io);
     (void)uv_loop_close(&v->loop);
-    (void)close(v->lock);
 }
 
-static void snapshot_drop(struct raft_snapshot *s)
-{
-    if (s == NULL) {
-        return;
-    }
-    for (unsigned i = 0; i < s->n_bufs; i++) {
-        raft_free(s->bufs[i].base);
-    }
-    raft_free(s->bufs);
-    raft_configuration_close(&s->configuration);
-    raft_free(s);
-}
-
-/* Entries of one segment batch share one allocation. */
-static void entries_drop(struct raft_entry *entries, size_t count)
-{
-    void *batch = NULL;
-    for (size_t i = 0; i < count; i++) {
-        if (entries[i].batch != batch) {
-            batch = entries[i].batch;
-            raft_free(batch);
-        }
-    }
-    raft_free(entries);
-}
-
-static struct status folder_last(struct visit *v, const char *folder, uint64_t *term,
-                                 uint64_t *index, struct errmsg *msg)
+static struct status visit_last(struct visit *v, const char *folder, uint64_t *term,
+                                uint64_t *index, struct errmsg *msg)
 {
     raft_term current;
     raft_id vote;
@@ -114,19 +89,27 @@ static struct status folder_last(struct visit *v, const char *folder, uint64_t *
     }
     *index = count > 0 ? start + count - 1 : snapshot == NULL ? 0 : snapshot->index;
     *term = count > 0 ? entries[count - 1].term : snapshot == NULL ? 0 : snapshot->term;
-    snapshot_drop(snapshot);
-    entries_drop(entries, count);
+    guard_loaded_free(snapshot, entries, count);
     return status_ok();
+}
+
+/* The folder is locked. */
+static struct status folder_last(const char *folder, uint64_t *term, uint64_t *index,
+                                 struct errmsg *msg)
+{
+    struct visit v;
+    TRY(visit_open(&v, folder, 1, "127.0.0.1:1", msg));
+    struct status s = visit_last(&v, folder, term, index, msg);
+    visit_close(&v);
+    return s;
 }
 
 struct status replica_folder_last(const char *folder, uint64_t *term, uint64_t *index,
                                   struct errmsg *msg)
 {
-    struct visit v;
-    TRY(visit_open(&v, folder, 1, "127.0.0.1:1", msg));
-    struct status s = folder_last(&v, folder, term, index, msg);
-    visit_close(&v);
-    return s;
+    AUTO_CLOSE int lock = -1;
+    TRY(folder_take(folder, &lock, msg));
+    return folder_last(folder, term, index, msg);
 }
 
 struct status replica_recover(const struct replica_config *config,
@@ -137,7 +120,9 @@ struct status replica_recover(const struct replica_config *config,
         return status_fail(msg, STATUS_INVALID, "only the member itself can be the one that stays");
     }
     uint64_t term, index;
-    TRY(replica_folder_last(config->folder, &term, &index, msg));
+    AUTO_CLOSE int lock = -1;
+    TRY(folder_take(config->folder, &lock, msg));
+    TRY(folder_last(config->folder, &term, &index, msg));
     uint64_t mark = folder_mark_read(config->folder);
     struct raft_configuration conf;
     TRY(replica_configuration(member, 1, &conf, msg));
@@ -177,10 +162,13 @@ static struct status wipe_locked(const char *folder, struct errmsg *msg)
     if (fd >= 0) {
         (void)close(fd);
     }
+    if (!failed) {
+        folder_staging_remove(folder);
+    }
     for (struct dirent *e = readdir(d); e != NULL && !failed; e = readdir(d)) {
         bool kept = e->d_name[0] == '.' || strcmp(e->d_name, FOLDER_REJOIN) == 0 ||
                     strcmp(e->d_name, FOLDER_LOCK) == 0;
-        failed = !kept && unlinkat(dirfd(d), e->d_name, 0) != 0 && errno != EISDIR;
+        failed = !kept && unlinkat(dirfd(d), e->d_name, 0) != 0;
     }
     failed = failed || fsync(dirfd(d)) != 0;
     int error = errno;
@@ -192,9 +180,7 @@ static struct status wipe_locked(const char *folder, struct errmsg *msg)
 
 struct status replica_wipe(const char *folder, struct errmsg *msg)
 {
-    int lock;
+    AUTO_CLOSE int lock = -1;
     TRY(folder_lock(folder, &lock, msg));
-    struct status s = wipe_locked(folder, msg);
-    (void)close(lock);
-    return s;
+    return wipe_locked(folder, msg);
 }

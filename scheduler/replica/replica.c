@@ -145,7 +145,7 @@ static struct status start_failed(struct replica *r, const struct replica_config
         return status_fail(msg, code, "start %s: %s", config->folder, why);
     }
     if (r->guard.failed && config->folder != NULL) { /* the state machine refused its snapshot */
-        folder_newest(config->folder, "snapshot-", file, sizeof file);
+        folder_newest_snapshot(config->folder, file, sizeof file);
         return status_fail(msg, code, "start: %s is damaged (%.120s); %s", file, why, FOLDER_CURE);
     }
     return status_fail(msg, code, "start %s: %.180s; %s", config->folder, why, FOLDER_CURE);

@@ -64,7 +64,7 @@ struct replica_config {
     const char *address;
     uint32_t election_timeout_ms; /* 0: 500 */
     uint32_t heartbeat_ms;        /* 0: 50 */
-    uint32_t snapshot_threshold;  /* entries; 0: 16384; up to half as many more, by id */
+    uint32_t snapshot_threshold;  /* entries; 0: 65536; up to half as many more, by id */
     uint32_t snapshot_trailing;   /* 0: 8192 */
     uint64_t ballast_bytes;       /* of a file that is given up when the disk is full; 0: none */
     uint64_t free_bytes_min;      /* below it nothing is accepted; 0: no mark */

@@ -32,8 +32,7 @@ struct uv_host {
     uv_work_t chore;
     bool chore_runs;
     uint64_t chores_due_ms;
-    uint64_t snapshot_seen; /* index of the last one */
-    bool leaving;           /* the handles are being closed */
+    bool leaving; /* the handles are being closed */
 };
 
 static int dummy_init(struct raft_uv_transport *t, raft_id id, const char *address)
@@ -152,7 +151,6 @@ static void host_free(struct uv_host *h)
 {
     (void)aio_ends_take(&h->chores.ends);
     chores_run(&h->chores);
-    chores_close(&h->chores);
     aio_ends_leave();
     (void)close(h->lock);
     mem_free(h);
@@ -197,11 +195,6 @@ static void host_chores(struct uv_host *h)
         h->chores_due_ms = now_ms + CHORES_MS;
         c->space = true;
         c->mark = replica_mark(r);
-        any = true;
-    }
-    if (r->raft.log.snapshot.last_index != h->snapshot_seen) {
-        h->snapshot_seen = r->raft.log.snapshot.last_index;
-        c->files = true;
         any = true;
     }
     if (!any) {

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <dirent.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#define CURE "docs/operations.md"
 enum { WAIT_MS_MAX = 60000, PULSE_MS = 2 };
 
 struct packet {
@@ -382,6 +384,32 @@ void node_stop(struct node *n)
     replica_close(n->replica, node_closed, n);
     assert_non_null(n->replica); /* never from inside */
     WAIT(n->cluster, is_down, n->id);
+}
+
+void node_find_file(const struct node *n, const char *prefix, char out[CLUSTER_PATH_BYTES_MAX * 2])
+{
+    DIR *d = opendir(n->folder);
+    assert_non_null(d);
+    out[0] = '\0';
+    for (struct dirent *e = readdir(d); e != NULL; e = readdir(d)) {
+        size_t length = strlen(e->d_name);
+        bool meta = length > 5 && strcmp(e->d_name + length - 5, ".meta") == 0;
+        if (strncmp(e->d_name, prefix, strlen(prefix)) == 0 && !meta) {
+            (void)snprintf(out, CLUSTER_PATH_BYTES_MAX * 2, "%s/%s", n->folder, e->d_name);
+        }
+    }
+    (void)closedir(d);
+    assert_string_not_equal(out, "");
+}
+
+void node_assert_corrupt(struct node *n, const char *names)
+{
+    struct errmsg msg = {0};
+    assert_int_equal(node_try_start(n, &msg).code, STATUS_CORRUPT);
+    print_message("%s\n", msg.text);
+    assert_non_null(strstr(msg.text, names));
+    assert_non_null(strstr(msg.text, CURE));
+    n->replica = NULL;
 }
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)

@@ -95,6 +95,10 @@ struct status node_try_start(struct node *n, struct errmsg *msg);
 /* Closes and waits until closed. The state machine is forgotten. */
 void node_stop(struct node *n);
 void node_wipe(struct node *n);
+/* The path of a file in the folder whose name begins so. */
+void node_find_file(const struct node *n, const char *prefix, char out[CLUSTER_PATH_BYTES_MAX * 2]);
+/* It does not start, with a line that names what is damaged and says what to do. */
+void node_assert_corrupt(struct node *n, const char *names);
 
 /* Runs the loop until condition(c, arg) or fails the test after a generous deadline. */
 void cluster_wait(struct cluster *c, bool (*condition)(struct cluster *c, uint64_t arg),
