@@ -4,9 +4,11 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/parts.h"
+#include "common/payloads/disk.h"
 #include "common/payloads/payload_store.h"
 #include "common/pki/pki.h"
 #include "common/seal/keyring.h"
+#include "scheduler/api/digests.h"
 #include "scheduler/api/offload.h"
 #include "scheduler/api/seals.h"
 
@@ -19,17 +21,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
-enum { FREE_CHECK_BLOCKS = 64, FREE_SHARE = 20 };
+enum { FREE_CHECK_BLOCKS = 64 };
 /* Left for the log and the stores beside it; on a small disk, a share of it. */
 #define FREE_BYTES_MIN (UINT64_C(1) << 30)
-
-struct digests {
-    struct digest *items;
-    size_t count, capacity;
-};
 
 struct making {
     struct server *server; /* of the loop */
@@ -109,17 +105,14 @@ static struct status go_on(struct making *m)
     if (atomic_load(&m->canceled)) {
         return status_fail(&m->msg, STATUS_CANCELED, "nobody waits for the backup any more");
     }
-    struct statvfs st;
-    if (m->blocks++ % FREE_CHECK_BLOCKS != 0 || fstatvfs(m->fd, &st) != 0) {
+    struct disk_room room;
+    if (m->blocks++ % FREE_CHECK_BLOCKS != 0 || !disk_is_short(m->fd, FREE_BYTES_MIN, &room)) {
         return status_ok();
     }
-    uint64_t all = (uint64_t)st.f_blocks * st.f_frsize, left = (uint64_t)st.f_bavail * st.f_frsize;
-    uint64_t least = all / FREE_SHARE < FREE_BYTES_MIN ? all / FREE_SHARE : FREE_BYTES_MIN;
-    return left >= least ? status_ok()
-                         : status_fail(&m->msg, STATUS_LIMIT,
-                                       "the scheduler's disk has only %" PRIu64
-                                       " bytes left: too few to make a backup",
-                                       left);
+    return status_fail(&m->msg, STATUS_LIMIT,
+                       "the scheduler's disk has only %" PRIu64
+                       " bytes left: too few to make a backup",
+                       room.free_bytes);
 }
 
 static struct status block_seal(void *data, struct bytes about, struct bytes plain,
@@ -149,46 +142,17 @@ static struct status write_state(struct making *m, struct backup_writer *w)
     return s;
 }
 
-static struct status digests_add(struct digests *l, const struct digest *d)
-{
-    if (l->count == l->capacity) {
-        size_t capacity = l->capacity == 0 ? 64 : 2 * l->capacity;
-        struct digest *items = mem_realloc(l->items, capacity * sizeof *items);
-        if (items == NULL) {
-            return status_of(STATUS_NOMEM);
-        }
-        l->items = items;
-        l->capacity = capacity;
-    }
-    l->items[l->count++] = *d;
-    return status_ok();
-}
-
-static int compare(const void *a, const void *b)
-{
-    return digest_compare(a, b);
-}
-
-static void digests_sort(struct digests *l)
-{
-    size_t kept = 0;
-    if (l->count > 0) {
-        qsort(l->items, l->count, sizeof l->items[0], compare);
-    }
-    for (size_t i = 0; i < l->count; i++) {
-        if (i == 0 || digest_compare(&l->items[i], &l->items[kept - 1]) != 0) {
-            l->items[kept++] = l->items[i];
-        }
-    }
-    l->count = kept;
-}
-
+/* Revisions share chunks: each is written once. */
 static struct status write_code(struct making *m, struct backup_writer *w)
 {
     struct buffer data = {0};
     struct status s = status_ok();
+    digests_sort(&m->code);
     for (size_t i = 0; i < m->code.count && status_is_ok(s); i++) {
         const struct digest *d = &m->code.items[i];
+        if (i > 0 && digest_compare(d, d - 1) == 0) {
+            continue;
+        }
         s = go_on(m);
         if (!status_is_ok(s)) {
             break;
@@ -241,8 +205,6 @@ static void on_thread(void *data)
     if (status_is_ok(s)) {
         s = write_state(m, w);
     }
-    digests_sort(&m->code);
-    digests_sort(&m->named);
     if (status_is_ok(s)) {
         s = write_code(m, w);
     }
@@ -253,7 +215,11 @@ static void on_thread(void *data)
         s = backup_writer_finish(w, m->gone.count, m->cert_pem, m->key_pem, &m->msg);
     }
     struct stat st;
-    if (status_is_ok(s) && fstat(m->fd, &st) == 0) {
+    if (status_is_ok(s) && fstat(m->fd, &st) != 0) {
+        s = status_fail(&m->msg, status_from_errno(errno), "the backup's file: %s",
+                        strerror(errno));
+    }
+    if (status_is_ok(s)) {
         m->bytes = (uint64_t)st.st_size;
         m->totals = backup_writer_totals(w);
     }
@@ -291,17 +257,17 @@ static void making_free(struct making *m)
     buffer_close(&m->wrapped);
     mem_free(m->cert_pem);
     pki_key_free(m->key_pem);
-    mem_free(m->code.items);
-    mem_free(m->named.items);
-    mem_free(m->gone.items);
+    digests_close(&m->code);
+    digests_close(&m->named);
+    digests_close(&m->gone);
     mem_free(m);
 }
 
-static void check_gone(void *data, const struct digest *payload)
+/* A payload that was not here must have been dropped meanwhile. */
+static void check_gone(struct making *m)
 {
-    struct making *m = data;
     for (size_t i = 0; i < m->gone.count && status_is_ok(m->status); i++) {
-        if (digest_compare(&m->gone.items[i], payload) == 0) {
+        if (core_payload_named(m->server->core, &m->gone.items[i])) {
             m->status = status_fail(&m->msg, STATUS_UNAVAILABLE,
                                     "this scheduler has not fetched all payloads yet; try again, "
                                     "or ask another one");
@@ -312,9 +278,7 @@ static void check_gone(void *data, const struct digest *payload)
 static void on_done(void *data)
 {
     struct making *m = data;
-    if (status_is_ok(m->status) && m->gone.count > 0) {
-        core_payloads(m->server->core, check_gone, m);
-    }
+    check_gone(m);
     bool good = status_is_ok(m->status);
     const struct made made = {.status = m->status,
                               .why = m->msg.text,
@@ -379,6 +343,11 @@ static struct status prepare(struct making *m, struct errmsg *msg)
 {
     struct server *s = m->server;
     const struct catalog *c = core_catalog(s->core);
+    m->pin = core_pin(s->core);
+    if (m->pin == NULL) {
+        return status_fail(msg, STATUS_UNAVAILABLE,
+                           "the state is being stored; try again in a moment");
+    }
     m->chunks = s->chunks;
     m->payloads = s->payload_store;
     m->header.time_ms = server_now(s).unix_ms;
@@ -395,11 +364,7 @@ static struct status prepare(struct making *m, struct errmsg *msg)
         !status_is_ok(m->status)) {
         return status_fail(msg, STATUS_NOMEM, "out of memory");
     }
-    TRY(file_open(s, &m->fd, msg));
-    m->pin = core_pin(s->core);
-    return m->pin != NULL ? status_ok()
-                          : status_fail(msg, STATUS_UNAVAILABLE,
-                                        "the state is being stored; try again in a moment");
+    return file_open(s, &m->fd, msg);
 }
 
 struct status making_start(struct server *s, made_fn done, void *data, struct making **out,

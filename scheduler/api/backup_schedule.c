@@ -3,7 +3,7 @@
  *     LOOKING (what does the target hold?) -> due -> MAKING -> STORING (put, list, remove) -> IDLE
  *
  * A failure is logged and counted, and the next look comes after RETRY_MS or `every`, whichever is
- * sooner. */
+ * sooner. One that cannot be made for a moment (UNAVAILABLE) is a failure after BACKUP_PIN_MS. */
 #include "common/dates.h"
 #include "common/log.h"
 #include "common/mem.h"
@@ -17,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { RETRY_MS = 60 * 1000, QUERIES_MAX = 16, ROW_FIELDS = 5, TEXT_BYTES = 32 };
+enum { RETRY_MS = 60 * 1000, MOMENT_MS = 1000, QUERIES_MAX = 16, ROW_FIELDS = 5, TEXT_BYTES = 32 };
 
 enum schedule_step { STEP_IDLE, STEP_LOOKING, STEP_MAKING, STEP_STORING };
 
@@ -33,7 +33,8 @@ struct backup_schedule {
     struct offload offload;
     struct making *making;
     atomic_bool canceled;
-    uint64_t look_us; /* when to look next */
+    uint64_t look_us;    /* when to look next */
+    uint64_t refused_us; /* since when it cannot be made; 0: it was not tried, or was made */
     struct waiting waiting[QUERIES_MAX];
     size_t waiting_count;
     /* What the thread works on and leaves. */
@@ -116,20 +117,12 @@ static void records_send(struct backup_schedule *c, struct session *to, uint64_t
         .type = MESSAGE_RECORDS,
         .request = request,
         .records = {.message = "", .leader = "", .rows = rows, .rows_count = count}};
-    session_send(c->b->server, to, &m);
+    if (rows == NULL || count < c->list.count) {
+        session_records_fail(c->b->server, to, request, STATUS_NOMEM, "out of memory");
+    } else {
+        session_send(c->b->server, to, &m);
+    }
     arena_close(&a);
-}
-
-static void records_fail(struct server *s, struct session *to, uint64_t request,
-                         enum status_code code, const char *text)
-{
-    const struct message m = {
-        .type = MESSAGE_RECORDS,
-        .request = request,
-        .records = {.code = code,
-                    .message = text,
-                    .leader = code == STATUS_NOT_LEADER ? members_leader_address(s) : ""}};
-    session_send(s, to, &m);
 }
 
 static void answer_all(struct backup_schedule *c)
@@ -140,7 +133,7 @@ static void answer_all(struct backup_schedule *c)
         if (to != NULL && status_is_ok(c->status)) {
             records_send(c, to, c->waiting[i].request);
         } else if (to != NULL) {
-            records_fail(s, to, c->waiting[i].request, c->status.code, c->msg.text);
+            session_records_fail(s, to, c->waiting[i].request, c->status.code, c->msg.text);
         }
     }
     c->waiting_count = 0;
@@ -237,12 +230,17 @@ static void make(struct backup_schedule *c)
     struct errmsg msg = {.text = ""};
     c->begun_us = server_now(c->b->server).mono_us;
     struct status s = making_start(c->b->server, on_made, c, &c->making, &msg);
+    if (s.code == STATUS_UNAVAILABLE) {
+        c->refused_us = c->refused_us == 0 ? c->begun_us : c->refused_us;
+        if (c->begun_us - c->refused_us < (uint64_t)BACKUP_PIN_MS * 1000) {
+            c->look_us = c->begun_us + (uint64_t)MOMENT_MS * 1000;
+            return;
+        }
+    }
+    c->refused_us = 0;
     if (status_is_ok(s)) {
         c->step = STEP_MAKING;
         c->b->under_way++;
-    } else if (s.code == STATUS_UNAVAILABLE) {
-        c->step = STEP_IDLE;
-        c->look_us = c->begun_us + 1000 * 1000;
     } else {
         failed(c, "scheduled backup failed", s, msg.text);
     }
@@ -272,6 +270,9 @@ static void on_looked(void *data)
 void schedule_tick(struct backups *b, uint64_t now_us)
 {
     struct backup_schedule *c = b->schedule;
+    if (c != NULL && !core_is_leader(b->server->core)) {
+        c->refused_us = 0;
+    }
     if (c == NULL || c->step != STEP_IDLE || b->server->stopping ||
         (!(core_is_leader(b->server->core) && now_us >= c->look_us) && c->waiting_count == 0)) {
         return;
@@ -284,12 +285,14 @@ void schedule_query(struct backups *b, struct session *from, const struct messag
     struct server *s = b->server;
     struct backup_schedule *c = b->schedule;
     if (!core_is_leader(s->core)) {
-        records_fail(s, from, m->request, STATUS_NOT_LEADER, "this scheduler is not the leader");
+        session_records_fail(s, from, m->request, STATUS_NOT_LEADER,
+                             "this scheduler is not the leader");
     } else if (c == NULL) {
-        records_fail(s, from, m->request, STATUS_NOT_FOUND,
-                     "no scheduled backups are configured: scheduler.yaml has no backup section");
+        session_records_fail(
+            s, from, m->request, STATUS_NOT_FOUND,
+            "no scheduled backups are configured: scheduler.yaml has no backup section");
     } else if (c->waiting_count == QUERIES_MAX) {
-        records_fail(s, from, m->request, STATUS_LIMIT, "too many ask at once; try again");
+        session_records_fail(s, from, m->request, STATUS_LIMIT, "too many ask at once; try again");
     } else {
         c->waiting[c->waiting_count++] =
             (struct waiting){.session = from->handle, .request = m->request};

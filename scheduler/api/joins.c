@@ -107,9 +107,6 @@ static struct status join_identity(struct server *s, const struct join *j, struc
 
 void joins_receive(struct server *s, struct session *from, const struct message *m)
 {
-    if (m->type == MESSAGE_JOIN_REPLY) {
-        return; /* Only our own renewal asks for one, and it is signed here. */
-    }
     if (!core_is_leader(s->core)) {
         join_fail(s, from->handle, m->request, STATUS_NOT_LEADER,
                   "this scheduler is not the leader");

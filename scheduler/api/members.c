@@ -236,14 +236,16 @@ static void on_changed(void *data, struct status status, const char *message);
 
 /* ---- Members that are dead for good: the setting schedulers.dead_after ---- */
 
-/* How long a member has been silent towards this leader; 0 when it is connected. */
+/* How long a member has been silent towards this leader; 0 when it is connected, 1 when it is not
+ * even dialled. */
 static uint64_t silent_ms(struct server *s, uint64_t member_id, uint64_t now_us)
 {
     struct outbound *o = outbound_find(s, member_id);
-    if (o == NULL || o->sessions[0] != NULL) {
-        if (o != NULL) {
-            o->silent_since_us = 0;
-        }
+    if (o == NULL) {
+        return 1;
+    }
+    if (o->sessions[0] != NULL) {
+        o->silent_since_us = 0;
         return 0;
     }
     if (o->silent_since_us == 0) {

@@ -4,10 +4,13 @@
  *     asking -> checking -> (loads_have) storing -> gone
  *       ^          | other bytes
  *       +-- next --+
- *       | none is left: loads_lack -> gone */
+ *       |   | none is left, one was busy: after a pause all are asked again, for a while
+ *       |   | none is left: loads_lack -> gone */
 #include "scheduler/api/payloads_internal.h"
 
 #include "common/log.h"
+
+enum { BUSY_RETRY_MS = 100 };
 
 struct payload_fetch {
     struct payloads *p;
@@ -15,6 +18,8 @@ struct payload_fetch {
     bool missing;           /* nobody waits for it */
     uint64_t peer, request; /* who is asked; 0: nobody now */
     uint64_t deadline_us;
+    bool busy;           /* one that was asked could not answer now */
+    uint64_t give_up_us; /* on those that are busy */
     uint64_t tried[PAYLOADS_OTHERS_MAX];
     size_t tried_count;
     struct payload_op op;
@@ -56,6 +61,12 @@ static void fetch_next(struct payload_fetch *f)
         f->tried[f->tried_count++] = o->member;
         f->peer = o->peer;
     }
+    if (f->peer == 0 && f->busy && !f->missing && p->env.now_us(p->env.data) < f->give_up_us) {
+        f->busy = false;
+        f->tried_count = 0;
+        f->deadline_us = payloads_after(p, BUSY_RETRY_MS);
+        return;
+    }
     if (f->peer == 0) {
         struct digest digest = f->digest;
         fetch_free(f);
@@ -90,6 +101,7 @@ bool fetch_start(struct payloads *p, const struct digest *digest, bool missing)
     f->p = p;
     f->digest = *digest;
     f->missing = missing;
+    f->give_up_us = payloads_after(p, p->config.load_ms);
     HASH_ADD(hh, p->fetches, digest, sizeof f->digest, f);
     p->fetches_missing += missing;
     /* Whom it asks is decided by the next tick: callers are in the middle of their lists. */
@@ -149,6 +161,7 @@ void fetch_data(struct payloads *p, uint64_t peer, const struct message *m)
         f->data = payload_blob_copy(data);
     }
     if (f->data == NULL) {
+        f->busy = f->busy || m->payload_data.code == STATUS_UNAVAILABLE;
         fetch_next(f);
         return;
     }
@@ -163,7 +176,7 @@ void fetches_tick(struct payloads *p)
     struct payload_fetch *f, *next;
     HASH_ITER(hh, p->fetches, f, next) {
         bool gone = f->peer != 0 && !p->env.peer_open(p->env.data, f->peer);
-        if (f->data == NULL && (f->peer == 0 || gone || now_us >= f->deadline_us)) {
+        if (f->data == NULL && (gone || now_us >= f->deadline_us)) {
             fetch_next(f);
         }
     }

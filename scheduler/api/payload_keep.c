@@ -13,8 +13,8 @@
 #include "scheduler/api/payloads_internal.h"
 
 #include "common/log.h"
+#include "scheduler/api/digests.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -24,6 +24,7 @@ enum {
     DELETES_MAX = 512,         /* a round of maintenance */
     LOOKS_MAX = 512,           /* likewise */
     MISSING_RETRY_MS = 10 * 1000,
+    SYNC_RETRY_MS = 5 * 1000,
 };
 
 struct payload_pledge {
@@ -148,11 +149,27 @@ void keep_lacking(struct payloads *p, const struct digest *digest)
     missing_confirm(p, missing_put(p, digest, now_us), now_us);
 }
 
+/* Asks others for what is missing: as much as may be asked for at once. */
+static void missing_ask(struct payloads *p, uint64_t now_us)
+{
+    struct payload_missing *x, *next;
+    HASH_ITER(hh, p->missing, x, next) {
+        if (x->looking || !x->confirmed || now_us < x->due_us) {
+            continue;
+        }
+        if (!fetch_start(p, &x->digest, true)) {
+            return;
+        }
+        x->due_us = now_us + (uint64_t)MISSING_RETRY_MS * 1000;
+    }
+}
+
 void keep_fetched(struct payloads *p, const struct digest *digest, bool found)
 {
     struct payload_missing *x = missing_find(p, digest);
     if (x != NULL && found) {
         missing_free(p, x);
+        missing_ask(p, p->env.now_us(p->env.data));
     } else if (x != NULL) {
         missing_confirm(p, x, payloads_after(p, MISSING_RETRY_MS));
     }
@@ -170,29 +187,23 @@ static void on_looked(struct payload_op *op)
     missing_confirm(p, x, p->env.now_us(p->env.data));
 }
 
-/* Looks for what was named, asks others for what is missing. */
-static void missing_step(struct payloads *p, uint64_t now_us)
+/* Looks for what was named. */
+static void missing_look(struct payloads *p, uint64_t now_us)
 {
-    size_t looked = 0;
-    bool asking = true;
+    size_t left = LOOKS_MAX;
     struct payload_missing *x, *next;
     HASH_ITER(hh, p->missing, x, next) {
-        if (x->looking || now_us < x->due_us) {
+        if (left == 0) {
+            return;
+        }
+        if (x->looking || x->confirmed || now_us < x->due_us) {
             continue;
         }
-        if (!x->confirmed && looked < LOOKS_MAX) {
-            looked++;
-            x->looking = true;
-            x->op = (struct payload_op){
-                .kind = PAYLOAD_OP_HAS, .digest = x->digest, .done = on_looked, .owner = x};
-            payload_io_do(p->io, &x->op);
-        } else if (x->confirmed && asking) {
-            asking = fetch_start(p, &x->digest, true);
-            x->due_us = asking ? now_us + (uint64_t)MISSING_RETRY_MS * 1000 : x->due_us;
-        }
-        if (looked == LOOKS_MAX && !asking) {
-            break;
-        }
+        left--;
+        x->looking = true;
+        x->op = (struct payload_op){
+            .kind = PAYLOAD_OP_HAS, .digest = x->digest, .done = on_looked, .owner = x};
+        payload_io_do(p->io, &x->op);
     }
 }
 
@@ -243,14 +254,16 @@ static void on_synced(struct payload_op *op)
     p->syncing = false;
     if (!p->closing && !status_is_ok(op->status)) {
         LOG_ERROR("deletions of payloads cannot be synced", LOG_STR("why", op->message.text));
+        p->sync_due = true;
+        p->sync_us = payloads_after(p, SYNC_RETRY_MS);
     }
     mem_free(op);
 }
 
-static void sync_step(struct payloads *p)
+static void sync_step(struct payloads *p, uint64_t now_us)
 {
     const struct digest none = {{0}};
-    struct payload_op *op = p->syncing || !p->sync_due
+    struct payload_op *op = p->syncing || !p->sync_due || now_us < p->sync_us
                                 ? NULL
                                 : payload_op_new(PAYLOAD_OP_SYNC, &none, NULL, on_synced, p);
     if (op != NULL) {
@@ -290,11 +303,6 @@ struct changed {
     UT_hash_handle hh;
 };
 
-struct digests {
-    struct digest *items;
-    size_t count, capacity;
-};
-
 struct payload_reconcile {
     struct payloads *p;
     struct payload_op op;
@@ -307,21 +315,6 @@ struct payload_reconcile {
     struct errmsg message;
 };
 
-static bool digests_add(struct digests *d, const struct digest *digest)
-{
-    if (d->count == d->capacity) {
-        size_t capacity = d->capacity == 0 ? 256 : 2 * d->capacity;
-        struct digest *items = mem_realloc(d->items, capacity * sizeof *items);
-        if (items == NULL) {
-            return false;
-        }
-        d->items = items;
-        d->capacity = capacity;
-    }
-    d->items[d->count++] = *digest;
-    return true;
-}
-
 static void reconcile_free(struct payload_reconcile *r)
 {
     struct changed *c, *next;
@@ -329,9 +322,9 @@ static void reconcile_free(struct payload_reconcile *r)
         HASH_DEL(r->changed, c);
         mem_free(c);
     }
-    mem_free(r->named.items);
-    mem_free(r->orphans.items);
-    mem_free(r->missing.items);
+    digests_close(&r->named);
+    digests_close(&r->orphans);
+    digests_close(&r->missing);
     mem_free(r->found);
     mem_free(r);
 }
@@ -350,22 +343,14 @@ static void reconcile_changed(struct payloads *p, const struct digest *digest)
     }
 }
 
-static int compare(const void *a, const void *b)
-{
-    return digest_compare(a, b);
-}
-
 static bool look_at(void *data, const struct digest *digest, uint64_t bytes, int64_t written_s)
 {
     struct payload_reconcile *r = data;
     (void)bytes;
-    const struct digest *named =
-        r->named.count == 0
-            ? NULL
-            : bsearch(digest, r->named.items, r->named.count, sizeof *digest, compare);
+    const struct digest *named = digests_find(&r->named, digest);
     if (named != NULL) {
         r->found[named - r->named.items] = true;
-    } else if (written_s < r->old_s && !digests_add(&r->orphans, digest)) {
+    } else if (written_s < r->old_s && !status_is_ok(digests_add(&r->orphans, digest))) {
         r->status = status_fail(&r->message, STATUS_NOMEM, "out of memory");
         return false;
     }
@@ -376,9 +361,7 @@ static bool look_at(void *data, const struct digest *digest, uint64_t bytes, int
 static void reconcile_work(void *owner)
 {
     struct payload_reconcile *r = owner;
-    if (r->named.count > 0) {
-        qsort(r->named.items, r->named.count, sizeof *r->named.items, compare);
-    }
+    digests_sort(&r->named);
     r->found = mem_zalloc(r->named.count, sizeof *r->found);
     if (r->found == NULL) {
         r->status = status_fail(&r->message, STATUS_NOMEM, "out of memory");
@@ -387,7 +370,7 @@ static void reconcile_work(void *owner)
     struct status status = payload_store_each(r->p->store, look_at, r, &r->message);
     r->status = status_is_ok(r->status) ? status : r->status;
     for (size_t i = 0; i < r->named.count && status_is_ok(r->status); i++) {
-        if (!r->found[i] && !digests_add(&r->missing, &r->named.items[i])) {
+        if (!r->found[i] && !status_is_ok(digests_add(&r->missing, &r->named.items[i]))) {
             r->status = status_fail(&r->message, STATUS_NOMEM, "out of memory");
         }
     }
@@ -448,7 +431,7 @@ static void on_reconciled(struct payload_op *op)
 static void add_named(void *arg, const struct digest *payload)
 {
     struct payload_reconcile *r = arg;
-    if (!digests_add(&r->named, payload)) {
+    if (!status_is_ok(digests_add(&r->named, payload))) {
         r->cancelled = true;
     }
 }
@@ -549,9 +532,10 @@ void keep_maintain(struct payloads *p)
     }
     pledges_expire(p, now_us);
     reconcile_step(p, now_us, settled);
-    missing_step(p, now_us);
+    missing_look(p, now_us);
+    missing_ask(p, now_us);
     doomed_step(p, now_us);
-    sync_step(p);
+    sync_step(p, now_us);
 }
 
 /* After the io: no operation holds anything. */

@@ -4,6 +4,7 @@
 #include "scheduler/api/payloads.h"
 #include "scheduler/api/seals.h"
 #include "scheduler/api/server_internal.h"
+#include "scheduler/core/spec.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -103,8 +104,7 @@ static enum payloads_class function_class(void *data, const char *function)
     if (f == NULL) {
         return PAYLOADS_UNKNOWN;
     }
-    const char *class = catalog_current(f)->spec.data_class;
-    return class != NULL && strcmp(class, "phi") == 0 ? PAYLOADS_SENSITIVE : PAYLOADS_ORDINARY;
+    return spec_is_sensitive(&catalog_current(f)->spec) ? PAYLOADS_SENSITIVE : PAYLOADS_ORDINARY;
 }
 
 static bool invocation_sensitive(void *data, struct id128 invocation)

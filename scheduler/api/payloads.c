@@ -166,21 +166,23 @@ static struct payload_copy *copy_of(struct payload_job *job, uint64_t member)
     return c;
 }
 
-/* Bytes that this scheduler has not answered. */
-static uint64_t unanswered(const struct payloads *p, uint64_t peer)
+/* Bytes that each of the others has not answered. */
+static void unanswered(const struct payloads *p, const struct payloads_other *others, size_t count,
+                       uint64_t bytes[PAYLOADS_OTHERS_MAX])
 {
-    uint64_t bytes = 0;
+    memset(bytes, 0, PAYLOADS_OTHERS_MAX * sizeof bytes[0]);
     for (const struct payload_job *job = p->jobs; job != NULL; job = job->next) {
         for (size_t i = 0; i < job->copies_count; i++) {
-            if (job->copies[i].peer == peer && job->copies[i].state == COPY_SENT) {
-                bytes += job->data->buffer.size;
+            for (size_t k = 0; k < count && job->copies[i].state == COPY_SENT; k++) {
+                bytes[k] += job->copies[i].peer == others[k].peer ? job->data->buffer.size : 0;
             }
         }
     }
-    return bytes;
 }
 
-static void job_put(struct payload_job *job, const struct payloads_other *other, uint64_t now_us)
+/* open: unanswered bytes of the other. */
+static void job_put(struct payload_job *job, const struct payloads_other *other, uint64_t *open,
+                    uint64_t now_us)
 {
     struct payloads *p = job->p;
     struct payload_copy *c = copy_of(job, other->member);
@@ -189,10 +191,11 @@ static void job_put(struct payload_job *job, const struct payloads_other *other,
         (c->state == COPY_REFUSED && now_us < c->retry_us)) {
         return;
     }
-    uint64_t bytes = job->data->buffer.size, open = unanswered(p, other->peer);
-    if ((open > 0 && open + bytes > p->config.room_bytes) || !peer_room(p, other->peer, bytes)) {
+    uint64_t bytes = job->data->buffer.size;
+    if ((*open > 0 && *open + bytes > p->config.room_bytes) || !peer_room(p, other->peer, bytes)) {
         return;
     }
+    *open += bytes;
     c->peer = other->peer;
     c->state = COPY_SENT;
     const struct message put = {
@@ -260,12 +263,13 @@ static void jobs_pump(struct payloads *p)
 {
     struct payloads_other others[PAYLOADS_OTHERS_MAX];
     size_t count = p->env.others(p->env.data, others);
-    uint64_t now_us = p->env.now_us(p->env.data);
+    uint64_t now_us = p->env.now_us(p->env.data), open[PAYLOADS_OTHERS_MAX];
+    unanswered(p, others, count, open);
     struct payload_job *job, *next;
     DL_FOREACH_SAFE(p->jobs, job, next) {
         /* The core may send while it is told, never end another job. */
         for (size_t i = 0; i < count && job->hashed; i++) {
-            job_put(job, &others[i], now_us);
+            job_put(job, &others[i], &open[i], now_us);
         }
         (void)job_step(job, others, count, now_us);
     }
@@ -521,17 +525,27 @@ static void data_send(struct payloads *p, uint64_t peer, uint64_t request,
     p->env.send(p->env.data, peer, &m);
 }
 
+/* UNAVAILABLE when what is queued for the peer leaves no room. */
+static void data_answer(struct payloads *p, uint64_t peer, uint64_t request,
+                        const struct digest *digest, const struct payload_blob *data)
+{
+    bool room = peer_room(p, peer, data->buffer.size);
+    data_send(p, peer, request, digest, room ? STATUS_OK : STATUS_UNAVAILABLE, room ? data : NULL);
+}
+
 static void on_asked_read(struct payload_op *op)
 {
     struct payload_remote *ask = op->owner;
     struct payloads *p = ask->p;
     struct payload_blob *data = status_is_ok(op->status) ? op->data : NULL;
     p->put_bytes -= PAYLOAD_BYTES_MAX;
-    if (!p->closing) {
+    if (!p->closing && data != NULL) {
+        data_answer(p, ask->peer, ask->request, &op->digest, data);
+    } else if (!p->closing) {
         if (op->status.code == STATUS_CORRUPT) {
             keep_lacking(p, &op->digest);
         }
-        data_send(p, ask->peer, ask->request, &op->digest, op->status.code, data);
+        data_send(p, ask->peer, ask->request, &op->digest, op->status.code, NULL);
     }
     payload_blob_unref(data);
     mem_free(ask);
@@ -542,7 +556,7 @@ static void get_receive(struct payloads *p, uint64_t peer, const struct message 
     const struct digest *digest = &m->payload_get.digest;
     struct payload_blob *cached = cache_find(p, digest);
     if (cached != NULL) {
-        data_send(p, peer, m->request, digest, STATUS_OK, cached);
+        data_answer(p, peer, m->request, digest, cached);
         return;
     }
     struct payload_remote *ask = NULL;

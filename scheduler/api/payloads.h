@@ -32,8 +32,10 @@ enum {
     PAYLOAD_ROOM_BYTES = 16 << 20,     /* on their way to one peer */
     PAYLOAD_LOADS_MAX = 16384,         /* messages that wait for their payload */
     PAYLOAD_READS_MAX = 4,             /* at once */
-    PAYLOAD_FETCHES_MAX = 32,          /* asked of others at once */
-    PAYLOAD_FETCHES_MISSING_MAX = 4,   /* of them for what merely is missing */
+    /* Asked of others at once, so that all may come from one of them; and of these, for what merely
+     * is missing. */
+    PAYLOAD_FETCHES_MAX = PAYLOAD_ROOM_BYTES / PAYLOAD_STORE_BYTES_MAX,
+    PAYLOAD_FETCHES_MISSING_MAX = PAYLOAD_FETCHES_MAX / 2,
     PAYLOAD_CACHE_BYTES_MAX = 64 << 20,
     PAYLOAD_SPAWN_MS = 10 * 1000,  /* until a majority must have it */
     PAYLOAD_RESULT_MS = 60 * 1000, /* likewise, for a result */

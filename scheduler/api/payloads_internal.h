@@ -52,6 +52,7 @@ struct payloads {
     struct payload_missing *missing;
     struct payload_reconcile *reconcile; /* under way */
     uint64_t missing_count, maintained_us, unsettled_us, reconciled_us;
+    uint64_t sync_us; /* not before */
     bool reconcile_due, reconciled, sync_due, syncing;
     struct payloads_stats stats;
     bool closing;

@@ -82,7 +82,6 @@ void requests_receive(struct server *s, struct session *from, const struct messa
         [MESSAGE_METRICS_TEXT] = on_answer,
         [MESSAGE_JOIN] = joins_receive,
         [MESSAGE_RENEW] = renew_receive,
-        [MESSAGE_JOIN_REPLY] = joins_receive,
         [MESSAGE_NODE_REGISTER] = to_core,
         [MESSAGE_HEARTBEAT] = to_core,
         [MESSAGE_INSTANCE_EVENT] = to_core,

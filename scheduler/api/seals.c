@@ -13,6 +13,8 @@
 /* Rotated long before SEAL_MESSAGES_MAX. */
 #define ROTATE_AT (UINT64_C(1) << 31)
 
+enum { PUT_RETRY_MS = 10 * 1000 };
+
 struct seal_pin {
     struct core_pin *core;
     struct buffer keys; /* encoded */
@@ -174,7 +176,8 @@ static struct status file_read(struct server *s, struct errmsg *msg)
     struct buffer content = {0};
     file_path(s, path);
     (void)snprintf(raft, sizeof raft, "%s/raft", s->config->data);
-    if (s->config->bootstrap && (access(raft, F_OK) != 0 || replica_folder_empty(raft))) {
+    bool founds = s->config->bootstrap && !replica_folder_waits(raft);
+    if (founds && (access(raft, F_OK) != 0 || replica_folder_empty(raft))) {
         (void)unlink(path); /* of a state that is no longer there: a new cluster has new keys */
         return status_ok();
     }
@@ -402,6 +405,13 @@ struct putting {
     void *data;
 };
 
+static void put_later(struct server *s, struct status status)
+{
+    if (status.code != STATUS_NOT_LEADER) {
+        s->seals->put_after_us = server_now(s).mono_us + (uint64_t)PUT_RETRY_MS * 1000;
+    }
+}
+
 static void on_put(void *data, struct status status, const char *message, uint64_t index)
 {
     struct putting p = *(struct putting *)data;
@@ -410,6 +420,7 @@ static void on_put(void *data, struct status status, const char *message, uint64
     if (!status_is_ok(status)) {
         LOG_WARN("no new data key", LOG_STR("code", status_name(status.code)),
                  LOG_STR("why", message));
+        put_later(p.server, status);
     }
     if (p.done != NULL) {
         p.done(p.data, status, message, index);
@@ -464,7 +475,8 @@ struct status seals_put_key(struct server *s, const char *by, core_done done, vo
 void seals_tick(struct server *s)
 {
     struct errmsg msg = {.text = ""};
-    if (s->seals == NULL || s->seals->putting || !core_is_leader(s->core)) {
+    if (s->seals == NULL || s->seals->putting || !core_is_leader(s->core) ||
+        server_now(s).mono_us < s->seals->put_after_us) {
         return;
     }
     const struct data_key *current = keys_current(keys_of(s));
@@ -475,6 +487,7 @@ void seals_tick(struct server *s)
     if (!status_is_ok(status)) {
         LOG_ERROR("cannot make a data key", LOG_STR("code", status_name(status.code)),
                   LOG_STR("why", msg.text));
+        put_later(s, status);
     }
 }
 
@@ -486,6 +499,7 @@ void seals_role(struct server *s)
     if (!core_is_leader(s->core)) {
         held_drop(s->seals, s, status_of(STATUS_NOT_LEADER));
     }
+    s->seals->put_after_us = 0;
     seals_tick(s);
 }
 

@@ -162,21 +162,12 @@ bool seals_admin(struct server *s, struct session *from, const struct message *m
     return true;
 }
 
-static void query_refuse(struct server *s, struct session *from, uint64_t request)
-{
-    const struct message answer = {.type = MESSAGE_RECORDS,
-                                   .request = request,
-                                   .records = {.code = STATUS_NOT_LEADER,
-                                               .message = "this scheduler is not the leader",
-                                               .leader = members_leader_address(s)}};
-    session_send(s, from, &answer);
-}
-
 /* Of the leader, which has applied every rotation it has answered. */
 void seals_query(struct server *s, struct session *from, const struct message *m)
 {
     if (!core_is_leader(s->core)) {
-        query_refuse(s, from, m->request);
+        session_records_fail(s, from, m->request, STATUS_NOT_LEADER,
+                             "this scheduler is not the leader");
         return;
     }
     const struct key_table *t = &core_catalog(s->core)->keys;

@@ -27,6 +27,7 @@ struct seals {
     size_t held_count, held_bytes;
     bool file_stale;       /* DATA/keys lacks a key, or has one by the old cluster key */
     bool putting;          /* a new data key of ours is in flight */
+    uint64_t put_after_us; /* the last one failed: none is made by itself before */
     uint64_t sealed_count; /* entries sealed here under the current key, committed or not */
     uint32_t counted_id;   /* the key they were sealed under */
 };

@@ -88,6 +88,18 @@ void session_reply(struct server *s, struct session *to, uint64_t request, enum 
     session_reply_detail(s, to->handle, request, status_of(code), text, 0, bytes_of(NULL, 0));
 }
 
+void session_records_fail(struct server *s, struct session *to, uint64_t request,
+                          enum status_code code, const char *text)
+{
+    const struct message m = {
+        .type = MESSAGE_RECORDS,
+        .request = request,
+        .records = {.code = code,
+                    .message = text,
+                    .leader = code == STATUS_NOT_LEADER ? members_leader_address(s) : ""}};
+    session_send(s, to, &m);
+}
+
 void session_who(const struct session *p, char out[2 * NAME_BYTES_MAX])
 {
     const struct identity *who = link_peer(p->link);

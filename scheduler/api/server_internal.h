@@ -131,6 +131,9 @@ void session_reply(struct server *s, struct session *to, uint64_t request, enum 
                    const char *text);
 void session_reply_detail(struct server *s, uint64_t handle, uint64_t request, struct status status,
                           const char *text, uint64_t index, struct bytes detail);
+/* Answers a query. */
+void session_records_fail(struct server *s, struct session *to, uint64_t request,
+                          enum status_code code, const char *text);
 /* "role/name" of the peer. */
 void session_who(const struct session *p, char out[2 * NAME_BYTES_MAX]);
 

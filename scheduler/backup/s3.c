@@ -246,11 +246,14 @@ static void unescape(char *text)
     *to = '\0';
 }
 
-static struct status page_get(struct s3 *s, const char *token, struct errmsg *msg)
+/* Of keys that begin with the cluster's name. */
+static struct status page_get(struct s3 *s, const struct name *cluster, const char *token,
+                              struct errmsg *msg)
 {
-    char url[URL_BYTES];
+    char url[URL_BYTES], ours[sizeof s->prefix + sizeof cluster->text + 1];
+    (void)snprintf(ours, sizeof ours, "%s%s-", s->prefix, cluster->text);
     char *next = curl_easy_escape(s->curl, token, 0);
-    char *prefix = curl_easy_escape(s->curl, s->prefix, 0);
+    char *prefix = curl_easy_escape(s->curl, ours, 0);
     struct status st = status_fail(msg, STATUS_NOMEM, "out of memory");
     if (next != NULL && prefix != NULL) {
         /* In the order of their names, as they are signed. */
@@ -271,7 +274,7 @@ struct status s3_list(struct s3 *s, const struct name *cluster, struct target_li
 {
     char token[S3_TOKEN_BYTES_MAX] = "";
     for (unsigned page = 0; page < PAGES_MAX; page++) {
-        TRY(page_get(s, token, msg));
+        TRY(page_get(s, cluster, token, msg));
         TRY(s3_list_parse(bytes_of(s->answer.data, s->answer.size), s->prefix, cluster, out, token,
                           msg));
         if (token[0] == '\0') {
@@ -282,13 +285,18 @@ struct status s3_list(struct s3 *s, const struct name *cluster, struct target_li
     return status_fail(msg, STATUS_LIMIT, "the bucket's list has over %d pages", PAGES_MAX);
 }
 
-static struct status body_digest(int fd, uint64_t size, struct digest *out, struct errmsg *msg)
+static struct status body_digest(const struct s3 *s3, int fd, uint64_t size, struct digest *out,
+                                 struct errmsg *msg)
 {
     EVP_MD_CTX *sha = EVP_MD_CTX_new();
     uint8_t *piece = mem_alloc(HASH_BYTES);
     bool good = sha != NULL && piece != NULL && EVP_DigestInit_ex(sha, EVP_sha256(), NULL) == 1;
     struct status s = good ? status_ok() : status_fail(msg, STATUS_NOMEM, "out of memory");
     for (uint64_t at = 0; status_is_ok(s) && at < size;) {
+        if (atomic_load(s3->canceled)) {
+            s = status_fail(msg, STATUS_CANCELED, "the scheduler is stopping");
+            break;
+        }
         size_t want = size - at < HASH_BYTES ? (size_t)(size - at) : HASH_BYTES;
         ssize_t got = pread(fd, piece, want, (off_t)at);
         if (got <= 0 || EVP_DigestUpdate(sha, piece, (size_t)got) != 1) {
@@ -312,7 +320,7 @@ struct status s3_put(struct s3 *s, const char *name, int fd, uint64_t bytes, str
                            (unsigned long long)bytes, (unsigned long long)S3_PUT_BYTES_MAX);
     }
     struct digest digest;
-    TRY(body_digest(fd, bytes, &digest, msg));
+    TRY(body_digest(s, fd, bytes, &digest, msg));
     char url[URL_BYTES], hex[DIGEST_STRING_BYTES], what[TARGET_NAME_BYTES + 16];
     digest_format(&digest, hex);
     (void)snprintf(url, sizeof url, "%s/%s%s", s->base, s->prefix, name);

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { COPY_BYTES = 1 << 20, STAMP_BYTES = 16 };
@@ -106,15 +107,11 @@ struct status target_list_add(struct target_list *l, const struct target_entry *
     if (l->count == TARGET_ENTRIES_MAX) {
         return status_of(STATUS_LIMIT);
     }
-    if (l->count == l->capacity) {
-        size_t capacity = l->capacity == 0 ? 64 : 2 * l->capacity;
-        struct target_entry *items = mem_realloc(l->items, capacity * sizeof *items);
-        if (items == NULL) {
-            return status_of(STATUS_NOMEM);
-        }
-        l->items = items;
-        l->capacity = capacity;
+    struct target_entry *items = mem_grow(l->items, l->count, &l->capacity, sizeof *items);
+    if (items == NULL) {
+        return status_of(STATUS_NOMEM);
     }
+    l->items = items;
     l->items[l->count++] = *e;
     return status_ok();
 }
@@ -139,6 +136,20 @@ static struct status folder_fail(const struct target *t, const char *what, int e
                        strerror(error));
 }
 
+/* Removes what a scheduler that was killed while it wrote has left. */
+static void remove_stale(const struct target *t, int folder, const char *name)
+{
+    const size_t head = sizeof temporary_prefix - 1;
+    struct target_entry e;
+    struct stat st;
+    if (strncmp(name, temporary_prefix, head) == 0 &&
+        target_name_parse(&t->cluster, name + head, strlen(name + head), &e) &&
+        fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+        time(NULL) - st.st_mtime > TARGET_NEW_S) {
+        (void)unlinkat(folder, name, 0);
+    }
+}
+
 static struct status folder_list(const struct target *t, struct target_list *out,
                                  struct errmsg *msg)
 {
@@ -150,6 +161,7 @@ static struct status folder_list(const struct target *t, struct target_list *out
     for (struct dirent *d = readdir(dir); d != NULL && status_is_ok(s); d = readdir(dir)) {
         struct target_entry e;
         struct stat st;
+        remove_stale(t, dirfd(dir), d->d_name);
         if (target_name_parse(&t->cluster, d->d_name, strlen(d->d_name), &e) &&
             fstatat(dirfd(dir), d->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode)) {
             e.bytes = (uint64_t)st.st_size;

@@ -3,7 +3,8 @@
  *     CLUSTER-20270131T083000Z-INDEX.skepbackup
  *
  * Names tell when a backup was made and from which state, and sort so. What has another name, or
- * another cluster's, is neither listed nor removed.
+ * another cluster's, is neither listed nor removed. A folder also has .new.NAME while one is
+ * written; one that a killed scheduler left is removed by a listing once it is TARGET_NEW_S old.
  *
  * Thread: one at a time, blocking; never the loop's. */
 #ifndef SCHEDULER_BACKUP_TARGET_H
@@ -18,6 +19,7 @@
 enum {
     TARGET_NAME_BYTES = 128,
     TARGET_ENTRIES_MAX = 20000, /* of one listing */
+    TARGET_NEW_S = 3600,
 };
 
 struct target_entry {

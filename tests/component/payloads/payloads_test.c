@@ -38,6 +38,17 @@ static bool copies_are(void *data)
     return true;
 }
 
+static bool put_twice(void *data)
+{
+    const struct mail *mail = ((struct world *)data)->mails;
+    return mail != NULL && mail->next != NULL;
+}
+
+static bool not_mute(void *data)
+{
+    return !((struct world *)data)->mute;
+}
+
 static bool core_told_twice(void *data)
 {
     return ((struct node *)data)->core_count == 2;
@@ -247,10 +258,14 @@ static void a_put_lost_with_its_connection_is_sent_again(void **state)
 {
     struct world *w = world_of(state);
     struct node *n = &w->nodes[0];
+    w->hold = true;
+    spawn(n, "echo", pattern(BIG, 1));
+    world_until(w, put_twice, w);
     node_stop(&w->nodes[1]);
     node_stop(&w->nodes[2]);
-    spawn(n, "echo", pattern(BIG, 1));
+    w->hold = false;
     world_rest(w);
+    assert_int_equal(n->core_count, 0);
     node_start(&w->nodes[1]);
     world_until(w, core_told, n);
 }
@@ -466,10 +481,63 @@ static void bytes_that_are_not_the_payload_are_refused(void **state)
     struct node *n = &w->nodes[0];
     struct digest d = node_put(&w->nodes[1], BIG, 3);
     (void)node_put(&w->nodes[2], BIG, 3);
-    w->lie = true; /* node 1 does */
+    w->lie = true; /* the one that is asked first does, whichever that is */
     assert_true(invoke(n, &d, BIG));
     world_until(w, client_told, n);
+    assert_false(w->lie);
     assert_true(bytes_equal(n->clients[0].m.invoke.payload, pattern(BIG, 3)));
+}
+
+static bool mail_waits(void *data)
+{
+    return ((struct world *)data)->mails != NULL;
+}
+
+static void a_busy_scheduler_is_asked_again(void **state)
+{
+    struct world *w = world_of(state);
+    struct node *n = &w->nodes[0], *busy = &w->nodes[1];
+    struct digest d = node_put(busy, BIG, 3);
+    assert_true(invoke(busy, &d, BIG));
+    world_until(w, client_told, busy); /* It is in the cache. */
+    busy->queued = PAYLOAD_ROOM_BYTES;
+    assert_true(invoke(n, &d, BIG));
+    world_rest(w);
+    assert_int_equal(n->clients_count, 0);
+    forget_cache(busy);
+    world_rest(w);
+    assert_int_equal(n->clients_count, 0);
+    assert_int_equal(n->core_count, 0);
+    busy->queued = 0;
+    world_until(w, client_told, n);
+}
+
+static void a_busy_scheduler_is_not_waited_for_without_end(void **state)
+{
+    struct world *w = world_of(state);
+    struct node *n = &w->nodes[0];
+    struct digest d = node_put(&w->nodes[1], BIG, 3);
+    w->nodes[1].queued = PAYLOAD_ROOM_BYTES;
+    assert_true(invoke(n, &d, BIG));
+    world_rest(w);
+    world_skip_ms(w, PAYLOAD_LOAD_MS);
+    world_until(w, core_told, n);
+    expect_fed(n, STATUS_UNAVAILABLE);
+    world_until(w, one_missing, n); /* The fetch has ended. */
+}
+
+static void a_payload_that_was_read_for_a_full_link_is_not_sent(void **state)
+{
+    struct world *w = world_of(state);
+    struct node *n = &w->nodes[1];
+    struct digest d = node_put(n, BIG, 3);
+    const struct message get = {
+        .type = MESSAGE_PAYLOAD_GET, .request = 4, .payload_get = {.digest = d}};
+    w->hold = true;
+    payloads_receive(n->payloads, NODE, &get);
+    n->queued = PAYLOAD_ROOM_BYTES;
+    world_until(w, mail_waits, w);
+    assert_true(w->mails->bytes.size < BIG);
 }
 
 static void a_damaged_payload_is_mended_from_another(void **state)
@@ -503,6 +571,22 @@ static void an_input_that_nobody_has_ends_the_attempt(void **state)
 }
 
 static void a_silent_scheduler_is_given_up(void **state)
+{
+    struct world *w = world_of(state);
+    struct node *n = &w->nodes[0];
+    struct digest d = node_put(&w->nodes[1], BIG, 3);
+    (void)node_put(&w->nodes[2], BIG, 3);
+    w->mute = true; /* the one that is asked first never answers */
+    assert_true(invoke(n, &d, BIG));
+    world_until(w, not_mute, w);
+    world_rest(w);
+    assert_int_equal(n->clients_count, 0);
+    world_skip_ms(w, PAYLOAD_ASK_MS);
+    world_until(w, client_told, n);
+    assert_true(bytes_equal(n->clients[0].m.invoke.payload, pattern(BIG, 3)));
+}
+
+static void a_payload_that_does_not_come_in_time_ends_the_attempt(void **state)
 {
     struct world *w = world_of(state);
     struct node *n = &w->nodes[0];
@@ -728,6 +812,25 @@ static void a_replaced_state_is_compared_anew(void **state)
     world_until(w, copies_are, &at);
 }
 
+static void deletions_that_were_not_synced_stay_to_be_synced(void **state)
+{
+    struct node *n = &world_of(state)->nodes[0];
+    struct errmsg msg = {""};
+    struct digest d = node_put(n, SMALL, 3);
+    char hex[DIGEST_STRING_BYTES], fan[2 * PATH_BYTES], away[2 * PATH_BYTES];
+    digest_format(&d, hex);
+    (void)snprintf(fan, sizeof fan, "%s/%.2s", n->path, hex);
+    (void)snprintf(away, sizeof away, "%s/away", n->path);
+    assert_true(status_is_ok(payload_store_delete(n->store, &d, &msg)));
+    assert_int_equal(rename(fan, away), 0);
+    assert_int_equal(mknod(fan, S_IFREG | 0600, 0), 0);
+    assert_false(status_is_ok(payload_store_sync(n->store, &msg)));
+    assert_false(status_is_ok(payload_store_sync(n->store, &msg)));
+    assert_int_equal(unlink(fan), 0);
+    assert_int_equal(rename(away, fan), 0);
+    assert_true(status_is_ok(payload_store_sync(n->store, &msg)));
+}
+
 /* ---- Ends ---- */
 
 static void stopping_in_the_middle_of_everything_leaves_nothing(void **state)
@@ -779,9 +882,13 @@ int main(void)
         TEST(messages_without_a_payload_pass),
         TEST(a_payload_that_is_not_here_is_fetched_and_kept),
         TEST(bytes_that_are_not_the_payload_are_refused),
+        TEST(a_busy_scheduler_is_asked_again),
+        TEST(a_busy_scheduler_is_not_waited_for_without_end),
+        TEST(a_payload_that_was_read_for_a_full_link_is_not_sent),
         TEST(a_damaged_payload_is_mended_from_another),
         TEST(an_input_that_nobody_has_ends_the_attempt),
         TEST(a_silent_scheduler_is_given_up),
+        TEST(a_payload_that_does_not_come_in_time_ends_the_attempt),
         TEST(a_cancel_that_overtakes_its_invoke_drops_it),
         TEST(an_agent_that_reads_slowly_is_waited_for),
         TEST(an_agent_that_left_is_sent_nothing),
@@ -795,6 +902,7 @@ int main(void)
         TEST(an_emptied_store_is_filled_again),
         TEST(what_nobody_has_counts_as_missing),
         TEST(a_replaced_state_is_compared_anew),
+        TEST(deletions_that_were_not_synced_stay_to_be_synced),
         TEST(stopping_in_the_middle_of_everything_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

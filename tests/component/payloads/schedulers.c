@@ -7,6 +7,24 @@
 
 enum { WAIT_MS = 20000, PATTERN_MAX = 5 << 20, REST_ROUNDS = 60 };
 
+/* ---- Peers: an open connection to a node; another one after each of its starts ---- */
+
+static uint64_t node_peer(const struct node *n)
+{
+    return NODE + n->index + NODES * n->starts;
+}
+
+static struct node *peer_node(struct world *w, uint64_t peer)
+{
+    return &w->nodes[(peer - NODE) % NODES];
+}
+
+static bool node_peer_open(struct world *w, uint64_t peer)
+{
+    const struct node *n = peer_node(w, peer);
+    return n->up && node_peer(n) == peer;
+}
+
 /* ---- The environment ---- */
 
 static uint64_t env_now(void *data)
@@ -41,8 +59,9 @@ static size_t env_others(void *data, struct payloads_other out[PAYLOADS_OTHERS_M
     size_t count = 0;
     for (size_t i = 0; i < n->world->count; i++) {
         if (i != n->index) {
+            const struct node *other = &n->world->nodes[i];
             out[count++] = (struct payloads_other){.member = i + 1,
-                                                   .peer = n->world->nodes[i].up ? NODE + i : 0,
+                                                   .peer = other->up ? node_peer(other) : 0,
                                                    .voter = n->world->voter[i]};
         }
     }
@@ -51,9 +70,9 @@ static size_t env_others(void *data, struct payloads_other out[PAYLOADS_OTHERS_M
 
 static bool env_peer_open(void *data, uint64_t peer)
 {
-    const struct world *w = ((struct node *)data)->world;
+    struct world *w = ((struct node *)data)->world;
     return peer == USER ? !w->user_gone
-                        : (peer == AGENT ? !w->agent_gone : w->nodes[peer - NODE].up);
+                        : (peer == AGENT ? !w->agent_gone : node_peer_open(w, peer));
 }
 
 static uint64_t env_peer_queued(void *data, uint64_t peer)
@@ -84,12 +103,17 @@ static void env_send(void *data, uint64_t peer, const struct message *m)
         return;
     }
     struct message sent = *m;
-    if (n->world->lie && m->type == MESSAGE_PAYLOAD_DATA && n->index == 1) {
+    if (n->world->mute && m->type == MESSAGE_PAYLOAD_DATA) {
+        n->world->mute = false;
+        return;
+    }
+    if (n->world->lie && m->type == MESSAGE_PAYLOAD_DATA) {
+        n->world->lie = false;
         sent.payload_data.data = bytes_of("not it", 6);
     }
     struct mail *mail = mem_must(mem_zalloc(1, sizeof *mail));
-    mail->from = NODE + n->index;
-    mail->to = peer - NODE;
+    mail->from = node_peer(n);
+    mail->to = peer;
     assert_true(status_is_ok(message_encode(&sent, &mail->bytes)));
     DL_APPEND(n->world->mails, mail);
 }
@@ -154,6 +178,7 @@ void node_start(struct node *n)
     n->payloads = payloads_new(&n->world->loop, n->store, &own, &n->config);
     assert_non_null(n->payloads);
     n->up = true;
+    n->starts++;
 }
 
 static void on_closed(void *data)
@@ -184,14 +209,13 @@ static void deliver(struct world *w)
 {
     while (w->mails != NULL && !w->hold) {
         struct mail *mail = w->mails;
-        struct node *to = &w->nodes[mail->to];
         struct arena arena = {0};
         struct message m;
         struct errmsg msg = {""};
         assert_true(status_is_ok(
             message_decode(bytes_of(mail->bytes.data, mail->bytes.size), &arena, &m, &msg)));
-        if (to->up && w->nodes[mail->from - NODE].up) {
-            payloads_receive(to->payloads, mail->from, &m);
+        if (node_peer_open(w, mail->to) && node_peer_open(w, mail->from)) {
+            payloads_receive(peer_node(w, mail->to)->payloads, mail->from, &m);
         }
         arena_close(&arena);
         mail_free(w, mail);

@@ -10,7 +10,7 @@
 #include "scheduler/api/payloads.h"
 #include "tests/unit/config/folder.h"
 
-enum { NODES = 3, USER = 1000, AGENT = 2000, NODE = 100, NAMED_MAX = 64, TOLD_MAX = 512 };
+enum { NODES = 3, USER = 10000, AGENT = 20000, NODE = 100, NAMED_MAX = 64, TOLD_MAX = 512 };
 
 /* A message that arrived somewhere. */
 struct told {
@@ -20,8 +20,7 @@ struct told {
 };
 
 struct mail {
-    uint64_t from;
-    size_t to;
+    uint64_t from, to; /* peers */
     struct buffer bytes;
     struct mail *prev, *next;
 };
@@ -37,6 +36,7 @@ struct node {
     struct payloads *payloads;
     struct payloads_config config;
     bool leader, settled, up;
+    size_t starts;   /* so often it was; each time it is another peer to the others */
     uint64_t queued; /* what every peer seems to have queued */
     struct digest named[NAMED_MAX];
     size_t named_count;
@@ -53,14 +53,15 @@ struct world {
     struct mail *mails;
     bool voter[NODES];
     bool user_gone, agent_gone;
-    bool lie;     /* payload_data carries other bytes */
+    bool lie;     /* the next payload_data carries other bytes */
+    bool mute;    /* the next payload_data is lost */
     bool hold;    /* mail is kept */
     size_t count; /* of nodes that exist */
-    size_t closed;
 };
 
 int world_setup(void **state);
 int world_teardown(void **state);
+/* Its connections are new ones; what was on its way over the old ones is lost. */
 void node_start(struct node *n);
 void node_stop(struct node *n);
 /* Runs until the condition holds; fails the test when it does not within some seconds. */

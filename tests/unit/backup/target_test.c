@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static const struct name cluster = {"prod"};
@@ -170,6 +171,40 @@ static void a_failed_put_leaves_nothing(void **state)
     target_list_close(&list);
 }
 
+static void make(const struct place *p, const char *name, time_t age_s)
+{
+    char path[256];
+    const struct timespec then = {.tv_sec = time(NULL) - age_s};
+    const struct timespec times[2] = {then, then};
+    (void)snprintf(path, sizeof path, "%s/%s", p->folder, name);
+    (void)close(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+}
+
+static int removed(const struct place *p, const char *name)
+{
+    char path[256];
+    (void)snprintf(path, sizeof path, "%s/%s", p->folder, name);
+    return unlink(path);
+}
+
+static void what_a_killed_scheduler_was_writing_is_removed_after_an_hour(void **state)
+{
+    struct place *p = *state;
+    struct target_list list;
+    make(p, ".new.prod-20270131T083005Z-7.skepbackup", TARGET_NEW_S + 60);
+    make(p, ".new.prod-20270131T083005Z-8.skepbackup", TARGET_NEW_S - 60);
+    make(p, ".new.test-20270131T083005Z-7.skepbackup", TARGET_NEW_S + 60);
+    make(p, ".new.prod-notes", TARGET_NEW_S + 60);
+    assert_int_equal(target_list(p->target, &list, NULL).code, STATUS_OK);
+    assert_int_equal(list.count, 0);
+    target_list_close(&list);
+    assert_int_equal(removed(p, ".new.prod-20270131T083005Z-7.skepbackup"), -1);
+    assert_int_equal(removed(p, ".new.prod-20270131T083005Z-8.skepbackup"), 0);
+    assert_int_equal(removed(p, ".new.test-20270131T083005Z-7.skepbackup"), 0);
+    assert_int_equal(removed(p, ".new.prod-notes"), 0);
+}
+
 static void removing_what_is_gone_is_fine(void **state)
 {
     struct place *p = *state;
@@ -268,6 +303,28 @@ static void credentials_that_others_may_read_are_refused(void **state)
     assert_int_equal(s3_credentials_read(path, &c, NULL).code, STATUS_NOT_FOUND);
 }
 
+static void a_canceled_put_into_a_bucket_reads_no_further(void **state)
+{
+    struct place *p = *state;
+    char path[] = "/tmp/skep-credentials.XXXXXX";
+    int fd = mkostemp(path, O_CLOEXEC);
+    static const char text[] = "aws_access_key_id = a\naws_secret_access_key = b\n";
+    assert_int_equal(write(fd, text, sizeof text - 1), sizeof text - 1);
+    (void)close(fd);
+    const struct config_backup config = {.to = "s3://bucket",
+                                         .region = "us-east-1",
+                                         .endpoint = "http://127.0.0.1:1",
+                                         .credentials = path};
+    struct target *bucket;
+    assert_int_equal(target_open(&bucket, &config, &cluster, &p->canceled, NULL).code, STATUS_OK);
+    atomic_store(&p->canceled, true);
+    /* Further on the file ends before the size that was said. */
+    assert_int_equal(target_put(bucket, "name", p->fd, 80, NULL).code, STATUS_CANCELED);
+    atomic_store(&p->canceled, false);
+    target_close(bucket);
+    assert_int_equal(unlink(path), 0);
+}
+
 /* ---- Configuration ---- */
 
 static void where_backups_go_is_checked(void **state)
@@ -346,6 +403,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_folder_keeps_what_is_not_ours, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_stored_is_the_whole_file, setup, teardown),
         cmocka_unit_test_setup_teardown(a_failed_put_leaves_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            what_a_killed_scheduler_was_writing_is_removed_after_an_hour, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_canceled_put_into_a_bucket_reads_no_further, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(removing_what_is_gone_is_fine, setup, teardown),
         cmocka_unit_test(a_bucket_s_list_is_read),
         cmocka_unit_test(a_truncated_list_names_its_next_page),
