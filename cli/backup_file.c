@@ -86,7 +86,6 @@ static struct status unwrap(struct backup_file *f, const char *from, struct errm
         return status_fail(msg, STATUS_CORRUPT, "the backup's data key cannot be read");
     }
     struct cluster_key *cluster = NULL;
-    TRY(cluster_key_check(text, msg));
     TRY(cluster_key_open(text, NULL, &cluster, msg));
     struct status s = status_ok();
     if (strcmp(cluster_key_fingerprint(cluster), f->header.wrapped_by) != 0) {

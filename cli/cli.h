@@ -84,6 +84,8 @@ NODISCARD struct status payload_read(const struct cli *cli, struct buffer *out, 
 /* text NULL: otherwise. */
 NODISCARD struct status duration_of(const char *what, const char *text, uint64_t otherwise_ms,
                                     uint64_t *ms, struct errmsg *msg);
+/* --timeout of a call or an attempt: at most 24 h. text NULL: 0. */
+NODISCARD struct status timeout_of(const char *text, uint32_t *ms, struct errmsg *msg);
 
 /* Verbs, by file. */
 int verb_call(struct cli *cli);

@@ -107,11 +107,13 @@ struct status client_answer_status(const struct message *answer, const char **me
     return status_of(status_from_wire(code));
 }
 
+/* What is put under its own digest is there after a first time as after a second. */
 static bool only_reads(const struct message *m)
 {
     return m->type == MESSAGE_QUERY || m->type == MESSAGE_METRICS_QUERY ||
            m->type == MESSAGE_LOGS || m->type == MESSAGE_CHUNK_QUERY ||
-           m->type == MESSAGE_CHUNK_PUT || m->type == MESSAGE_OUTCOME_QUERY;
+           m->type == MESSAGE_CHUNK_PUT || m->type == MESSAGE_PAYLOAD_PUT ||
+           m->type == MESSAGE_OUTCOME_QUERY;
 }
 
 /* Does sending it twice do no more than sending it once? */
@@ -241,14 +243,20 @@ static void load_again(struct client *c, struct server_slot *to)
     }
 }
 
+/* With nobody connected, one request waits for a scheduler to come back: when it is given up, its
+ * owner learns that nobody does. */
+static bool load_takes(const struct client *c, const struct server_slot *to)
+{
+    bool waits = c->load->give_up_ms != 0 && c->was_ready && c->inflight == 0;
+    return !c->load_ended && c->inflight < c->load->outstanding && (to != NULL || waits);
+}
+
 static void load_fill(struct client *c)
 {
     const struct client_load *load = c->load;
     struct server_slot *to = ready_slot(c);
     load_again(c, to);
-    for (uint32_t i = 0;
-         i < load->outstanding && to != NULL && !c->load_ended && c->inflight < load->outstanding;
-         i++) {
+    for (uint32_t i = 0; i < load->outstanding && load_takes(c, to); i++) {
         struct ask *a = &c->asks[i];
         if (a->request != 0) {
             continue;
@@ -268,8 +276,8 @@ static void load_fill(struct client *c)
         a->refused = status_ok();
         a->maybe = false;
         c->inflight++;
-        if (!status_is_ok(send_to(c, to, &a->message))) {
-            a->to = NULL; /* The connection's queue is full. */
+        if (to == NULL || !status_is_ok(send_to(c, to, &a->message))) {
+            a->to = NULL; /* Or the connection's queue is full. */
             c->unsent++;
             break;
         }
@@ -797,6 +805,11 @@ struct status client_follow(struct client *c, const struct message *m, client_ea
     struct status s = exchange(c, m, UINT64_C(365) * 24 * 3600 * 1000, msg);
     c->each = NULL;
     return s;
+}
+
+const char *client_server(const struct client *c)
+{
+    return c->servers[c->preferred].address;
 }
 
 void client_pause(struct client *c, uint32_t ms)

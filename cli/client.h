@@ -3,9 +3,9 @@
  *
  * A request goes to a scheduler that is connected; one that is not the leader names the leader, and
  * the request goes there. A request whose connection is lost before its answer is UNKNOWN, unless
- * it may be sent again: it only reads, or it is a spawn with an idempotency key. Such a spawn is
- * also sent again, until the time is up, when the answer is a passing one: LIMIT with a time to
- * come back, UNAVAILABLE, UNKNOWN.
+ * it may be sent again: it only reads, or puts what its digest names, or it is a spawn with an
+ * idempotency key. Such a spawn is also sent again, until the time is up, when the answer is a
+ * passing one: LIMIT with a time to come back, UNAVAILABLE, UNKNOWN.
  *
  * Thread: one, blocking; it runs its own loop inside the calls. */
 #ifndef CLI_CLIENT_H
@@ -48,6 +48,10 @@ typedef bool (*client_each)(void *data, const struct message *answer);
 NODISCARD struct status client_follow(struct client *c, const struct message *m, client_each fn,
                                       void *data, struct errmsg *msg);
 
+/* The address of the scheduler that gave the last answer of client_ask; lives as long as the
+ * client. */
+const char *client_server(const struct client *c);
+
 /* Serves the connections for a while without asking anything. */
 void client_pause(struct client *c, uint32_t ms);
 
@@ -55,7 +59,8 @@ void client_pause(struct client *c, uint32_t ms);
  * takes its answer; what a request points to is good from fill to done. At most outstanding are in
  * flight. Without give_up_ms each is sent once, and an answer NOT_LEADER or a lost connection is
  * its end. With it, requests that may be sent again are, until they are that old; what the last
- * answer said is their end then (a reply or a call_reply in the client's own words). */
+ * answer said is their end then (a reply or a call_reply in the client's own words). While no
+ * scheduler is connected one request at a time is made with it, whose end tells so. */
 enum client_fill {
     CLIENT_NO_MORE, /* the load ends with the answers that are due */
     CLIENT_LATER,   /* none now; asked again soon */

@@ -27,8 +27,8 @@ struct lines {
 };
 
 /* The next line without its newline, borrowed until the next call; a last line needs none. With
- * wait it blocks until there is one. FAILED: LIMIT for a line that is too long, naming it, or what
- * reading said. */
+ * wait it blocks until there is one. FAILED: INVALID for a line that is too long, naming it, or
+ * what reading said. */
 enum lines_next lines_take(struct lines *l, bool wait, struct bytes *line, struct status *failed,
                            struct errmsg *msg);
 void lines_close(struct lines *l);

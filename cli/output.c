@@ -12,7 +12,12 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { COLUMNS_MAX = 24, DIGEST_SHOWN = 12, CELL_SHOWN_MAX = 80 };
+enum {
+    COLUMNS_MAX = 24,
+    DIGEST_SHOWN = 12,
+    CELL_SHOWN_MAX = 80,
+    TIMEOUT_MS_MAX = 24 * 3600 * 1000
+};
 
 static const char *find(const struct record *r, const char *key)
 {
@@ -195,4 +200,15 @@ struct status duration_of(const char *what, const char *text, uint64_t otherwise
     }
     struct status s = unit_parse(UNIT_DURATION, text, strlen(text), ms, msg);
     return status_is_ok(s) ? s : status_prefix(msg, status_of(STATUS_INVALID), "%s", what);
+}
+
+struct status timeout_of(const char *text, uint32_t *ms, struct errmsg *msg)
+{
+    uint64_t wide_ms = 0;
+    TRY(duration_of("--timeout", text, 0, &wide_ms, msg));
+    if (wide_ms > TIMEOUT_MS_MAX) {
+        return status_fail(msg, STATUS_INVALID, "--timeout: at most 24h is allowed");
+    }
+    *ms = (uint32_t)wide_ms;
+    return status_ok();
 }

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -126,6 +127,18 @@ static struct status check_new(struct cli *cli, const char *path, struct backup_
     return s;
 }
 
+/* Gives the file its name, unless another file has it by now. */
+static bool name_give(const char *temporary, const char *path)
+{
+    if (link(temporary, path) == 0) {
+        (void)unlink(temporary);
+        return true;
+    }
+    /* Not every file system has links. */
+    return (errno == EPERM || errno == EOPNOTSUPP) &&
+           renameat2(AT_FDCWD, temporary, AT_FDCWD, path, RENAME_NOREPLACE) == 0;
+}
+
 static int finish(struct cli *cli, int fd, const char *temporary, const char *path)
 {
     struct errmsg msg = {.text = ""};
@@ -137,8 +150,12 @@ static int finish(struct cli *cli, int fd, const char *temporary, const char *pa
     if (status_is_ok(s)) {
         s = check_new(cli, temporary, &f, &msg);
     }
-    if (status_is_ok(s) && rename(temporary, path) != 0) {
-        s = status_fail(&msg, status_from_errno(errno), "%s: %s", path, strerror(errno));
+    if (status_is_ok(s) && !name_give(temporary, path)) {
+        int error = errno;
+        s = status_fail(&msg, status_from_errno(error), "%s: %s", path, strerror(error));
+    }
+    if (status_is_ok(s)) {
+        s = pki_sync_folder(path, &msg);
     }
     if (status_is_ok(s)) {
         char digest[DIGEST_STRING_BYTES];
@@ -175,7 +192,7 @@ int verb_backup_create(struct cli *cli)
 {
     const char *path = cli->args[0];
     char temporary[CONFIG_PATH_BYTES_MAX + 8];
-    int used = snprintf(temporary, sizeof temporary, "%s.part", path);
+    int used = snprintf(temporary, sizeof temporary, "%s.XXXXXX", path);
     if (used < 0 || (size_t)used >= sizeof temporary) {
         return cli_usage("the path of the file is too long");
     }
@@ -188,7 +205,7 @@ int verb_backup_create(struct cli *cli)
         client_close(c);
         return code;
     }
-    int fd = open(temporary, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int fd = mkostemp(temporary, O_CLOEXEC);
     if (fd < 0) {
         code = cli_fail(status_of(status_from_errno(errno)), strerror(errno));
     } else {

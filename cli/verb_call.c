@@ -8,8 +8,7 @@
 #include <jansson.h>
 #include <string.h>
 
-enum { TIMEOUT_SLACK_MS = 5000 };
-#define NO_TIMEOUT_MS (UINT64_C(24) * 3600 * 1000)
+enum { TIMEOUT_SLACK_MS = 5000, NO_TIMEOUT_MS = 24 * 3600 * 1000 };
 
 struct status payload_read(const struct cli *cli, struct buffer *out, struct errmsg *msg)
 {
@@ -85,10 +84,10 @@ int verb_call(struct cli *cli)
 {
     struct errmsg msg = {.text = ""};
     struct buffer payload = {0};
-    uint64_t timeout_ms = 0;
+    uint32_t timeout_ms = 0;
     struct status s = payload_read(cli, &payload, &msg);
     if (status_is_ok(s)) {
-        s = duration_of("--timeout", cli->options.timeout, 0, &timeout_ms, &msg);
+        s = timeout_of(cli->options.timeout, &timeout_ms, &msg);
     }
     if (!status_is_ok(s)) {
         buffer_close(&payload);
@@ -102,9 +101,9 @@ int verb_call(struct cli *cli)
         const struct message m = {.type = MESSAGE_CALL,
                                   .call = {.function = cli->args[0],
                                            .payload = bytes_of(payload.data, payload.size),
-                                           .timeout_ms = (uint32_t)timeout_ms}};
-        uint64_t wait_ms = timeout_ms != 0 ? timeout_ms + TIMEOUT_SLACK_MS : NO_TIMEOUT_MS;
-        s = client_ask(c, &m, (uint32_t)wait_ms, &a, &answer, &msg);
+                                           .timeout_ms = timeout_ms}};
+        uint32_t wait_ms = timeout_ms != 0 ? timeout_ms + TIMEOUT_SLACK_MS : NO_TIMEOUT_MS;
+        s = client_ask(c, &m, wait_ms, &a, &answer, &msg);
         code = status_is_ok(s) ? print_reply(cli, &answer) : cli_fail(s, msg.text);
         arena_close(&a);
         client_close(c);

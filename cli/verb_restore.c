@@ -1,6 +1,10 @@
 /* skep backup restore: the file is checked and rehearsed first; then the cluster is asked whether
  * it is empty, by giving it the first piece; then code, payloads, and the state in pieces, the last
- * of which brings everything back at once. Whatever fails before it leaves the cluster empty. */
+ * of which brings everything back at once. Whatever fails before it leaves the cluster empty.
+ *
+ * Code and payloads are kept by the scheduler that got them, leader or not, until the state names
+ * them: all of them go to one scheduler, which is the leader before and after. The first piece is
+ * given once more then, and only who has it takes the others. */
 #include "cli/backup_file.h"
 #include "cli/cli.h"
 
@@ -14,6 +18,7 @@ enum {
     /* Payloads that nothing names are swept away after ten minutes; those put longer ago than this
      * are put again once the state names them. */
     PAYLOADS_FRESH_S = 300,
+    TRIES_MAX = 3,
 };
 
 struct restore_run {
@@ -21,6 +26,8 @@ struct restore_run {
     struct client *client;
     struct backup_file file;
     time_t payloads_begun;
+    const char *leader; /* what is put goes there */
+    bool moved;         /* and something did not */
     int code;
 };
 
@@ -52,11 +59,18 @@ static bool piece_put(struct restore_run *r, uint64_t offset)
     return ask(r, &m);
 }
 
-/* Is the cluster empty? A state of one piece would be restored at once: it is told by half. */
+/* A state of one piece would be restored at once: it goes in halves. */
+static size_t first_size(const struct restore_run *r)
+{
+    size_t half = r->file.state.size / 2;
+    return half < PIECE_BYTES ? half : PIECE_BYTES;
+}
+
+/* Is the cluster empty? Gives the first piece to its leader. */
 static bool probe(struct restore_run *r)
 {
     const struct buffer *state = &r->file.state;
-    size_t size = state->size / 2 < PIECE_BYTES ? state->size / 2 : PIECE_BYTES;
+    size_t size = first_size(r);
     const struct message m = {.type = MESSAGE_BACKUP_DATA,
                               .backup_data = {.message = "",
                                               .leader = "",
@@ -73,7 +87,14 @@ static void show(const char *what, uint64_t done, uint64_t all)
     }
 }
 
-/* Sends the file's chunks and payloads, or the payloads alone. */
+static bool on_leader(struct restore_run *r)
+{
+    r->moved = strcmp(client_server(r->client), r->leader) != 0;
+    return !r->moved;
+}
+
+/* Sends the file's chunks and payloads, or the payloads alone; false, and nothing said, when one
+ * went elsewhere than to the leader. */
 static bool data_put(struct restore_run *r, bool chunks)
 {
     struct errmsg msg = {.text = ""};
@@ -81,6 +102,7 @@ static bool data_put(struct restore_run *r, bool chunks)
     struct backup_block b = {.kind = BACKUP_STATE};
     uint64_t sent = 0, all = r->file.totals.payloads + (chunks ? r->file.totals.chunks : 0);
     r->payloads_begun = 0;
+    r->moved = false;
     while (status_is_ok(s) && b.kind != BACKUP_END) {
         s = backup_reader_next(r->file.reader, &b, &msg);
         struct message m = {.type = MESSAGE_NONE};
@@ -93,7 +115,7 @@ static bool data_put(struct restore_run *r, bool chunks)
             m.payload_put = (struct payload_put){.digest = b.digest, .data = b.data};
         }
         if (m.type != MESSAGE_NONE) {
-            if (!ask(r, &m)) {
+            if (!ask(r, &m) || !on_leader(r)) {
                 return false;
             }
             show("upload", ++sent, all);
@@ -109,9 +131,10 @@ static bool data_put(struct restore_run *r, bool chunks)
     return status_is_ok(s);
 }
 
+/* Behind the first piece. */
 static bool state_put(struct restore_run *r)
 {
-    for (uint64_t at = 0; at < r->file.state.size; at += PIECE_BYTES) {
+    for (uint64_t at = first_size(r); at < r->file.state.size; at += PIECE_BYTES) {
         if (!piece_put(r, at)) {
             return false;
         }
@@ -119,16 +142,50 @@ static bool state_put(struct restore_run *r)
     return true;
 }
 
+/* Puts code and payloads where the state will be put, and the state's first piece. */
+static bool prepare(struct restore_run *r)
+{
+    for (unsigned i = 0; i < TRIES_MAX; i++) {
+        if (!probe(r)) {
+            return false;
+        }
+        r->leader = client_server(r->client);
+        if (data_put(r, true) && probe(r) && on_leader(r)) {
+            return true;
+        }
+        if (!r->moved) {
+            return false; /* And why is said. */
+        }
+    }
+    r->code = cli_fail(status_of(STATUS_UNAVAILABLE), "the leader changed; give the command again");
+    return false;
+}
+
+/* What was swept away while the rest went up; the state names it now. */
+static bool payloads_again(struct restore_run *r)
+{
+    for (unsigned i = 0; i < TRIES_MAX; i++) {
+        r->code = CLI_DONE;
+        r->leader = client_server(r->client);
+        if (data_put(r, false)) {
+            return true;
+        }
+    }
+    if (r->code == CLI_DONE) {
+        r->code = cli_fail(status_of(STATUS_UNAVAILABLE), "the leader changed");
+    }
+    (void)fputs("skep: the state is restored; payloads are missing\n", stderr);
+    return false;
+}
+
 static bool run(struct restore_run *r)
 {
-    if (!probe(r) || !data_put(r, true) || !state_put(r)) {
+    if (!prepare(r) || !state_put(r)) {
         return false;
     }
     bool stale = r->payloads_begun != 0 && time(NULL) - r->payloads_begun > PAYLOADS_FRESH_S;
-    return !stale || data_put(r, false);
+    return !stale || payloads_again(r);
 }
-
-bool backup_examine(struct cli *cli, const char *path, struct backup_file *f, int *code);
 
 int verb_backup_restore(struct cli *cli)
 {

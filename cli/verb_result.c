@@ -17,7 +17,6 @@ enum {
     AGAIN_MS = 100,              /* an answer that came early is asked for again after this */
     ID_LINE_BYTES_MAX = 256,
 };
-#define WAIT_MS_ALWAYS (UINT64_C(8) * 24 * 3600 * 1000)
 
 static uint64_t now_us(void)
 {
@@ -250,6 +249,17 @@ static bool outcome_of(const struct message *answer, struct status *s, const cha
     return status_is_ok(*s);
 }
 
+/* What outcome_of made of an answer passes: who waits asks again. */
+static bool outcome_passes(const struct message *answer, struct status s)
+{
+    if (status_is_ok(s)) {
+        return answer->outcome.state == INVOCATION_QUEUED;
+    }
+    /* A call_reply is the client's own: nobody answered. */
+    return answer->type != MESSAGE_CALL_REPLY &&
+           (s.code == STATUS_UNAVAILABLE || s.code == STATUS_LIMIT);
+}
+
 /* ---- One ---- */
 
 static uint32_t wait_part(uint64_t until_us)
@@ -259,7 +269,7 @@ static uint32_t wait_part(uint64_t until_us)
     return rest_ms > OUTCOME_WAIT_MS ? OUTCOME_WAIT_MS : (uint32_t)rest_ms;
 }
 
-int outcome_print(struct cli *cli, struct client *c, struct id128 id, uint64_t wait_ms)
+int outcome_print(struct cli *cli, struct client *c, struct id128 id, uint64_t wait_ms, bool *told)
 {
     int code = CLI_DONE;
     uint64_t until_us = now_us() + wait_ms * 1000;
@@ -273,13 +283,11 @@ int outcome_print(struct cli *cli, struct client *c, struct id128 id, uint64_t w
         uint64_t asked_us = now_us();
         struct status s = client_ask(c, &m, part_ms + CLIENT_REQUEST_MS, &a, &answer, &msg);
         const char *text = msg.text;
-        if (!status_is_ok(s) || !outcome_of(&answer, &s, &text)) {
-            code = cli_fail(s, text);
-            last = true;
-        } else if (answer.outcome.state != INVOCATION_QUEUED || wait_ms == 0 ||
-                   now_us() >= until_us) {
-            code = outcome_show(cli, &answer.outcome, false);
-            last = true;
+        bool answered = status_is_ok(s);
+        *told = answered && outcome_of(&answer, &s, &text);
+        last = !answered || wait_ms == 0 || now_us() >= until_us || !outcome_passes(&answer, s);
+        if (last) {
+            code = *told ? outcome_show(cli, &answer.outcome, false) : cli_fail(s, text);
         }
         arena_close(&a);
         if (!last && now_us() - asked_us < (uint64_t)AGAIN_MS * 1000) {
@@ -292,10 +300,10 @@ int outcome_print(struct cli *cli, struct client *c, struct id128 id, uint64_t w
 /* ---- Many ---- */
 
 struct outcome_slot {
-    bool used, asked, done;
+    bool asked, done;
     uint64_t asked_us, again_us;
     struct id128 id;
-    struct message answer; /* lives in the buffer's copy of it */
+    struct outcome outcome; /* its texts and output lie in the arena */
     struct arena arena;
     size_t bytes;
     struct status status;
@@ -312,6 +320,9 @@ struct outcomes {
     uint32_t slot_of[WINDOW]; /* by the client's place */
     size_t bytes;
     int code;
+    bool stopped; /* nobody answers: no more is asked */
+    struct status failed;
+    struct errmsg why;
     struct progress progress;
 };
 
@@ -332,6 +343,9 @@ static void outcomes_print_next(struct outcomes *o);
 static enum client_fill outcomes_fill(void *data, uint32_t place, struct message *m)
 {
     struct outcomes *o = data;
+    if (o->stopped) {
+        return CLIENT_NO_MORE;
+    }
     /* The oldest first: with too much held, nobody else. */
     for (size_t n = o->printed; n < o->next; n++) {
         struct outcome_slot *s = &o->window[n % WINDOW];
@@ -345,7 +359,7 @@ static enum client_fill outcomes_fill(void *data, uint32_t place, struct message
     for (; o->next < o->ids->count && o->next - o->printed < WINDOW;) {
         uint32_t at = (uint32_t)(o->next % WINDOW);
         struct outcome_slot *s = &o->window[at];
-        *s = (struct outcome_slot){.used = true, .id = o->ids->items[o->next++]};
+        *s = (struct outcome_slot){.id = o->ids->items[o->next++]};
         if (!id_is_zero(s->id)) {
             return slot_ask(o, at, place, m);
         }
@@ -360,7 +374,7 @@ static void slot_print(struct outcomes *o, struct outcome_slot *s)
 {
     int code = CLI_FAILED;
     if (status_is_ok(s->status)) {
-        code = outcome_show(o->cli, &s->answer.outcome, true);
+        code = outcome_show(o->cli, &s->outcome, true);
     } else {
         (void)fputs(o->cli->json ? "null\n" : "-\n", stdout);
         if (s->text[0] != '\0') {
@@ -383,7 +397,6 @@ static void outcomes_print_next(struct outcomes *o)
         slot_print(o, s);
         o->bytes -= s->bytes;
         arena_close(&s->arena);
-        s->used = false;
         o->printed++;
     }
     progress_show(&o->progress, o->printed, o->ids->count, "ended");
@@ -395,16 +408,16 @@ static void slot_keep(struct outcomes *o, struct outcome_slot *s, const struct o
     const struct {
         const char *from;
         const char **to;
-    } texts[] = {{from->function, &s->answer.outcome.function},
-                 {from->tenant, &s->answer.outcome.tenant},
-                 {from->result_message, &s->answer.outcome.result_message},
-                 {from->key, &s->answer.outcome.key},
-                 {from->node, &s->answer.outcome.node}};
-    s->answer.outcome = *from;
+    } texts[] = {{from->function, &s->outcome.function},
+                 {from->tenant, &s->outcome.tenant},
+                 {from->result_message, &s->outcome.result_message},
+                 {from->key, &s->outcome.key},
+                 {from->node, &s->outcome.node}};
+    s->outcome = *from;
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         *texts[i].to = mem_must(arena_text(&s->arena, texts[i].from, strlen(texts[i].from)));
     }
-    s->answer.outcome.output = bytes_of(
+    s->outcome.output = bytes_of(
         mem_must(arena_text(&s->arena, from->output.size > 0 ? (const char *)from->output.data : "",
                             from->output.size)),
         from->output.size);
@@ -421,9 +434,7 @@ static void outcomes_done(void *data, uint32_t place, const struct message *answ
     const char *text = "";
     s->asked = false;
     bool got = outcome_of(answer, &s->status, &text);
-    if (o->wait && now_us() < o->until_us &&
-        (got ? answer->outcome.state == INVOCATION_QUEUED
-             : s->status.code == STATUS_UNAVAILABLE && answer->type != MESSAGE_CALL_REPLY)) {
+    if (o->wait && now_us() < o->until_us && outcome_passes(answer, s->status)) {
         s->again_us = s->asked_us + (uint64_t)AGAIN_MS * 1000;
         return;
     }
@@ -434,10 +445,30 @@ static void outcomes_done(void *data, uint32_t place, const struct message *answ
         (void)snprintf(s->text, sizeof s->text, "%s",
                        text[0] != '\0' ? text : status_text(s->status.code));
     }
+    if (!got && !o->stopped && answer->type == MESSAGE_CALL_REPLY) {
+        o->stopped = true; /* Nobody answered: nor will the next. */
+        o->failed = s->status;
+        (void)snprintf(o->why.text, sizeof o->why.text, "%s", s->text);
+    }
     outcomes_print_next(o);
 }
 
-int outcomes_print(struct cli *cli, struct client *c, const struct id_list *ids, uint64_t wait_ms)
+/* Those that were to be asked again when it stopped. */
+static void outcomes_rest(struct outcomes *o)
+{
+    for (size_t n = o->printed; n < o->next; n++) {
+        struct outcome_slot *s = &o->window[n % WINDOW];
+        if (!s->done) {
+            s->done = true;
+            s->status = o->failed;
+            (void)snprintf(s->text, sizeof s->text, "%s", o->why.text);
+        }
+    }
+    outcomes_print_next(o);
+}
+
+int outcomes_print(struct cli *cli, struct client *c, const struct id_list *ids, uint64_t wait_ms,
+                   bool *told)
 {
     struct outcomes *o = mem_must(mem_zalloc(1, sizeof *o));
     o->cli = cli;
@@ -452,16 +483,22 @@ int outcomes_print(struct cli *cli, struct client *c, const struct id_list *ids,
                                      .done = outcomes_done};
     struct errmsg msg = {.text = ""};
     struct status s = client_load_run(c, &load, &msg);
+    if (o->stopped) {
+        outcomes_rest(o);
+        s = o->failed;
+        msg = o->why;
+    }
     progress_end(&o->progress);
     for (size_t i = 0; i < WINDOW; i++) {
         arena_close(&o->window[i].arena);
     }
     int code = o->code;
     mem_free(o);
-    if (!status_is_ok(s)) {
-        return cli_fail(s, msg.text);
+    *told = status_is_ok(s);
+    if (fflush(stdout) != 0) {
+        return CLI_FAILED;
     }
-    return fflush(stdout) == 0 ? code : CLI_FAILED;
+    return *told ? code : cli_fail(s, msg.text);
 }
 
 /* ---- Verbs ---- */
@@ -478,8 +515,10 @@ int verb_result(struct cli *cli)
     if (!status_is_ok(s)) {
         return cli_fail(s, msg.text);
     }
+    wait_ms = wait_ms > WAIT_MS_ALWAYS ? WAIT_MS_ALWAYS : wait_ms;
     wait_ms = cli->options.wait == 0 ? 0 : wait_ms;
     int code = CLI_DONE;
+    bool told = false;
     struct client *c = cli_connect(cli, &code);
     if (c == NULL) {
         return code;
@@ -487,9 +526,9 @@ int verb_result(struct cli *cli)
     struct id128 id;
     struct id_list ids = {0};
     if (strcmp(cli->args[0], "-") == 0) {
-        code = ids_read(cli, c, &ids, &code) ? outcomes_print(cli, c, &ids, wait_ms) : code;
+        code = ids_read(cli, c, &ids, &code) ? outcomes_print(cli, c, &ids, wait_ms, &told) : code;
     } else if (invocation_find(cli, c, cli->args[0], &id, &code)) {
-        code = outcome_print(cli, c, id, wait_ms);
+        code = outcome_print(cli, c, id, wait_ms, &told);
     }
     id_list_close(&ids);
     client_close(c);

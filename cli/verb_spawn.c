@@ -12,7 +12,6 @@
 #include "common/mem.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -24,7 +23,6 @@ enum {
     KEY_ROOM = SPAWN_KEY_BYTES_MAX + 1,
     LINE_DIGITS_MAX = 20,
 };
-#define WAIT_MS_ALWAYS (UINT64_C(8) * 24 * 3600 * 1000) /* longer than any outcome is kept */
 
 /* A line of the batch, from its reading until it is printed. */
 struct each_line {
@@ -57,26 +55,24 @@ struct each {
 
 /* ---- What is asked for ---- */
 
-static void key_make(char out[KEY_ROOM])
+static struct status key_make(char out[KEY_ROOM], struct errmsg *msg)
 {
-    uint64_t random[2] = {0, 0};
-    (void)!getrandom(random, sizeof random, 0);
+    uint64_t random[2];
+    if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random) {
+        return status_fail(msg, STATUS_IO, "the system gives no random bytes");
+    }
     char id[ID_STRING_BYTES];
     id_format(id_make(clock_unix_ms(clock_real()), random[0], random[1]), INVOCATION_PREFIX, id);
     (void)snprintf(out, KEY_ROOM, "cli-%s", id + ID_PREFIX_BYTES);
+    return status_ok();
 }
 
 static struct status time_options(const struct options *o, struct spawn *s, struct errmsg *msg)
 {
-    uint64_t timeout_ms = 0;
     TRY(duration_of("--delay", o->delay, 0, &s->delay_ms, msg));
     TRY(duration_of("--deadline", o->deadline, 0, &s->deadline_ms, msg));
     TRY(duration_of("--ttl", o->ttl, 0, &s->ttl_ms, msg));
-    TRY(duration_of("--timeout", o->timeout, 0, &timeout_ms, msg));
-    if (timeout_ms > UINT32_MAX) {
-        return status_fail(msg, STATUS_INVALID, "--timeout: at most 24h is allowed");
-    }
-    s->timeout_ms = (uint32_t)timeout_ms;
+    TRY(timeout_of(o->timeout, &s->timeout_ms, msg));
     if (s->ttl_ms > SPAWN_TTL_MS_MAX) {
         return status_fail(msg, STATUS_INVALID, "--ttl: at most 168h, 7 days, is allowed");
     }
@@ -107,7 +103,7 @@ static struct status spawn_options(const struct cli *cli, struct spawn *s, char 
     if (o->key != NULL) {
         (void)snprintf(key, KEY_ROOM, "%s", o->key);
     } else {
-        key_make(key);
+        TRY(key_make(key, msg));
     }
     return time_options(o, s, msg);
 }
@@ -175,7 +171,14 @@ static int spawn_one(struct cli *cli, struct client *c, const struct spawn *s)
         print_id(cli, r.invocation, r.existing);
         return fflush(stdout) == 0 ? CLI_DONE : CLI_FAILED;
     }
-    return outcome_print(cli, c, r.invocation, WAIT_MS_ALWAYS);
+    bool told = false;
+    code = outcome_print(cli, c, r.invocation, WAIT_MS_ALWAYS, &told);
+    if (!told) {
+        char id[ID_STRING_BYTES];
+        id_format(r.invocation, INVOCATION_PREFIX, id);
+        (void)fprintf(stderr, "skep: it was accepted: skep result %s --wait\n", id);
+    }
+    return code;
 }
 
 /* ---- A batch ---- */
@@ -308,25 +311,35 @@ static void each_rest(struct each *e)
     }
 }
 
+/* Ids that are waited for are not printed: the key finds them again. */
+static void each_key_tell(const struct each *e)
+{
+    (void)fprintf(stderr,
+                  "skep: give the same lines again with --key %s to go on; "
+                  "what was accepted is not made twice\n",
+                  e->key);
+}
+
 static int each_end(struct each *e, struct client *c)
 {
     int code = e->refused == 0 ? CLI_DONE : CLI_FAILED;
+    bool told = true;
     progress_end(&e->progress);
     (void)fprintf(stderr, "skep: %" PRIu64 " accepted, %" PRIu64 " refused\n", e->accepted,
                   e->refused);
     if (!status_is_ok(e->failed)) {
         code = cli_fail(e->failed, e->why.text);
-        (void)fprintf(stderr,
-                      "skep: give the same lines again with --key %s to go on; "
-                      "what was accepted is not made twice\n",
-                      e->key);
+        each_key_tell(e);
     }
     if (fflush(stdout) != 0) {
         return CLI_FAILED;
     }
     if (e->cli->options.wait != 0) {
-        int waited = outcomes_print(e->cli, c, &e->ids, WAIT_MS_ALWAYS);
+        int waited = outcomes_print(e->cli, c, &e->ids, WAIT_MS_ALWAYS, &told);
         code = code == CLI_DONE ? waited : code;
+        if (!told && status_is_ok(e->failed)) {
+            each_key_tell(e);
+        }
     }
     return code;
 }

@@ -22,8 +22,9 @@
 
 enum { ASK_MS = 20000, OUTSTANDING = 8, MANY = 100 };
 
-/* What to do with the n-th message that is no hello, from 1: fill in the answer, or close. */
-enum deed { DEED_ANSWER, DEED_CLOSE, DEED_NOTHING };
+/* What to do with the n-th message that is no hello, from 1: fill in the answer, or close. Who dies
+ * has said so in `dies`. */
+enum deed { DEED_ANSWER, DEED_CLOSE, DEED_NOTHING, DEED_DIE };
 typedef enum deed (*script)(unsigned n, const struct message *m, struct message *answer);
 
 struct scheduler {
@@ -33,6 +34,7 @@ struct scheduler {
     pthread_t thread;
     char address[64];
     script script;
+    bool dies;
     unsigned asked; /* read when the thread is joined, or by the script */
     char keys[MANY][64];
 };
@@ -73,6 +75,8 @@ static void on_message(void *data, struct link *l, struct bytes payload)
             send_message(l, &answer);
         } else if (deed == DEED_CLOSE) {
             link_close(l, false, "scripted");
+        } else if (deed == DEED_DIE) {
+            assert_int_equal(uv_async_send(&s->ends), 0);
         }
     }
     arena_close(&a);
@@ -173,7 +177,9 @@ static void scheduler_run(script s)
 /* Afterwards `asked` and `keys` may be read. */
 static void scheduler_stop(void)
 {
-    assert_int_equal(uv_async_send(&scheduler.ends), 0);
+    if (!scheduler.dies) {
+        assert_int_equal(uv_async_send(&scheduler.ends), 0);
+    }
     assert_int_equal(pthread_join(scheduler.thread, NULL), 0);
     assert_int_equal(uv_loop_close(&scheduler.loop), 0);
 }
@@ -364,6 +370,32 @@ static void a_spawn_that_was_sent_and_never_answered_is_unknown(void **state)
     assert_non_null(strstr(msg.text, "it may have been done"));
 }
 
+static enum deed close_then_have(unsigned n, const struct message *m, struct message *answer)
+{
+    assert_int_equal(m->type, MESSAGE_PAYLOAD_PUT);
+    answer->type = MESSAGE_PAYLOAD_HAVE;
+    answer->payload_have = (struct payload_have){.digest = m->payload_put.digest};
+    return n == 1 ? DEED_CLOSE : DEED_ANSWER;
+}
+
+static void a_payload_is_put_again_when_the_connection_is_lost(void **state)
+{
+    (void)state;
+    struct arena a = {0};
+    struct message answer;
+    struct errmsg msg = {.text = ""};
+    const struct message m = {.type = MESSAGE_PAYLOAD_PUT,
+                              .payload_put = {.digest = {{1}}, .data = bytes_of("x", 1)}};
+    scheduler_run(close_then_have);
+    struct status s = client_ask(client, &m, ASK_MS, &a, &answer, &msg);
+    scheduler_stop();
+    assert_int_equal(s.code, STATUS_OK);
+    assert_int_equal(answer.type, MESSAGE_PAYLOAD_HAVE);
+    assert_int_equal(scheduler.asked, 2);
+    assert_string_equal(client_server(client), scheduler.address);
+    arena_close(&a);
+}
+
 /* ---- Many ---- */
 
 struct batch {
@@ -372,13 +404,13 @@ struct batch {
     unsigned number[OUTSTANDING];
     bool seen[MANY];
     enum status_code code;
-    bool later;
+    bool later, stops, stopped; /* stops: when nobody answers */
 };
 
 static enum client_fill batch_fill(void *data, uint32_t place, struct message *m)
 {
     struct batch *b = data;
-    if (b->made == MANY) {
+    if (b->made == MANY || b->stopped) {
         return CLIENT_NO_MORE;
     }
     b->later = !b->later;
@@ -402,6 +434,7 @@ static void batch_done(void *data, uint32_t place, const struct message *answer,
     b->ended++;
     b->failed += code != STATUS_OK;
     b->code = code != STATUS_OK ? code : b->code;
+    b->stopped = b->stopped || (b->stops && answer->type == MESSAGE_CALL_REPLY);
 }
 
 static struct status run_batch(struct batch *b, uint32_t give_up_ms, struct errmsg *msg)
@@ -471,6 +504,28 @@ static void requests_of_a_batch_grow_old_and_end(void **state)
     assert_int_equal(b.code, STATUS_UNKNOWN);
 }
 
+static enum deed die_soon(unsigned n, const struct message *m, struct message *answer)
+{
+    (void)m;
+    answer_spawn(answer, STATUS_OK, 0);
+    return n < 20 ? DEED_ANSWER : n == 20 ? DEED_DIE : DEED_NOTHING;
+}
+
+static void a_batch_ends_when_nobody_is_left(void **state)
+{
+    (void)state;
+    struct batch b = {.stops = true};
+    struct errmsg msg = {.text = ""};
+    scheduler.dies = true;
+    scheduler_run(die_soon);
+    struct status s = run_batch(&b, 1500, &msg);
+    scheduler_stop();
+    assert_int_equal(s.code, STATUS_OK);
+    assert_true(b.stopped);
+    assert_true(b.made < MANY);
+    assert_int_equal(b.ended, b.made);
+}
+
 int main(void)
 {
 #define T(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -482,9 +537,11 @@ int main(void)
         T(a_limit_without_a_time_is_final),
         T(an_election_is_waited_for),
         T(a_spawn_that_was_sent_and_never_answered_is_unknown),
+        T(a_payload_is_put_again_when_the_connection_is_lost),
         T(each_of_a_batch_ends_once_whatever_happens),
         T(a_batch_that_is_not_repeated_counts_what_is_lost),
         T(requests_of_a_batch_grow_old_and_end),
+        T(a_batch_ends_when_nobody_is_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -222,6 +222,13 @@ static void durations_have_units_and_a_default(void **state)
     assert_int_equal(duration_of("--timeout", "5m", 0, &ms, &msg).code, STATUS_OK);
     assert_int_equal(ms, 300000);
     assert_int_equal(duration_of("--timeout", "soon", 0, &ms, &msg).code, STATUS_INVALID);
+    uint32_t timeout_ms = 1;
+    assert_int_equal(timeout_of(NULL, &timeout_ms, &msg).code, STATUS_OK);
+    assert_int_equal(timeout_ms, 0);
+    assert_int_equal(timeout_of("24h", &timeout_ms, &msg).code, STATUS_OK);
+    assert_int_equal(timeout_ms, 24 * 3600 * 1000);
+    assert_int_equal(timeout_of("86400001ms", &timeout_ms, &msg).code, STATUS_INVALID);
+    assert_string_equal(msg.text, "--timeout: at most 24h is allowed");
     assert_non_null(strstr(msg.text, "--timeout"));
     assert_int_equal(ms, 300000);
 }
