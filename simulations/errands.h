@@ -37,7 +37,6 @@ struct errand {
     bool acknowledged;
     struct id128 invocation; /* zero: not known */
     uint32_t cancels;        /* asked for */
-    bool canceled, redriven; /* acknowledged */
     struct execution *executions;
     size_t executions_count, executions_capacity;
     /* The success that was committed. */

@@ -2,6 +2,7 @@
 
 #include "simulations/agents.h"
 #include "simulations/schedulers.h"
+#include "simulations/spawners.h"
 
 #include <inttypes.h>
 #include <stddef.h>
@@ -228,7 +229,7 @@ enum partition_kind {
     PARTITION_PEERS,      /* a scheduler does not reach the others, nor they it */
     PARTITION_DEAF,       /* a scheduler does not hear the others */
     PARTITION_DUMB,       /* the others do not hear a scheduler */
-    PARTITION_CLIENTS,    /* a scheduler reaches the other schedulers only */
+    PARTITION_CLIENTS,    /* a scheduler reaches the other schedulers and the operator only */
     PARTITION_AGENTS,     /* every third agent is cut off */
     PARTITION_ONE_AGENT,  /* an agent and one scheduler do not reach each other */
     PARTITION_DEAF_AGENT, /* an agent reaches the schedulers, and hears none of them */
@@ -272,6 +273,9 @@ static void partition_set(struct world *w, enum partition_kind kind, uint64_t vi
     }
     for (uint32_t i = 0; i < w->clients->count && kind == PARTITION_CLIENTS; i++) {
         cut_pair(w, w->clients->each[i].endpoint, s->endpoint, cut);
+    }
+    for (uint32_t i = 0; i < spawners_count(w->spawners) && kind == PARTITION_CLIENTS; i++) {
+        cut_pair(w, spawners_endpoint(w->spawners, i), s->endpoint, cut);
     }
 }
 

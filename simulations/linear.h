@@ -79,16 +79,10 @@ struct linear_report linear_check(const struct linear *l, const struct linear_li
 
 /* ---- Models ---- */
 
-/* A value that is set and read. SET argument0: the value. GET result0: what was there; 0 at
- * first. */
-extern const struct linear_model linear_register;
-enum { REGISTER_SET, REGISTER_GET };
-
 /* A thing with an index that each change moves forward. CHANGE argument0: only if that is the index
- * (0: whatever it is); result0: 1 done, 0 refused; result1: the new index. READ result0: the
- * index. */
+ * (0: whatever it is); result0: 1 done, 0 refused; result1: the new index. */
 extern const struct linear_model linear_versioned;
-enum { VERSIONED_CHANGE, VERSIONED_READ };
+enum { VERSIONED_CHANGE };
 
 /* An idempotency key: the first one who takes it decides, and everybody gets that. TAKE result0:
  * the identity; result1: whether it was there before. */

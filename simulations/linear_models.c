@@ -4,22 +4,9 @@
 
 #include "proto/message.h"
 
-/* ---- Register: v[0] the value ---- */
-
-static bool register_step(struct linear_state *s, const struct linear_operation *o)
-{
-    if (o->verb == REGISTER_SET) {
-        s->v[0] = o->argument[0];
-        return true;
-    }
-    return o->open || s->v[0] == o->result[0];
-}
-
-const struct linear_model linear_register = {.name = "register", .step = register_step};
-
 /* ---- Versioned: v[0] the last index that is known; v[1] whether there were changes since ---- */
 
-static bool versioned_change(struct linear_state *s, const struct linear_operation *o)
+static bool versioned_step(struct linear_state *s, const struct linear_operation *o)
 {
     uint64_t check = o->argument[0];
     bool may_match = check == 0 || s->v[0] == check || (s->v[1] != 0 && check > s->v[0]);
@@ -38,22 +25,6 @@ static bool versioned_change(struct linear_state *s, const struct linear_operati
         return false;
     }
     s->v[0] = o->result[1];
-    s->v[1] = 0;
-    return true;
-}
-
-static bool versioned_step(struct linear_state *s, const struct linear_operation *o)
-{
-    if (o->verb == VERSIONED_CHANGE) {
-        return versioned_change(s, o);
-    }
-    if (o->open || s->v[0] == o->result[0]) {
-        return true; /* of unknown changes, some may not have happened */
-    }
-    if (s->v[1] == 0 || o->result[0] < s->v[0]) {
-        return false;
-    }
-    s->v[0] = o->result[0];
     s->v[1] = 0;
     return true;
 }

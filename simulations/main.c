@@ -61,10 +61,6 @@ static struct status run_one(uint64_t seed, const struct simulation_options *bas
     }
     (void)fflush(stdout);
     struct status ran = simulation_run(&options, &r);
-    if (ran.code == STATUS_NOT_FOUND) {
-        (void)printf("no such scenario; see --list\n");
-        return ran;
-    }
     (void)printf("hash %016" PRIx64 " events %" PRIu64 " virtual %" PRIu64 ".%03" PRIu64
                  " s calls %" PRIu64 " ok %" PRIu64 " spawned %" PRIu64 " done %" PRIu64
                  " commands %" PRIu64 " leaders %" PRIu64 "%s%s\n",
@@ -98,11 +94,12 @@ static bool job_start(struct job_process *j, uint64_t seed, const struct simulat
         _exit(status_is_ok(run_one(seed, base)) ? EXIT_SUCCESS : EXIT_FAILURE);
     }
     (void)close(ends[1]);
-    *j = (struct job_process){.pid = child, .from = ends[0], .seed = seed};
     if (child < 0) {
         (void)close(ends[0]);
+        return false;
     }
-    return child > 0;
+    *j = (struct job_process){.pid = child, .from = ends[0], .seed = seed};
+    return true;
 }
 
 /* Prints what the process said, waits for its end. A process that a CHECK has ended has failed. */
@@ -126,26 +123,31 @@ static bool job_end(struct job_process *j)
     return good;
 }
 
+/* How many failed. When no more can be started, those that run are waited for, and the others have
+ * failed. */
 static uint64_t run_jobs(uint64_t first, uint64_t last, int jobs,
                          const struct simulation_options *base)
 {
     struct job_process each[JOBS_MAX] = {{.pid = 0}};
     uint64_t next = first, failed = 0;
     int running = 0;
-    while (next <= last || running > 0) {
+    bool more = true;
+    while ((more && next <= last) || running > 0) {
         struct pollfd wait[JOBS_MAX];
         for (int i = 0; i < jobs; i++) {
-            if (each[i].pid == 0 && next <= last) {
-                if (!job_start(&each[i], next, base)) {
-                    (void)fprintf(stderr, "skep-sim: fork: %s\n", strerror(errno));
-                    return failed + 1;
+            if (each[i].pid == 0 && more && next <= last) {
+                more = job_start(&each[i], next, base);
+                if (more) {
+                    running++;
+                    next++;
+                } else {
+                    (void)fprintf(stderr, "skep-sim: start a job: %s\n", strerror(errno));
+                    failed += last - next + 1;
                 }
-                running++;
-                next++;
             }
             wait[i] = (struct pollfd){.fd = each[i].pid == 0 ? -1 : each[i].from}; /* its end */
         }
-        (void)poll(wait, (nfds_t)jobs, -1);
+        (void)poll(wait, (nfds_t)jobs, running > 0 ? -1 : 0);
         for (int i = 0; i < jobs; i++) {
             if (each[i].pid != 0 && wait[i].revents != 0) {
                 failed += !job_end(&each[i]);
@@ -170,6 +172,15 @@ static int run(const struct arguments *a)
         (void)fprintf(stderr, "skep-sim: %s; see --list\n", msg.text);
         return EXIT_USAGE;
     }
+    if (a->scenario != NULL && !simulation_known(a->scenario)) {
+        (void)fprintf(stderr, "skep-sim: no such scenario; see --list\n");
+        return EXIT_USAGE;
+    }
+    if (options.bug != SIMULATION_BUG_NONE && a->scenario != NULL &&
+        strcmp(a->scenario, "raft") == 0) {
+        (void)fprintf(stderr, "skep-sim: raft takes no bugs\n");
+        return EXIT_USAGE;
+    }
     if (a->jobs > JOBS_MAX || (a->jobs > 1 && a->trace != 0)) {
         (void)fprintf(stderr, "skep-sim: --jobs takes at most %d, and no --trace\n", JOBS_MAX);
         return EXIT_USAGE;
@@ -181,11 +192,7 @@ static int run(const struct arguments *a)
     }
     int result = EXIT_SUCCESS;
     for (uint64_t seed = first; seed <= last; seed++) {
-        struct status ran = run_one(seed, &options);
-        if (ran.code == STATUS_NOT_FOUND) {
-            return EXIT_USAGE;
-        }
-        result = status_is_ok(ran) ? result : EXIT_FAILURE;
+        result = status_is_ok(run_one(seed, &options)) ? result : EXIT_FAILURE;
     }
     return result;
 }

@@ -341,6 +341,21 @@ static struct status run_raft(const struct simulation_options *options,
     return status_of(out->failure[0] == '\0' ? STATUS_OK : STATUS_FAILED);
 }
 
+static const struct scenario *find_scenario(const char *name, uint64_t seed)
+{
+    for (size_t i = 0; i < SCENARIOS; i++) {
+        if (strcmp(scenarios[i].name, name) == 0) {
+            return &scenarios[i];
+        }
+    }
+    return strcmp(name, "mix") == 0 ? &scenarios[seed % SCENARIOS] : NULL;
+}
+
+bool simulation_known(const char *scenario)
+{
+    return strcmp(scenario, "raft") == 0 || find_scenario(scenario, 0) != NULL;
+}
+
 struct status simulation_run(const struct simulation_options *options,
                              struct simulation_result *out)
 {
@@ -348,15 +363,7 @@ struct status simulation_run(const struct simulation_options *options,
     if (strcmp(name, "raft") == 0) {
         return run_raft(options, out);
     }
-    struct world w = {.scenario = NULL};
-    for (size_t i = 0; i < SCENARIOS; i++) {
-        if (strcmp(scenarios[i].name, name) == 0) {
-            w.scenario = &scenarios[i];
-        }
-    }
-    if (strcmp(name, "mix") == 0) {
-        w.scenario = &scenarios[options->seed % SCENARIOS];
-    }
+    struct world w = {.scenario = find_scenario(name, options->seed)};
     if (w.scenario == NULL) {
         return status_of(STATUS_NOT_FOUND);
     }

@@ -9,6 +9,7 @@
 
 #include "common/status.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -54,6 +55,8 @@ NODISCARD struct status simulation_bug_parse(const char *name, enum simulation_b
 /* One line a bug and one a scenario. */
 void simulation_list(FILE *to);
 
+bool simulation_known(const char *scenario);
+
 struct simulation_options {
     uint64_t seed;
     const char *scenario; /* NULL: "spine" */
@@ -62,7 +65,7 @@ struct simulation_options {
 };
 
 struct simulation_result {
-    uint64_t hash; /* of the trace */
+    uint64_t hash; /* of the trace; 0: scenario raft has none */
     uint64_t events;
     uint64_t virtual_ms;
     uint64_t calls, calls_ok; /* that clients made; that were answered OK */

@@ -232,8 +232,6 @@ static void admin_answered(struct spawn_request *r, struct answer a)
         return;
     }
     bool done = a.code == STATUS_OK;
-    e->canceled = e->canceled || (done && r->kind == REQUEST_CANCEL);
-    e->redriven = e->redriven || (done && r->kind == REQUEST_REDRIVE);
     linear_end(errands_history(w->errands), r->operation, done ? 1 : 0, 0, 0);
     request_end(r, a.code, a.message);
 }
@@ -558,6 +556,17 @@ void spawners_start(struct spawners *all)
 void spawners_stop(struct spawners *all)
 {
     all->stopped = true;
+}
+
+uint32_t spawners_count(const struct spawners *all)
+{
+    return all->count;
+}
+
+struct endpoint *spawners_endpoint(struct spawners *all, uint32_t number)
+{
+    CHECK(number < all->count);
+    return all->each[number].endpoint;
 }
 
 uint64_t spawners_outstanding(const struct spawners *all)

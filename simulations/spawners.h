@@ -27,6 +27,9 @@ void spawners_final(struct spawners *s, uint32_t each);
 /* Reads the outcome of every errand whose invocation is known. */
 void spawners_verify(struct spawners *s);
 
+uint32_t spawners_count(const struct spawners *s);
+/* number < spawners_count */
+struct endpoint *spawners_endpoint(struct spawners *s, uint32_t number);
 /* Requests that wait for an answer. */
 uint64_t spawners_outstanding(const struct spawners *s);
 uint64_t spawners_spawned(const struct spawners *s);

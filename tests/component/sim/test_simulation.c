@@ -147,6 +147,8 @@ static void an_unknown_scenario_is_refused(void **state)
     const struct simulation_options options = {.scenario = "no-such"};
     struct simulation_result r;
     assert_int_equal(simulation_run(&options, &r).code, STATUS_NOT_FOUND);
+    assert_false(simulation_known("no-such"));
+    assert_true(simulation_known("mix") && simulation_known("raft") && simulation_known("storm"));
 }
 
 /* ---- Deliberate bugs ---- */
