@@ -6,6 +6,7 @@
  * are spread over the ports of 127.0.0.1. Prints etcd_* lines. A put counts when its answer has a
  * message: errors have none. HTTP/2 is what the load needs of it: headers without compression, and
  * windows that answers of this size never fill. */
+#include "common/clock.h"
 #include "common/histogram.h"
 
 #include <arpa/inet.h>
@@ -19,7 +20,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -61,13 +61,6 @@ static struct connection connections[CONNECTIONS_MAX];
 static struct histogram took;
 static uint64_t end_us, measure_us, number, failed;
 static uint32_t value_bytes;
-
-static uint64_t now_us(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
 
 static void die(const char *what)
 {
@@ -226,7 +219,7 @@ static void on_readable(struct connection *c)
     }
     c->in_size += (size_t)n;
     size_t at = 0;
-    uint64_t now = now_us();
+    uint64_t now = clock_now_us(clock_real());
     while (c->in_size - at >= FRAME_HEADER) {
         const uint8_t *f = c->in + at;
         size_t size = (size_t)f[0] << 16 | (size_t)f[1] << 8 | f[2];
@@ -243,7 +236,7 @@ static void on_readable(struct connection *c)
 
 static void run(int poll, uint32_t outstanding, char **ports, int ports_count)
 {
-    uint64_t now = now_us();
+    uint64_t now = clock_now_us(clock_real());
     size_t count = (outstanding + STREAMS_MAX - 1) / STREAMS_MAX;
     for (size_t i = 0; i < count; i++) {
         struct connection *c = &connections[i];
@@ -256,7 +249,7 @@ static void run(int poll, uint32_t outstanding, char **ports, int ports_count)
         }
         flush(c);
     }
-    while (now_us() < end_us) {
+    while (clock_now_us(clock_real()) < end_us) {
         struct epoll_event events[CONNECTIONS_MAX];
         int n = epoll_wait(poll, events, CONNECTIONS_MAX, 100);
         for (int i = 0; i < n; i++) {
@@ -280,7 +273,7 @@ int main(int argc, char **argv)
                       STREAMS_MAX * CONNECTIONS_MAX, BYTES_MAX);
         return 2;
     }
-    measure_us = now_us() + WARM_UP_US;
+    measure_us = clock_now_us(clock_real()) + WARM_UP_US;
     end_us = measure_us + seconds * 1000000;
     run(epoll_create1(EPOLL_CLOEXEC), outstanding, argv + 4, argc - 4);
     (void)printf("acknowledged %" PRIu64 " count\nacknowledged_rate %.0f /s\n", took.count,

@@ -14,7 +14,8 @@ import argparse
 import os
 import tempfile
 
-from benchlib import Cluster, cpu_seconds, folder, free_ports, listening, numbers, processes, run, show, wait_for
+from benchlib import Cluster, cpu_seconds, folder, listening, processes, run, show, wait_for
+from cluster import free_ports, numbers
 
 PAYLOAD = 256
 WORKERS = 4
@@ -31,13 +32,13 @@ def report(name, values):
 def skep(options):
     name = f"skep_{options.clients}"
     with Cluster(options.build, options.folder) as cluster:
-        journal = os.path.join(cluster.path, "journal")
+        journal = os.path.join(cluster.folder, "journal")
         common = ["--keys", "finish", "--journal", journal, "--payload", PAYLOAD]
         pids = list(cluster.daemons().values())
         before = cpu_seconds(pids)
         values = cluster.load("--mode", "finish", "--outstanding", options.clients, "--seconds", options.seconds, *common)
         used = cpu_seconds(pids) - before
-        checked = cluster.load("--mode", "check", "--outstanding", 64, *common)
+        checked = cluster.check_load("finish", journal, "--payload", PAYLOAD)
         report(name, values)
         show(f"{name}_cpu_us", used * 1e6 / max(values["finished"], 1), "us")
         show(f"{name}_client_cpu_us", values["client_cpu"], "us")

@@ -1,6 +1,7 @@
 #include "tests/bench/load_link.h"
 
 #include "common/check.h"
+#include "common/clock.h"
 #include "common/mem.h"
 #include "common/net/link.h"
 #include "common/net/tls.h"
@@ -8,7 +9,6 @@
 #include "proto/codec.h"
 
 #include <string.h>
-#include <time.h>
 #include <uv.h>
 
 struct server {
@@ -40,13 +40,6 @@ struct load_link {
 };
 
 enum { SLOT_BITS = 16 };
-
-uint64_t load_now_us(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
 
 /* ---- Answers ---- */
 
@@ -156,9 +149,10 @@ bool load_link_ask(struct load_link *l, uint32_t slot, const struct message *m, 
     if (!send_to(l, to, &numbered)) {
         return false;
     }
-    l->slots[slot] = (struct slot){.request = numbered.request,
-                                   .late_us = load_now_us() + (uint64_t)timeout_ms * 1000,
-                                   .to = to};
+    l->slots[slot] =
+        (struct slot){.request = numbered.request,
+                      .late_us = clock_now_us(clock_real()) + (uint64_t)timeout_ms * 1000,
+                      .to = to};
     return true;
 }
 
@@ -217,7 +211,7 @@ static void on_close(void *data, struct link *link, struct status why, const cha
 static void on_timer(uv_timer_t *timer)
 {
     struct load_link *l = timer->data;
-    uint64_t now = load_now_us();
+    uint64_t now = clock_now_us(clock_real());
     for (uint32_t i = 0; i < l->slots_count; i++) {
         if (l->slots[i].request != 0 && now > l->slots[i].late_us) {
             prefer(l, l->slots[i].to, "");

@@ -44,6 +44,5 @@ void load_link_stop(struct load_link *l);
 /* The code of an answer of any kind. */
 enum status_code load_answer_code(const struct message *answer, const char **text,
                                   uint32_t *retry_after_ms);
-uint64_t load_now_us(void); /* CLOCK_MONOTONIC */
 
 #endif

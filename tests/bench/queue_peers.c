@@ -6,9 +6,11 @@
  * Each client has one job on its way: it submits it, waits until the server has it on disk, and
  * waits for its result. Each worker takes a job, sends the result, and only then lets the job go,
  * so that none is lost when it dies. One blocking thread and connection each (two for rabbitmq).
- * Prints finished_* lines; jobs whose result came twice or never are counted as wrong. */
+ * Prints finished_* lines; a result that is not of the job it was waited for is counted as
+ * wrong. */
 #include "tests/bench/queue_peers.h"
 
+#include "common/clock.h"
 #include "common/histogram.h"
 
 #include <arpa/inet.h>
@@ -17,12 +19,10 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { CLIENTS_MAX = 1024, WARM_UP_US = 500 * 1000, COMMAND_BYTES = 2 * JOB_BYTES_MAX + 512 };
@@ -30,7 +30,7 @@ enum { CLIENTS_MAX = 1024, WARM_UP_US = 500 * 1000, COMMAND_BYTES = 2 * JOB_BYTE
 struct client {
     pthread_t thread;
     int number;
-    uint64_t finished, wrong;
+    uint64_t wrong;
     struct histogram took;
 };
 
@@ -39,19 +39,11 @@ static const struct queue *queue;
 static int port;
 static size_t job_bytes;
 static uint64_t measure_us, end_us;
-static atomic_bool ended;
 
 void peer_die(const char *what)
 {
     (void)fprintf(stderr, "queue_peers: %s: %s\n", what, strerror(errno));
     exit(1);
-}
-
-static uint64_t now_us(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
 /* ---- A connection that speaks in lines ---- */
@@ -306,12 +298,12 @@ static void *client_run(void *data)
     char job[JOB_BYTES_MAX], result[JOB_BYTES_MAX];
     void *link = queue->open(port, c->number, false);
     memset(job, 'x', sizeof job);
-    for (uint64_t n = 0, now = now_us(); now < end_us; n++) {
+    for (uint64_t n = 0, now = clock_now_us(clock_real()); now < end_us; n++) {
         /* The number of the client, by which the worker finds it, and of the job. */
         (void)snprintf(job, 32, "%06d %012" PRIu64, c->number, n);
         queue->submit(link, c->number, job, job_bytes);
         queue->result(link, c->number, result, job_bytes);
-        uint64_t after = now_us();
+        uint64_t after = clock_now_us(clock_real());
         c->wrong += memcmp(job, result, job_bytes) != 0;
         if (now >= measure_us && after < end_us) {
             histogram_record(&c->took, after - now);
@@ -325,7 +317,7 @@ static void *worker_run(void *data)
 {
     int number = (int)(intptr_t)data;
     void *link = queue->open(port, number, true);
-    while (!ended) {
+    for (;;) { /* until the process ends */
         queue->work(link, number, job_bytes);
     }
     return NULL;
@@ -335,7 +327,7 @@ static int run(int clients_count, int workers_count, uint64_t seconds)
 {
     static struct histogram all;
     uint64_t wrong = 0;
-    measure_us = now_us() + WARM_UP_US;
+    measure_us = clock_now_us(clock_real()) + WARM_UP_US;
     end_us = measure_us + seconds * 1000000;
     for (int i = 0; i < workers_count; i++) {
         pthread_t thread;

@@ -13,7 +13,8 @@ import argparse
 import os
 import tempfile
 
-from benchlib import Cluster, cpu_seconds, folder, free_ports, listening, numbers, processes, run, show, wait_for
+from benchlib import Cluster, cpu_seconds, folder, listening, processes, run, show, wait_for
+from cluster import free_ports, numbers
 
 PAYLOAD = 256
 
@@ -58,7 +59,7 @@ def etcd(options):
             endpoints = ",".join(f"127.0.0.1:{port}" for port in clients)
             env = dict(os.environ, ETCDCTL_API="3")
             wait_for(lambda: all(map(listening, clients)), "etcd listens")
-            wait_for(lambda: "leader" in run(["etcdctl", "--endpoints", endpoints, "endpoint", "status", "-w", "json"], env,
+            wait_for(lambda: "leader" in run(["etcdctl", "--endpoints", endpoints, "endpoint", "status", "-w", "json"], env=env,
                                              check=False), "etcd has a leader")
             for outstanding in options.outstanding:
                 pids = [m.pid for m in members]

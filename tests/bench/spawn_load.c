@@ -11,8 +11,10 @@
  * ended, with the outcome that was seen before, twice the same, and its key must give its id. After
  * the time, the count or SIGTERM, what is outstanding gets --grace seconds.
  *
- * Prints `name value unit` lines. Exit code: 0, or 1 when something failed, was lost or differs. */
+ * Prints `name value unit` lines. Exit code: 0, or 1 when something failed, was lost or differs, or
+ * the journal could not be written. */
 #include "common/check.h"
+#include "common/clock.h"
 #include "common/histogram.h"
 #include "common/mem.h"
 #include "tests/bench/load_journal.h"
@@ -118,7 +120,7 @@ static bool job_send(struct tool *t, uint32_t at)
         m = (struct message){.type = MESSAGE_CALL,
                              .call = {.function = t->o.function, .payload = payload_of(t, key)}};
     }
-    uint64_t now = load_now_us();
+    uint64_t now = clock_now_us(clock_real());
     if (!load_link_ask(t->link, at, &m, timeout_ms)) {
         j->retry_us = now + RETRY_US;
         return false;
@@ -164,7 +166,7 @@ static void job_free(struct tool *t, struct job *j)
 {
     j->step = STEP_FREE;
     t->active--;
-    t->end_us = load_now_us();
+    t->end_us = clock_now_us(clock_real());
 }
 
 static void job_failed(struct tool *t, struct job *j, uint64_t *counter, const char *why,
@@ -182,7 +184,7 @@ static void job_failed(struct tool *t, struct job *j, uint64_t *counter, const c
 
 static void acknowledged(struct tool *t, struct job *j, const struct spawn_reply *r)
 {
-    uint64_t now = load_now_us();
+    uint64_t now = clock_now_us(clock_real());
     t->existing += r->existing ? 1 : 0;
     if (j->step == STEP_KEY) {
         if (id_compare(r->invocation, j->id) != 0) {
@@ -208,7 +210,7 @@ static void acknowledged(struct tool *t, struct job *j, const struct spawn_reply
 
 static void seen(struct tool *t, struct job *j, const struct outcome *o)
 {
-    uint64_t now = load_now_us();
+    uint64_t now = clock_now_us(clock_real());
     if (o->state == INVOCATION_QUEUED) {
         return; /* asked again */
     }
@@ -241,7 +243,7 @@ static void seen(struct tool *t, struct job *j, const struct outcome *o)
 
 static void called(struct tool *t, struct job *j)
 {
-    uint64_t now = load_now_us();
+    uint64_t now = clock_now_us(clock_real());
     histogram_record(&t->acknowledged_us, now - j->first_us);
     if (t->journal != NULL) {
         load_journal_call(t->journal, now, j->sent_us);
@@ -253,7 +255,7 @@ static void called(struct tool *t, struct job *j)
 static void uncertain(struct tool *t, struct job *j, uint64_t *counter, uint64_t after_us)
 {
     (*counter)++;
-    j->retry_us = load_now_us() + after_us;
+    j->retry_us = clock_now_us(clock_real()) + after_us;
     bool repeatable = (j->step != STEP_SPAWN || t->o.keys != NULL) && j->step != STEP_CALL;
     if (!repeatable && counter != &t->limited && counter != &t->refused) {
         job_free(t, j);
@@ -305,7 +307,7 @@ static void answered(struct tool *t, struct job *j, const struct message *answer
 static void job_step(struct tool *t, uint32_t at)
 {
     struct job *j = &t->jobs[at];
-    uint64_t now = load_now_us();
+    uint64_t now = clock_now_us(clock_real());
     if (j->step == STEP_FREE ? job_next(t, j, now) : now >= j->retry_us) {
         (void)job_send(t, at);
     }
@@ -332,11 +334,11 @@ static void on_tick(void *data)
             job_step(t, i);
         }
     }
-    look_for_end(t, load_now_us());
+    look_for_end(t, clock_now_us(clock_real()));
     if (t->ended && t->give_up_us == 0) {
-        t->give_up_us = load_now_us() + t->o.grace * 1000000;
+        t->give_up_us = clock_now_us(clock_real()) + t->o.grace * 1000000;
     }
-    if (t->ended && (t->active == 0 || load_now_us() > t->give_up_us)) {
+    if (t->ended && (t->active == 0 || clock_now_us(clock_real()) > t->give_up_us)) {
         load_link_stop(t->link);
     }
 }
@@ -512,13 +514,24 @@ static struct status prepare(struct tool *t, struct errmsg *msg)
     return s;
 }
 
+/* False: not all of it was written, so that a check of it would miss promises. */
+static bool journal_close(struct tool *t)
+{
+    bool good = t->journal == NULL || ferror(t->journal) == 0;
+    if (t->journal != NULL) {
+        good = fclose(t->journal) == 0 && good;
+        t->journal = NULL;
+    }
+    if (!good) {
+        (void)fprintf(stderr, "spawn_load: %s: not all could be written\n", t->o.journal);
+    }
+    return good;
+}
+
 static void finish(struct tool *t)
 {
     if (t->link != NULL) {
         load_link_close(t->link);
-    }
-    if (t->journal != NULL) {
-        (void)fclose(t->journal);
     }
     load_promises_close(&t->promises);
     mem_free(t->jobs);
@@ -536,15 +549,17 @@ int main(int argc, char **argv)
     struct status s = prepare(&t, &msg);
     if (!status_is_ok(s)) {
         (void)fprintf(stderr, "spawn_load: %s\n", msg.text);
+        (void)journal_close(&t);
         finish(&t);
         return 1;
     }
-    t.start_us = load_now_us();
+    t.start_us = clock_now_us(clock_real());
     t.end_us = t.start_us + 1;
     t.until_us = t.o.seconds == 0 ? 0 : t.start_us + t.o.seconds * 1000000;
     load_link_run(t.link);
     print(&t);
-    bool good = t.failed + t.missing + t.changed + t.other_id == 0 &&
+    bool written = journal_close(&t);
+    bool good = written && t.failed + t.missing + t.changed + t.other_id == 0 &&
                 (t.active == 0 || t.o.mode == MODE_CALL);
     finish(&t);
     return good ? 0 : 1;

@@ -2,6 +2,7 @@
  *
  *     sync_floor FOLDER SECONDS BYTES [BATCH]      BATCH records of BYTES are written for each
  *     sync */
+#include "common/clock.h"
 #include "common/histogram.h"
 
 #include <errno.h>
@@ -11,19 +12,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { FILE_BYTES = 64 << 20, PATH_BYTES = 4096 };
 
 static struct histogram took;
-
-static uint64_t now_us(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
 
 static int die(const char *what)
 {
@@ -35,11 +28,11 @@ static int die(const char *what)
 static bool loop(int fd, const char *record, size_t size, uint64_t end_us)
 {
     off_t at = 0;
-    for (uint64_t now = now_us(); now < end_us;) {
+    for (uint64_t now = clock_now_us(clock_real()); now < end_us;) {
         if (pwrite(fd, record, size, at) != (ssize_t)size || fdatasync(fd) != 0) {
             return false;
         }
-        uint64_t after = now_us();
+        uint64_t after = clock_now_us(clock_real());
         histogram_record(&took, after - now);
         now = after;
         at = at + 2 * (off_t)size > FILE_BYTES ? 0 : at + (off_t)size;
@@ -68,7 +61,7 @@ int main(int argc, char **argv)
         return die("write");
     }
     uint64_t seconds = strtoul(argv[2], NULL, 10);
-    if (!loop(fd, whole, bytes * batch, now_us() + seconds * 1000000)) {
+    if (!loop(fd, whole, bytes * batch, clock_now_us(clock_real()) + seconds * 1000000)) {
         return die("fdatasync");
     }
     (void)printf("acknowledged_rate %.0f /s\n", (double)(took.count * batch) / (double)seconds);

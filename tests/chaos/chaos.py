@@ -153,6 +153,8 @@ class Chaos:
             raise AssertionError(f"the load has ended: {' '.join(self.load.ended())}")
         took = self.mend()
         self.wait_healthy()
+        for host in self.hosts.hosts.values():
+            host.expected_to_end = False  # A fault that it has survived excuses nothing that comes later.
         done = ", ".join(f"{name} {after - before[name]}" for name, after in self.load.successes().items())
         print(f"    {time.monotonic() - since:.1f} s in all; mended, work went on after {took:.2f} s; {done}", flush=True)
 

@@ -1,5 +1,5 @@
 """The faults. Each is a function that breaks something, holds it for a while, and returns; what it has broken is mended by the
-suite afterwards (Chaos.mend). `goes_on`: a majority and an agent stay connected, so that work must go on meanwhile."""
+suite afterwards (Chaos.mend). Those that use Chaos.hold leave a majority and an agent connected: work must go on meanwhile."""
 
 import re
 import signal
@@ -68,9 +68,9 @@ def flapping(c):
 
 
 def client_cut_from_leader(c):
-    """Requests whose answers are lost: the same key must give the same id."""
+    """Requests whose answers are lost: the same key must give the same id. Longer than a link believes in a silent peer."""
     c.network.cut([c.leader().name], [CLIENT])
-    c.pause(3)
+    c.pause(6)
 
 
 def leader_killed(c):

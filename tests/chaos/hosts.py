@@ -191,15 +191,6 @@ class Hosts:
                 and sum(1 for row in members if row["leader"]) == 1
                 and sum(1 for row in nodes if row["state"] == "ready") == len(self.agents))
 
-    def metric(self, name):
-        """The metric's sum at each scheduler that can be asked."""
-        values = {}
-        for host in self.schedulers:
-            text = self.skep("metrics", host.name, check=False, timeout=30).stdout.decode()
-            found = re.findall(rf"^{re.escape(name)}(?:\{{[^}}]*\}})? ([0-9.e+]+)$", text, re.M)
-            values[host.name] = sum(map(float, found)) if found else None
-        return values
-
     # -- Looking --
 
     def broken(self, forgiven=()):

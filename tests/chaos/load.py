@@ -5,17 +5,12 @@ import signal
 import subprocess
 import time
 
-from cluster import run, spawn, wait_for
+from cluster import numbers, run, spawn, wait_for
 from hosts import BIN, CLIENT
 
 FUNCTION = "once"
 GRACE_SECONDS = 90
 TOOL = os.path.join(BIN, "spawn_load")
-
-
-def numbers(text):
-    """The `name value unit` lines of a tool."""
-    return {parts[0]: float(parts[1]) for parts in map(str.split, text.splitlines()) if len(parts) == 3 and parts[0] != "#"}
 
 
 class Load:

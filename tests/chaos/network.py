@@ -38,9 +38,6 @@ class Network:
         command("ip", "-n", name, "link", "set", "lo", "up")
         return self._addresses[name]
 
-    def address(self, name):
-        return self._addresses[name]
-
     def names(self):
         return list(self._addresses)
 

@@ -20,6 +20,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,22 @@ def wait_for(condition, what, deadline=DEADLINE_SECONDS):
         if time.monotonic() > until:
             raise AssertionError(f"not within {deadline} s: {what}; last answer: {answer!r}")
         time.sleep(POLL_SECONDS)
+
+
+def free_ports(count):
+    """Ports of 127.0.0.1 that are free now."""
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def numbers(text):
+    """The `name value unit` lines of a tool."""
+    return {parts[0]: float(parts[1]) for parts in map(str.split, text.splitlines()) if len(parts) == 3 and parts[0] != "#"}
 
 
 # ---- Processes ----
@@ -156,9 +173,10 @@ def cgroup_folders(names):
 
 
 class Cluster:
-    def __init__(self, schedulers=3, agents=2):
-        self.schedulers, self.agents = schedulers, agents
-        self.folder = tempfile.mkdtemp(prefix="skep-e2e.")
+    def __init__(self, schedulers=3, agents=2, programs=BIN, parent=None):
+        """programs: their folder; parent: of the cluster's folder, the temporary folder by default."""
+        self.schedulers, self.agents, self.programs = schedulers, agents, programs
+        self.folder = tempfile.mkdtemp(prefix="skep-e2e.", dir=parent)
         self.data = os.path.join(self.folder, "data")
         self.contexts = os.path.join(self.folder, "config", "contexts.yaml")
         self.environ = {**os.environ, "SKEP_CONTEXTS": self.contexts}
@@ -250,14 +268,14 @@ class Cluster:
     def skep(self, *args, check=True, timeout=COMMAND_SECONDS, **options):
         """Runs skep. check: it must succeed. The result has returncode, stdout and stderr."""
         options.setdefault("env", self.environ)
-        result = run([os.path.join(BIN, "skep"), *args], timeout=timeout, **options)
+        result = run([os.path.join(self.programs, "skep"), *args], timeout=timeout, **options)
         if check and result.returncode != DONE:
             raise AssertionError(f"skep {' '.join(map(str, args))[:200]}: {result.returncode}: {result.stderr.decode()}")
         return result
 
     def start_skep(self, *args, **options):
         options.setdefault("env", self.environ)
-        return spawn([os.path.join(BIN, "skep"), *args], stdin=subprocess.DEVNULL, **options)
+        return spawn([os.path.join(self.programs, "skep"), *args], stdin=subprocess.DEVNULL, **options)
 
     def rows(self, *args, **options):
         """The records that skep ARGS -o json prints."""
@@ -347,9 +365,9 @@ class Cluster:
                 break
         return found
 
-    def metric(self, name, target=None):
-        """The sum of a metric's samples at the scheduler that answers, or at the target."""
-        text = self.skep("metrics", *([] if target is None else [target])).stdout.decode()
+    def metric(self, name, target=None, check=True):
+        """The sum of a metric's samples at the scheduler that answers, or at the target. Without check: 0 when it cannot be asked."""
+        text = self.skep("metrics", *([] if target is None else [target]), check=check).stdout.decode()
         values = re.findall(rf"^{re.escape(name)}(?:\{{[^}}]*\}})? ([0-9.e+]+)$", text, re.M)
         return sum(map(float, values))
 
@@ -397,7 +415,7 @@ class Cluster:
         """Starts a daemon from DATA/NAME/config.yaml; returns its process id."""
         folder = os.path.join(self.data, name)
         with open(os.path.join(folder, "log"), "ab") as log:
-            process = spawn([os.path.join(BIN, f"skep-{kind}"), "--config", os.path.join(folder, "config.yaml")],
+            process = spawn([os.path.join(self.programs, f"skep-{kind}"), "--config", os.path.join(folder, "config.yaml")],
                             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=self.environ)
         with _own_lock:
             _own.discard(process.pid)  # it lives on its own: collected as any orphan

@@ -11,16 +11,10 @@ import socket
 import subprocess
 import unittest
 
-from cluster import ClusterCase, spawn, wait_for
+from cluster import ClusterCase, free_ports, spawn, wait_for
 
 SERVER = "s3rver@3.7.1"
 INSTALL_SECONDS = 300
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def answers(port):
@@ -41,7 +35,7 @@ class ForeignServer(ClusterCase):
             raise unittest.SkipTest(f"npm install {SERVER}: {installed.stdout.decode(errors='replace')[-500:]}")
 
     def test_backups_are_stored_listed_and_removed(self):
-        cluster, port = self.cluster, free_port()
+        cluster, port = self.cluster, free_ports(1)[0]
         data = os.path.join(cluster.folder, "objects")
         os.makedirs(data)
         server = spawn(["node", os.path.join(self.npm, "node_modules/.bin/s3rver"), "-d", data, "-a", "127.0.0.1", "-p", port,

@@ -68,6 +68,7 @@ class Saved(ClusterCase):
         content[len(content) // 2] ^= 1
         with open(self.path("changed"), "wb") as f:
             f.write(content)
+        content[len(content) // 2] ^= 1
         self.fails(FAILED, "backup", "verify", self.path("changed"), "--cluster-key", self.key)
         with open(self.path("cut"), "wb") as f:
             f.write(content[:-10])
@@ -206,7 +207,7 @@ class Scheduled(ClusterCase):
         self.configure(f'{{every: 1h, keep: 2, to: "file:{folder}"}}')
         newest = sorted(n for n in os.listdir(folder) if n.endswith(".skepbackup"))[-1]
         self.assertEqual(self.verify(os.path.join(folder, newest))["functions"], 1)
-        self.assertIn('event="scheduled backup stored"', cluster.log("s1").replace("event=scheduled", 'event="scheduled'))
+        self.assertIn('event="scheduled backup stored"', cluster.log("s1"))
 
     def test_a_bucket_keeps_the_newest(self):
         cluster = self.cluster

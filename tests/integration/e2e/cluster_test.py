@@ -1,16 +1,9 @@
 """Schedulers come and go while the cluster serves."""
 
 import os
-import socket
 import unittest
 
-from cluster import BIN, FAILED, UNREACHABLE, USAGE, Caller, Cluster, ClusterCase, run, wait_for
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+from cluster import BIN, FAILED, UNREACHABLE, USAGE, Caller, Cluster, ClusterCase, free_ports, run, wait_for
 
 
 class Membership(ClusterCase):
@@ -26,7 +19,7 @@ class Membership(ClusterCase):
     def join(self, name):
         """A scheduler joins with a token and runs; it is not a member yet. Returns its address."""
         cluster = self.cluster
-        folder, address = os.path.join(cluster.data, name), f"127.0.0.1:{free_port()}"
+        folder, address = os.path.join(cluster.data, name), f"127.0.0.1:{free_ports(1)[0]}"
         os.makedirs(folder)
         token = cluster.skep("ca", "token", "--role", "scheduler", "--name", name).stdout
         joined = run([os.path.join(BIN, "skep-scheduler"), "join", "--token-file", "-", "--name", name, "--address", address,
@@ -88,7 +81,7 @@ class Mistakes(ClusterCase):
 
     def test_adding_one_that_does_not_answer_gives_it_no_vote(self):
         cluster = self.cluster
-        self.fails(UNREACHABLE, "cluster", "add", "s9", "--address", f"127.0.0.1:{free_port()}", timeout=90,
+        self.fails(UNREACHABLE, "cluster", "add", "s9", "--address", f"127.0.0.1:{free_ports(1)[0]}", timeout=90,
                    says="does not catch up")
         self.assertEqual(cluster.leader(), "s1")
         self.assertEqual([row["name"] for row in cluster.status() if row["role"] == "voter"], ["s1"])

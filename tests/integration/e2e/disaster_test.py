@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 
-from cluster import BIN, DONE, FAILED, ClusterCase, run, wait_for
+from cluster import BIN, DONE, FAILED, UNREACHABLE, ClusterCase, run, wait_for
 
 REJOINS_SECONDS = 60
 
@@ -63,6 +63,21 @@ class Disaster(ClusterCase):
         self.add(name)
         wait_for(lambda: len(self.voters()) == 3, "three voters", REJOINS_SECONDS)
         self.assertEqual(cluster.call("hello"), b"hello, world\n")
+
+    def test_a_dead_member_is_removed_by_itself_and_promoted_when_it_is_back(self):
+        cluster = self.cluster
+        name = self.follower()
+        cluster.skep("setting", "set", "schedulers.dead_after", "10s")
+        cluster.kill(name)
+        wait_for(lambda: sorted(self.voters()) == sorted({"s1", "s2", "s3"} - {name}), "two voters remain", REJOINS_SECONDS)
+        self.assertEqual(cluster.call("hello"), b"hello, world\n")
+        cluster.skep("setting", "set", "schedulers.dead_after", "0s")
+        self.wipe(name)
+        self.fails(UNREACHABLE, "cluster", "add", name, "--address", cluster.address(name), timeout=90, says="does not catch up")
+        self.assertEqual(len(self.voters()), 2)
+        cluster.restart(name)
+        cluster.skep("cluster", "promote", name, timeout=120)
+        wait_for(lambda: name in self.voters(), f"{name} votes again", REJOINS_SECONDS)
 
     def test_a_damaged_segment_on_a_follower(self):
         cluster = self.cluster

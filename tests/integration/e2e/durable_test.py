@@ -102,6 +102,7 @@ class Durable(ClusterCase):
         invocation = self.spawn("echo", "soon", "--delay", "700ms")
         got = self.outcome(invocation)
         self.assertEqual(got["output"], "noos")
+        self.assertGreaterEqual(got["not_before_ms"] - got["created_ms"], 700)
         self.assertGreaterEqual(got["ended_ms"], got["not_before_ms"])
 
     # -- Keys --
@@ -230,30 +231,51 @@ class Durable(ClusterCase):
         self.cluster.deploy_python("narrow", ECHO, limits="{queue: 2}")
         for i in range(2):
             self.spawn("narrow", str(i), "--delay", "1h")
+
+        def limited():
+            return sum(self.cluster.metric("skep_spawns_limited_total", name) for name in ("s1", "s2", "s3"))
+
+        before = limited()
         waiting = self.cluster.start_skep("spawn", "narrow", "--data", "3", "--delay", "1h", stdout=subprocess.DEVNULL)
-        # It waits for room: cancel makes some.
+        # It is refused and waits for room: cancel makes some.
+        wait_for(lambda: limited() > before, "a refusal")
+        self.assertIsNone(waiting.poll())
         rows = self.cluster.rows("invocation", "list", "narrow")
         self.assertEqual(len([r for r in rows if r["state"] == "delayed"]), 2)
         self.cluster.skep("cancel", rows[0]["invocation"])
         self.assertEqual(waiting.wait(50), 0)
 
+    def most_running(self, function, seconds):
+        """Spawns four that sleep so long, and returns how many of them were seen to run at once."""
+        ids = [self.spawn(function, want(f"{function}{i}", "sleep", seconds=seconds)) for i in range(4)]
+        most = 0
+        while True:
+            states = [r["state"] for r in self.cluster.rows("invocation", "list", function)]
+            most = max(most, states.count("running"))
+            if not any(state in ("queued", "running", "ending") for state in states):
+                break
+        self.assertEqual([self.outcome(i)["state"] for i in ids], ["done"] * 4)
+        return most
+
     def test_running_is_limited_per_function(self):
         self.cluster.deploy_python("alone", PICKY, scaling="{max: 4}", limits="{running: 1}")
-        ids = [self.spawn("alone", want(f"a{i}", "sleep", seconds=0.3)) for i in range(3)]
-
-        def running():
-            return [r["state"] for r in self.cluster.rows("invocation", "list", "alone")].count("running")
-
-        while any(r["state"] in ("queued", "running", "ending") for r in self.cluster.rows("invocation", "list", "alone")):
-            self.assertLessEqual(running(), 1)
-        self.assertEqual([self.outcome(i)["state"] for i in ids], ["done"] * 3)
+        self.cluster.deploy_python("together", PICKY, scaling="{min: 2, max: 4}")
+        self.assertEqual(self.most_running("alone", 0.3), 1)
+        self.assertGreaterEqual(self.most_running("together", 2), 2)
 
     def test_settings_limit_tenants(self):
-        self.cluster.skep("setting", "set", "tenant.somebody.running", "2")
-        self.assertIn({"key": "tenant.somebody.running", "value": "2"}, self.cluster.rows("setting", "list"))
         self.spawn("echo", "tenant")
-        rows = self.cluster.rows("tenant", "list")
-        self.assertTrue(any(row["weight"] == 1 for row in rows))
+        tenants = {row["tenant"]: row for row in self.cluster.rows("tenant", "list")}
+        self.assertEqual({row["weight"] for row in tenants.values()}, {1})
+        self.cluster.deploy_python("shared", PICKY, scaling="{min: 2, max: 4}")
+        self.assertGreaterEqual(self.most_running("shared", 2), 2)
+        for tenant in tenants:
+            key = f"tenant.{tenant}.running"
+            self.addCleanup(self.cluster.skep, "setting", "set", key, "")
+            self.cluster.skep("setting", "set", key, "1")
+            self.assertIn({"key": key, "value": "1"}, self.cluster.rows("setting", "list"))
+        self.cluster.deploy_python("sharing", PICKY, scaling="{min: 2, max: 4}")
+        self.assertEqual(self.most_running("sharing", 0.3), 1)
 
     # -- Schedules --
 
@@ -290,7 +312,7 @@ class Survival(ClusterCase):
         self.cluster.restart(leader)
 
     def test_a_batch_goes_on_when_the_leader_changes(self):
-        lines = b"".join(b"b%d\n" % i for i in range(2000))
+        lines = b"".join(b"b%d\n" % i for i in range(20000))
         path = os.path.join(self.cluster.folder, "batch")
         with open(path, "wb") as f:
             f.write(lines)
@@ -301,15 +323,20 @@ class Survival(ClusterCase):
             wait_for(lambda: len(self.cluster.rows("invocation", "list", "slow")) > 10, "the batch has begun")
             leader = self.cluster.leader()
             self.cluster.kill(leader)
+            self.assertIsNone(process.poll(), "the batch was over before the leader was killed")
             self.assertEqual(process.wait(90), 0)
         self.cluster.restart(leader)
         with open(out, "rb") as f:
-            self.assertEqual(len(set(f.read().split())), 2000)
+            self.assertEqual(len(set(f.read().split())), 20000)
 
     def test_work_of_a_killed_agent_is_done_elsewhere(self):
         lines = b"".join(b"c%d\n" % i for i in range(100))
         ids = self.cluster.skep("spawn", "slow", "--each", input=lines).stdout
-        agent = sorted(self.cluster.nodes())[0]
+
+        def running():
+            return next((r["node"] for r in self.cluster.rows("invocation", "list", "slow") if r["state"] == "running"), "")
+
+        agent = wait_for(running, "one of them runs", 60)
         self.cluster.kill(agent)
         self.addCleanup(self.cluster.restart, agent)
         answer = self.cluster.skep("result", "-", "--wait", "--timeout", "80s", input=ids, timeout=100)

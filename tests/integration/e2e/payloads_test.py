@@ -110,6 +110,7 @@ class Payloads(ClusterCase):
         before = {name: self.kept(name) for name in SCHEDULERS}
         invocation = self.cluster.skep("spawn", "repeat", "--data", '"z"', "--ttl", "5s").stdout.decode().split()[0]
         self.assertEqual(self.result(invocation), "z" * 1000000)
+        self.assertTrue(any(self.kept(name) - before[name] for name in SCHEDULERS))
         for name in SCHEDULERS:
             wait_for(lambda n=name: not self.kept(n) - before[n], f"{name} has it no more", 60)
 
