@@ -5,6 +5,7 @@
 #include "common/mem.h"
 #include "common/net/revocations.h"
 #include "proto/codec.h"
+#include "proto/version.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -168,12 +169,13 @@ static void requests_fail(struct network *n, uint64_t peer)
 
 static void hello_take(struct network *n, struct peer *p, const struct hello *h)
 {
-    if (h->version_max < PROTOCOL_VERSION_MIN || h->version_min > PROTOCOL_VERSION) {
-        LOG_WARN("scheduler speaks another version",
-                 LOG_STR("scheduler", link_peer(p->link)->name.text),
-                 LOG_UINT("from", h->version_min), LOG_UINT("to", h->version_max),
-                 LOG_STR("build", h->build));
-        link_close(p->link, false, "no common protocol version");
+    char peer[sizeof "scheduler " + NAME_BYTES_MAX];
+    struct errmsg msg = {{0}};
+    (void)snprintf(peer, sizeof peer, "scheduler %s", link_peer(p->link)->name.text);
+    if (!status_is_ok(version_check("this agent", peer, h, &msg))) {
+        LOG_WARN("scheduler refused", LOG_STR("scheduler", link_peer(p->link)->name.text),
+                 LOG_STR("address", link_address(p->link)), LOG_STR("why", msg.text));
+        link_close(p->link, true, "no common protocol version");
         return;
     }
     if (p->open) {
@@ -207,8 +209,8 @@ static void on_open(void *data, struct link *l)
     }
     const struct message m = {
         .type = MESSAGE_HELLO,
-        .hello = {.version_min = PROTOCOL_VERSION_MIN,
-                  .version_max = PROTOCOL_VERSION,
+        .hello = {.version_min = version_own.min,
+                  .version_max = version_own.max,
                   .build = SKEP_VERSION},
     };
     if (!peer_send(n, l, &m)) {

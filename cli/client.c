@@ -9,6 +9,7 @@
 #include "common/net/tls.h"
 #include "common/pki/pki.h"
 #include "proto/codec.h"
+#include "proto/version.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -305,6 +306,19 @@ static size_t slot_for(struct client *c, const char *address)
     return c->servers_count++;
 }
 
+/* Why there is nobody to ask. That one is there and of another version says more than that others
+ * are not there. */
+static void failed_note(struct client *c, enum status_code code, const char *address,
+                        const char *why)
+{
+    if (c->failed_code == STATUS_UNSUPPORTED && !c->was_ready) {
+        return;
+    }
+    c->failed_code = code;
+    (void)snprintf(c->failed, sizeof c->failed, "%s%s%s", address == NULL ? "" : address,
+                   address == NULL ? "" : ": ", why);
+}
+
 static void slot_dial(struct client *c, size_t at)
 {
     struct server_slot *s = &c->servers[at];
@@ -318,8 +332,7 @@ static void slot_dial(struct client *c, size_t at)
     struct status dialled = link_hub_dial(c->hub, s->address, &expect, at, &msg);
     if (!status_is_ok(dialled)) {
         s->failed = true;
-        c->failed_code = dialled.code;
-        (void)snprintf(c->failed, sizeof c->failed, "%s: %s", s->address, msg.text);
+        failed_note(c, dialled.code, s->address, msg.text);
     }
 }
 
@@ -465,22 +478,32 @@ static void on_open(void *data, struct link *l)
     s->failed = false;
     link_set_data(l, s);
     const struct message hello = {.type = MESSAGE_HELLO,
-                                  .hello = {.version_min = PROTOCOL_VERSION_MIN,
-                                            .version_max = PROTOCOL_VERSION,
+                                  .hello = {.version_min = version_own.min,
+                                            .version_max = version_own.max,
                                             .build = SKEP_VERSION}};
     if (!status_is_ok(send_to(c, s, &hello))) {
         link_close(l, false, "cannot send");
     }
 }
 
+/* Another scheduler may be of a version that we speak with. */
+static void slot_refused(struct client *c, struct server_slot *s, const char *why)
+{
+    link_set_data(s->link, NULL);
+    s->link = NULL;
+    s->failed = true;
+    failed_note(c, STATUS_UNSUPPORTED, NULL, why);
+    dial_next(c);
+}
+
 static void on_hello(struct client *c, struct server_slot *s, const struct message *m)
 {
-    if (m->hello.version_max < PROTOCOL_VERSION_MIN || m->hello.version_min > PROTOCOL_VERSION) {
-        (void)snprintf(c->failed, sizeof c->failed,
-                       "scheduler %s speaks protocol %u to %u, this skep %d to %d; upgrade one",
-                       s->address, m->hello.version_min, m->hello.version_max, PROTOCOL_VERSION_MIN,
-                       PROTOCOL_VERSION);
-        finish(c, status_of(STATUS_UNSUPPORTED));
+    char peer[sizeof "scheduler " + CONFIG_ADDRESS_BYTES_MAX];
+    struct errmsg msg = {.text = ""};
+    (void)snprintf(peer, sizeof peer, "scheduler %s", s->address);
+    if (!status_is_ok(version_check("this skep", peer, &m->hello, &msg))) {
+        link_close(s->link, true, msg.text);
+        slot_refused(c, s, msg.text);
         return;
     }
     s->ready = true;
@@ -537,8 +560,7 @@ static void on_close(void *data, struct link *l, struct status why, const char *
     s->link = NULL;
     s->ready = false;
     s->failed = true;
-    c->failed_code = why.code;
-    (void)snprintf(c->failed, sizeof c->failed, "%s: %s", s->address, reason);
+    failed_note(c, why.code, s->address, reason);
     dial_next(c);
     if (c->load != NULL) {
         load_lost(c, s);
@@ -559,8 +581,7 @@ static void on_dial_failed(void *data, const char *address, struct status why, c
             c->servers[i].failed = true;
         }
     }
-    c->failed_code = why.code;
-    (void)snprintf(c->failed, sizeof c->failed, "%s: %s", address, reason);
+    failed_note(c, why.code, address, reason);
     dial_next(c);
 }
 
@@ -591,7 +612,9 @@ static bool own_expired(struct client *c)
 
 static enum status_code nobody_code(const struct client *c)
 {
-    return c->failed_code == STATUS_DENIED ? STATUS_DENIED : STATUS_UNAVAILABLE;
+    return c->failed_code == STATUS_DENIED || c->failed_code == STATUS_UNSUPPORTED
+               ? c->failed_code
+               : STATUS_UNAVAILABLE;
 }
 
 /* What a request ends with when its time is up (late) or nobody can be reached. */

@@ -75,6 +75,20 @@ COMMANDS(ROW_ENCODER_BODY)
 
 /* ---- Generated to plain. ---- */
 
+/* What to do with fields that this build does not know. */
+enum unknown { UNKNOWN_SKIPPED, UNKNOWN_REFUSED };
+
+static struct status known(const ProtobufCMessage *p, const char *type, struct errmsg *msg)
+{
+    if (p->n_unknown_fields == 0) {
+        return status_ok();
+    }
+    return status_fail(msg, STATUS_UNSUPPORTED,
+                       "%s: field %u is of a later version of Skep, which this build cannot read: "
+                       "run that version",
+                       type, p->unknown_fields[0].tag);
+}
+
 static struct status exact(const ProtobufCBinaryData *from, void *to, size_t size, const char *type,
                            const char *field, struct errmsg *msg)
 {
@@ -112,7 +126,7 @@ static struct status exact(const ProtobufCBinaryData *from, void *to, size_t siz
             return status_fail(msg, STATUS_LIMIT, "%s." #name ": too large", what);                \
         }                                                                                          \
         for (size_t i = 0; i < p->n_##name; i++) {                                                 \
-            TRY(decode_##type(a, p->name[i], &m->name[i], msg));                                   \
+            TRY(decode_##type(a, p->name[i], &m->name[i], unknown, msg));                          \
         }                                                                                          \
     }
 #define ROW_DECODE_M(type, name)                                                                   \
@@ -123,15 +137,16 @@ static struct status exact(const ProtobufCBinaryData *from, void *to, size_t siz
     if (m->name == NULL) {                                                                         \
         return status_fail(msg, STATUS_LIMIT, "%s." #name ": too large", what);                    \
     }                                                                                              \
-    TRY(decode_##type(a, p->name, m->name, msg));
+    TRY(decode_##type(a, p->name, m->name, unknown, msg));
 #define ROW_DECODER(type, camel)                                                                   \
     static struct status decode_##type(struct arena *a, const pb_##type *p, struct type *m,        \
-                                       struct errmsg *msg)                                         \
+                                       enum unknown unknown, struct errmsg *msg)                   \
     {                                                                                              \
         static const char what[] = #type;                                                          \
         (void)a;                                                                                   \
-        (void)what;                                                                                \
-        (void)msg;                                                                                 \
+        if (unknown == UNKNOWN_REFUSED) {                                                          \
+            TRY(known(&p->base, what, msg));                                                       \
+        }                                                                                          \
         FIELDS_##type(ROW_DECODE_F, ROW_DECODE_L, ROW_DECODE_M) return status_ok();                \
     }
 #define ROW_DECODER_BODY(type, camel, upper) ROW_DECODER(type, camel)
@@ -191,7 +206,7 @@ struct status message_encode(const struct message *m, struct buffer *out)
     struct arena a = {0};
     Skep__V1__Envelope e;
     skep__v1__envelope__init(&e);
-    e.version = PROTOCOL_VERSION;
+    e.version = ENVELOPE_FORM;
     e.request = m->request;
     e.term = m->term;
     bool made = false;
@@ -227,10 +242,10 @@ struct status message_decode(struct bytes in, struct arena *a, struct message *o
     if (e == NULL) {
         return unpack_failed(&unpacking, "message", in.size, msg);
     }
-    if (e->version < PROTOCOL_VERSION_MIN || e->version > PROTOCOL_VERSION) {
+    if (e->version != ENVELOPE_FORM) {
         return status_fail(msg, STATUS_UNSUPPORTED,
-                           "message of protocol version %u: this build speaks %d to %d", e->version,
-                           PROTOCOL_VERSION_MIN, PROTOCOL_VERSION);
+                           "message in envelope form %u: this build reads form %d", e->version,
+                           ENVELOPE_FORM);
     }
     struct message m;
     memset(&m, 0, sizeof m);
@@ -240,7 +255,7 @@ struct status message_decode(struct bytes in, struct arena *a, struct message *o
 #define ROW_CASE(ty, camel, upper)                                                                 \
     case SKEP__V1__ENVELOPE__BODY_##upper:                                                         \
         m.type = MESSAGE_##upper;                                                                  \
-        TRY(decode_##ty(a, e->ty, &m.ty, msg));                                                    \
+        TRY(decode_##ty(a, e->ty, &m.ty, UNKNOWN_SKIPPED, msg));                                   \
         break;
         MESSAGES(ROW_CASE)
 #undef ROW_CASE
@@ -299,13 +314,16 @@ struct status command_decode(struct bytes in, struct arena *a, struct command *o
 #define ROW_CASE(ty, camel, upper)                                                                 \
     case SKEP__V1__COMMAND__BODY_##upper:                                                          \
         c.type = upper;                                                                            \
-        TRY(decode_##ty(a, e->ty, &c.ty, msg));                                                    \
+        TRY(decode_##ty(a, e->ty, &c.ty, UNKNOWN_REFUSED, msg));                                   \
         break;
         COMMANDS(ROW_CASE)
 #undef ROW_CASE
     default:
-        return status_fail(msg, STATUS_UNSUPPORTED, "command without a body that this build knows");
+        return status_fail(msg, STATUS_UNSUPPORTED,
+                           "command without a body that this build knows: a later version of Skep "
+                           "wrote it");
     }
+    TRY(known(&e->base, "command", msg));
     *out = c;
     return status_ok();
 }
@@ -331,7 +349,7 @@ struct status command_decode(struct bytes in, struct arena *a, struct command *o
             return unpack_failed(&unpacking, #type, in.size, msg);                                 \
         }                                                                                          \
         struct type m = {0};                                                                       \
-        TRY(decode_##type(a, p, &m, msg));                                                         \
+        TRY(decode_##type(a, p, &m, UNKNOWN_REFUSED, msg));                                        \
         *out = m;                                                                                  \
         return status_ok();                                                                        \
     }

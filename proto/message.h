@@ -95,8 +95,6 @@ enum invocation_state {
 enum node_mode { NODE_MODE_NORMAL = 0, NODE_MODE_CORDONED = 1, NODE_MODE_DRAINING = 2 };
 
 enum {
-    PROTOCOL_VERSION_MIN = 1,
-    PROTOCOL_VERSION = 1,
     PAYLOAD_BYTES_MAX = 4 << 20, /* of an invocation's input or output */
     CHUNK_BYTES_MAX = 256 << 10,
     SPAWN_INLINE_BYTES_MAX = 16 << 10, /* larger payloads stay outside the log */

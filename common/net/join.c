@@ -6,6 +6,7 @@
 #include "common/net/link.h"
 #include "common/net/tls.h"
 #include "proto/codec.h"
+#include "proto/version.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -193,6 +194,20 @@ static void answer_take(struct joining *j, enum status_code code, const char *te
 
 /* ---- The link ---- */
 
+/* The token is not used up by a refusal. */
+static void hello_take(struct joining *j, struct join_peer *p, const struct hello *hello)
+{
+    char peer[sizeof "scheduler " + NAME_BYTES_MAX];
+    (void)snprintf(peer, sizeof peer, "scheduler %s", link_peer(p->link)->name.text);
+    struct status s = version_check("this program", peer, hello, j->msg);
+    if (!status_is_ok(s)) {
+        finish(j, status_prefix(j->msg, s, "join"));
+        return;
+    }
+    p->hello = true;
+    join_next(j);
+}
+
 static void on_open(void *data, struct link *l)
 {
     struct joining *j = data;
@@ -203,8 +218,8 @@ static void on_open(void *data, struct link *l)
             link_set_data(l, &j->peers[i]);
             const struct message m = {
                 .type = MESSAGE_HELLO,
-                .hello = {.version_min = PROTOCOL_VERSION_MIN,
-                          .version_max = PROTOCOL_VERSION,
+                .hello = {.version_min = version_own.min,
+                          .version_max = version_own.max,
                           .build = SKEP_VERSION},
             };
             (void)send_message(l, &m);
@@ -227,8 +242,7 @@ static void on_message(void *data, struct link *l, struct bytes payload)
         (void)snprintf(j->last, sizeof j->last, "%.200s", why.text);
         link_close(l, false, "malformed message");
     } else if (m.type == MESSAGE_HELLO) {
-        p->hello = true;
-        join_next(j);
+        hello_take(j, p, &m.hello);
     } else if (p == j->asked && m.type == MESSAGE_JOIN_REPLY && m.join_reply.code == STATUS_OK) {
         reply_use(j, &m.join_reply);
     } else if (p == j->asked && m.type == MESSAGE_JOIN_REPLY) {

@@ -447,6 +447,17 @@ bool members_admin(struct server *s, struct session *from, const struct message 
     return true;
 }
 
+/* "1", "1-2"; empty for one that is not connected. */
+static void protocol_text(const struct version_range *r, char out[VERSION_TEXT_BYTES])
+{
+    out[0] = '\0';
+    if (r != NULL && r->min == r->max) {
+        (void)snprintf(out, VERSION_TEXT_BYTES, "%u", r->max);
+    } else if (r != NULL) {
+        (void)snprintf(out, VERSION_TEXT_BYTES, "%u-%u", r->min, r->max);
+    }
+}
+
 /* Any scheduler answers this one, with or without a leader. */
 void members_status(struct server *s, struct session *from, const struct message *m)
 {
@@ -456,7 +467,8 @@ void members_status(struct server *s, struct session *from, const struct message
     struct replica_status st = replica_status(s->replica);
     size_t count = replica_members(s->replica, members);
     struct record rows[REPLICA_MEMBERS_MAX];
-    struct pair fields[REPLICA_MEMBERS_MAX][8];
+    struct pair fields[REPLICA_MEMBERS_MAX][10];
+    char protocols[REPLICA_MEMBERS_MAX][VERSION_TEXT_BYTES];
     char numbers[3][24];
     (void)snprintf(numbers[0], sizeof numbers[0], "%" PRIu64, st.term);
     (void)snprintf(numbers[1], sizeof numbers[1], "%" PRIu64, st.commit_index);
@@ -467,16 +479,24 @@ void members_status(struct server *s, struct session *from, const struct message
         bool connected = self || (o != NULL && o->sessions[0] != NULL);
         bool leader =
             members[i].id == (st.leader ? member_id_of(s->config->id.text) : st.leader_id);
-        const struct pair row[8] = {{"name", name_of_member(s, members[i].id), 0},
-                                    {"address", members[i].address, 0},
-                                    {"role", roles[members[i].role], 0},
-                                    {"leader", leader ? "true" : "false", 2},
-                                    {"connected", connected ? "true" : "false", 2},
-                                    {"term", numbers[0], 1},
-                                    {"commit_index", numbers[1], 1},
-                                    {"applied_index", numbers[2], 1}};
+        const struct session *to = o == NULL ? NULL : o->sessions[0];
+        protocol_text(self ? &version_own : to == NULL ? NULL : &to->speaks, protocols[i]);
+        const struct pair row[10] = {{"name", name_of_member(s, members[i].id), 0},
+                                     {"address", members[i].address, 0},
+                                     {"role", roles[members[i].role], 0},
+                                     {"leader", leader ? "true" : "false", 2},
+                                     {"connected", connected ? "true" : "false", 2},
+                                     {"term", numbers[0], 1},
+                                     {"commit_index", numbers[1], 1},
+                                     {"applied_index", numbers[2], 1},
+                                     {"skep",
+                                      self         ? SKEP_VERSION
+                                      : to == NULL ? ""
+                                                   : to->build,
+                                      0},
+                                     {"protocol", protocols[i], 0}};
         memcpy(fields[i], row, sizeof row);
-        rows[i] = (struct record){.fields = fields[i], .fields_count = 8};
+        rows[i] = (struct record){.fields = fields[i], .fields_count = 10};
     }
     const struct message answer = {.type = MESSAGE_RECORDS,
                                    .request = m->request,

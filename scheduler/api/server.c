@@ -280,8 +280,8 @@ static void on_replica_send(void *data, uint64_t member_id, const char *address,
 static void send_hello(struct server *s, struct session *p)
 {
     const struct message m = {.type = MESSAGE_HELLO,
-                              .hello = {.version_min = PROTOCOL_VERSION_MIN,
-                                        .version_max = PROTOCOL_VERSION,
+                              .hello = {.version_min = version_own.min,
+                                        .version_max = version_own.max,
                                         .build = SKEP_VERSION,
                                         .address = s->config->advertise}};
     session_send(s, p, &m);
@@ -318,37 +318,6 @@ static void close_older(struct server *s, const struct session *newest)
     }
 }
 
-static void take_hello(struct server *s, struct session *p, const struct message *m)
-{
-    if (m->hello.version_max < PROTOCOL_VERSION_MIN || m->hello.version_min > PROTOCOL_VERSION) {
-        char text[ERRMSG_BYTES_MAX];
-        (void)snprintf(
-            text, sizeof text,
-            "protocol versions %u to %u are not spoken here, %d to %d are; upgrade Skep %.40s",
-            m->hello.version_min, m->hello.version_max, PROTOCOL_VERSION_MIN, PROTOCOL_VERSION,
-            m->hello.build);
-        session_reply(s, p, m->request == 0 ? 1 : m->request, STATUS_UNSUPPORTED, text);
-        link_close(p->link, true, "no common protocol version");
-        s->refused_hello++;
-        return;
-    }
-    if (p->hello) {
-        return;
-    }
-    p->hello = true;
-    const struct identity *who = link_peer(p->link);
-    LOG_INFO("connected", LOG_STR("peer", link_address(p->link)),
-             LOG_STR("role", role_name(who->role)), LOG_STR("name", who->name.text));
-    if (link_dialled(p->link)) {
-        members_connected(s, p);
-    } else if (who->role == ROLE_USER || who->role == ROLE_AGENT) {
-        if (who->role == ROLE_AGENT) {
-            close_older(s, p);
-        }
-        core_peer_open(s->core, server_now(s), p->handle, who);
-    }
-}
-
 /* Logged once a session, whatever it goes on to send. */
 static void refuse(struct server *s, struct session *p, uint64_t request, enum status_code code,
                    const char *text)
@@ -361,6 +330,36 @@ static void refuse(struct server *s, struct session *p, uint64_t request, enum s
     }
     session_reply(s, p, request == 0 ? 1 : request, code, text);
     link_close(p->link, true, text);
+}
+
+static void take_hello(struct server *s, struct session *p, const struct message *m)
+{
+    char own[sizeof "scheduler " + NAME_BYTES_MAX], peer[2 * NAME_BYTES_MAX];
+    struct errmsg msg = {.text = ""};
+    const struct identity *who = link_peer(p->link);
+    (void)snprintf(own, sizeof own, "scheduler %s", s->own.name.text);
+    (void)snprintf(peer, sizeof peer, "%s %s", role_name(who->role), who->name.text);
+    if (!status_is_ok(version_check(own, peer, &m->hello, &msg))) {
+        s->refused_hello++;
+        refuse(s, p, m->request, STATUS_UNSUPPORTED, msg.text);
+        return;
+    }
+    if (p->hello) {
+        return;
+    }
+    p->hello = true;
+    p->speaks = (struct version_range){.min = m->hello.version_min, .max = m->hello.version_max};
+    (void)snprintf(p->build, sizeof p->build, "%s", m->hello.build);
+    LOG_INFO("connected", LOG_STR("peer", link_address(p->link)),
+             LOG_STR("role", role_name(who->role)), LOG_STR("name", who->name.text));
+    if (link_dialled(p->link)) {
+        members_connected(s, p);
+    } else if (who->role == ROLE_USER || who->role == ROLE_AGENT) {
+        if (who->role == ROLE_AGENT) {
+            close_older(s, p);
+        }
+        core_peer_open(s->core, server_now(s), p->handle, who);
+    }
 }
 
 static void on_message(void *data, struct link *l, struct bytes payload)
@@ -512,8 +511,7 @@ static struct status open_parts(struct server *s, struct errmsg *msg)
     const struct tls_identity own = {
         .ca_pem = s->ca_pem, .cert_pem = s->cert_pem, .key_pem = s->key_pem};
     const struct link_limits limits = {.connections_max = s->config->connections_max,
-                                       .send_queue_bytes = s->config->send_queue_bytes,
-                                       .mailbox_bytes = s->config->mailbox_bytes};
+                                       .send_queue_bytes = s->config->send_queue_bytes};
     const struct link_events events = {.data = s,
                                        .on_open = on_open,
                                        .on_message = on_message,

@@ -11,6 +11,7 @@
 #include "common/net/revocations.h"
 #include "common/net/tls.h"
 #include "proto/codec.h"
+#include "proto/version.h"
 #include "scheduler/api/server.h"
 #include "scheduler/core/catalog.h"
 #include "scheduler/core/core.h"
@@ -37,6 +38,8 @@ struct session {
     struct link *link;
     struct outbound *outbound; /* when we dialled it */
     bool hello;
+    struct version_range speaks; /* what its hello said */
+    char build[32];              /* and of which version of Skep it is */
     bool refused_logged;
     UT_hash_handle hh;
 };

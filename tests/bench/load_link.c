@@ -7,6 +7,7 @@
 #include "common/net/tls.h"
 #include "common/pki/pki.h"
 #include "proto/codec.h"
+#include "proto/version.h"
 
 #include <string.h>
 #include <uv.h>
@@ -165,8 +166,8 @@ static void on_open(void *data, struct link *link)
     s->link = link;
     link_set_data(link, s);
     const struct message hello = {.type = MESSAGE_HELLO,
-                                  .hello = {.version_min = PROTOCOL_VERSION_MIN,
-                                            .version_max = PROTOCOL_VERSION,
+                                  .hello = {.version_min = version_own.min,
+                                            .version_max = version_own.max,
                                             .build = SKEP_VERSION}};
     if (!send_to(l, s, &hello)) {
         link_close(link, false, "cannot send");

@@ -181,6 +181,7 @@ class Cluster:
         self.contexts = os.path.join(self.folder, "config", "contexts.yaml")
         self.environ = {**os.environ, "SKEP_CONTEXTS": self.contexts}
         self.instances_seen = set()
+        self.programs_of = {}  # of daemons that are started from another folder
         self._collector_ends = threading.Event()
         self._collector = None
 
@@ -414,8 +415,9 @@ class Cluster:
     def spawn_daemon(self, kind, name):
         """Starts a daemon from DATA/NAME/config.yaml; returns its process id."""
         folder = os.path.join(self.data, name)
+        program = os.path.join(self.programs_of.get(name, self.programs), f"skep-{kind}")
         with open(os.path.join(folder, "log"), "ab") as log:
-            process = spawn([os.path.join(self.programs, f"skep-{kind}"), "--config", os.path.join(folder, "config.yaml")],
+            process = spawn([program, "--config", os.path.join(folder, "config.yaml")],
                             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=self.environ)
         with _own_lock:
             _own.discard(process.pid)  # it lives on its own: collected as any orphan

@@ -11,6 +11,7 @@
 #include "common/mem.h"
 #include "common/net/link.h"
 #include "proto/codec.h"
+#include "proto/version.h"
 #include "tests/lib/test_pki.h"
 
 #include <pthread.h>
@@ -35,6 +36,7 @@ struct scheduler {
     char address[64];
     script script;
     bool dies;
+    uint32_t newer; /* by how many versions it is */
     unsigned asked; /* read when the thread is joined, or by the script */
     char keys[MANY][64];
 };
@@ -63,8 +65,8 @@ static void on_message(void *data, struct link *l, struct bytes payload)
     assert_true(status_is_ok(message_decode(payload, &a, &m, &msg)));
     if (m.type == MESSAGE_HELLO) {
         send_message(l, &(struct message){.type = MESSAGE_HELLO,
-                                          .hello = {.version_min = PROTOCOL_VERSION_MIN,
-                                                    .version_max = PROTOCOL_VERSION,
+                                          .hello = {.version_min = version_own.min + s->newer,
+                                                    .version_max = version_own.max + s->newer,
                                                     .build = "test"}});
     } else {
         struct message answer = {.type = MESSAGE_REPLY, .reply = {.message = "", .leader = ""}};
@@ -351,6 +353,20 @@ static void an_election_is_waited_for(void **state)
     assert_int_equal(scheduler.asked, 3);
 }
 
+static void a_scheduler_of_another_version_is_not_asked(void **state)
+{
+    (void)state;
+    enum status_code answered;
+    struct errmsg msg = {.text = ""};
+    scheduler.newer = 7;
+    scheduler_run(leaderless);
+    struct status s = ask_spawn("k", ASK_MS, &answered, &msg);
+    scheduler_stop();
+    assert_int_equal(s.code, STATUS_UNSUPPORTED);
+    assert_ptr_equal(strstr(msg.text, "upgrade this skep first"), msg.text);
+    assert_int_equal(scheduler.asked, 0);
+}
+
 static enum deed close_always(unsigned n, const struct message *m, struct message *answer)
 {
     (void)answer;
@@ -536,6 +552,7 @@ int main(void)
         T(when_the_time_is_up_the_last_answer_is_told),
         T(a_limit_without_a_time_is_final),
         T(an_election_is_waited_for),
+        T(a_scheduler_of_another_version_is_not_asked),
         T(a_spawn_that_was_sent_and_never_answered_is_unknown),
         T(a_payload_is_put_again_when_the_connection_is_lost),
         T(each_of_a_batch_ends_once_whatever_happens),

@@ -28,6 +28,7 @@ enum {
     COMMAND_BODY_ROLLBACK = 18,
     COMMAND_BODY_UNKNOWN = 999,
     RECORDS_ROWS = 4,
+    DEPLOY_SPEC = 1,
     STATE_FUNCTIONS = 3,
     FUNCTION_CURRENT = 2,
     FUNCTION_REVISIONS = 4,
@@ -143,14 +144,14 @@ static void a_missing_nested_part_is_named(void **state)
     expect_body(BODY_INSTANCE_EVENT, &event, STATUS_INVALID, "instance_event.report: missing");
 }
 
-static void other_versions_are_unsupported_and_named(void **state)
+static void other_forms_of_the_envelope_are_unsupported_and_named(void **state)
 {
     (void)state;
-    const uint64_t versions[] = {0, PROTOCOL_VERSION + 1, UINT32_MAX};
+    const uint64_t versions[] = {0, ENVELOPE_FORM + 1, UINT32_MAX};
     for (size_t i = 0; i < sizeof versions / sizeof versions[0]; i++) {
         struct buffer in = {0}, empty = {0};
         wire_envelope(&in, versions[i], BODY_HELLO, &empty);
-        expect_message(whole(&in), STATUS_UNSUPPORTED, "protocol version");
+        expect_message(whole(&in), STATUS_UNSUPPORTED, "envelope form");
         buffer_close(&in);
     }
 }
@@ -181,6 +182,60 @@ static void an_unknown_field_is_skipped(void **state)
     buffer_close(&hello);
 }
 
+/* Who left out what others apply would differ from them. */
+static void an_unknown_field_of_a_command_is_unsupported_wherever_it_is(void **state)
+{
+    (void)state;
+    struct arena a = {0};
+    struct command c = value_command(&a, COMMAND_DEPLOY), out;
+    struct buffer plain = {0}, top = {0}, body = {0}, spec = {0}, deploy = {0}, nested = {0};
+    assert_int_equal(command_encode(&c, &plain).code, STATUS_OK);
+    assert_int_equal(command_decode(whole(&plain), &a, &out, NULL).code, STATUS_OK);
+
+    assert_int_equal(buffer_append(&top, plain.data, plain.size).code, STATUS_OK);
+    wire_number(&top, 901, 1);
+    expect_command(whole(&top), STATUS_UNSUPPORTED, "command: field 901 is of a later version");
+
+    wire_number(&spec, 902, 1);
+    wire_bytes(&deploy, DEPLOY_SPEC, spec.data, spec.size);
+    wire_bytes(&nested, COMMAND_BODY_DEPLOY, deploy.data, deploy.size);
+    expect_command(whole(&nested), STATUS_UNSUPPORTED, "function_spec: field 902");
+
+    deploy.size = 0;
+    wire_number(&deploy, 903, 1);
+    wire_bytes(&body, COMMAND_BODY_DEPLOY, deploy.data, deploy.size);
+    expect_command(whole(&body), STATUS_UNSUPPORTED, "command_deploy: field 903");
+    arena_close(&a);
+    buffer_close(&plain);
+    buffer_close(&top);
+    buffer_close(&body);
+    buffer_close(&spec);
+    buffer_close(&deploy);
+    buffer_close(&nested);
+}
+
+static void an_unknown_field_of_a_state_is_unsupported_wherever_it_is(void **state)
+{
+    (void)state;
+    struct arena a = {0};
+    struct errmsg msg = {.text = ""};
+    struct state out;
+    struct state_job job;
+    struct buffer function = {0}, nested = {0}, in = {0};
+    wire_number(&function, 900, 1);
+    wire_bytes(&nested, STATE_FUNCTIONS, function.data, function.size);
+    assert_int_equal(state_decode(whole(&nested), &a, &out, &msg).code, STATUS_UNSUPPORTED);
+    assert_non_null(strstr(msg.text, "state_function: field 900 is of a later version"));
+    wire_number(&in, 901, 1);
+    assert_int_equal(state_decode(whole(&in), &a, &out, &msg).code, STATUS_UNSUPPORTED);
+    assert_int_equal(state_job_decode(whole(&in), &a, &job, &msg).code, STATUS_UNSUPPORTED);
+    assert_non_null(strstr(msg.text, "state_job: field 901"));
+    arena_close(&a);
+    buffer_close(&function);
+    buffer_close(&nested);
+    buffer_close(&in);
+}
+
 static void the_last_of_two_bodies_counts(void **state)
 {
     (void)state;
@@ -198,7 +253,7 @@ static void the_last_of_two_bodies_counts(void **state)
 static void no_bytes_are_no_message(void **state)
 {
     (void)state;
-    expect_message(bytes_of(NULL, 0), STATUS_UNSUPPORTED, "version 0");
+    expect_message(bytes_of(NULL, 0), STATUS_UNSUPPORTED, "form 0");
     expect_command(bytes_of(NULL, 0), STATUS_UNSUPPORTED, "without a body that this build knows");
 }
 
@@ -372,9 +427,11 @@ int main(void)
         cmocka_unit_test(a_digest_of_a_wrong_length_is_named),
         cmocka_unit_test(an_absent_id_is_zero),
         cmocka_unit_test(a_missing_nested_part_is_named),
-        cmocka_unit_test(other_versions_are_unsupported_and_named),
+        cmocka_unit_test(other_forms_of_the_envelope_are_unsupported_and_named),
         cmocka_unit_test(an_unknown_or_absent_body_is_unsupported),
         cmocka_unit_test(an_unknown_field_is_skipped),
+        cmocka_unit_test(an_unknown_field_of_a_command_is_unsupported_wherever_it_is),
+        cmocka_unit_test(an_unknown_field_of_a_state_is_unsupported_wherever_it_is),
         cmocka_unit_test(the_last_of_two_bodies_counts),
         cmocka_unit_test(no_bytes_are_no_message),
         cmocka_unit_test(garbage_is_invalid),
