@@ -203,7 +203,6 @@ struct raw_raft {
 struct raw_limits {
     char *connections;
     char *send_queue;
-    char *mailbox;
     char *chunks;
     char *payloads; /* of schedulers */
 };
@@ -249,7 +248,6 @@ static const cyaml_schema_field_t raft_fields[] = {
 static const cyaml_schema_field_t scheduler_limits_fields[] = {
     YAMLDOC_TEXT("connections", struct raw_limits, connections),
     YAMLDOC_TEXT("send_queue", struct raw_limits, send_queue),
-    YAMLDOC_TEXT("mailbox", struct raw_limits, mailbox),
     YAMLDOC_TEXT("chunks", struct raw_limits, chunks),
     YAMLDOC_TEXT("payloads", struct raw_limits, payloads),
     CYAML_FIELD_END,
@@ -349,9 +347,6 @@ static const struct yamldoc_number scheduler_numbers[] = {
     YAMLDOC_NUMBER("limits.send_queue", struct raw_scheduler, limits.send_queue, UNIT_BYTES,
                    CONFIG_QUEUE_BYTES_MIN, CONFIG_QUEUE_BYTES_MAX, struct scheduler_config,
                    send_queue_bytes),
-    YAMLDOC_NUMBER("limits.mailbox", struct raw_scheduler, limits.mailbox, UNIT_BYTES,
-                   CONFIG_QUEUE_BYTES_MIN, CONFIG_QUEUE_BYTES_MAX, struct scheduler_config,
-                   mailbox_bytes),
     YAMLDOC_NUMBER("limits.chunks", struct raw_scheduler, limits.chunks, UNIT_BYTES,
                    CONFIG_CHUNK_BYTES_MIN, CONFIG_CHUNK_BYTES_MAX, struct scheduler_config,
                    chunk_bytes_max),
@@ -456,7 +451,6 @@ static struct status scheduler_fill(const struct yamldoc *d, struct raw_schedule
         .snapshot_entries = CONFIG_SNAPSHOT_ENTRIES_DEFAULT,
         .connections_max = CONFIG_CONNECTIONS_DEFAULT,
         .send_queue_bytes = CONFIG_QUEUE_BYTES_DEFAULT,
-        .mailbox_bytes = CONFIG_QUEUE_BYTES_DEFAULT,
         .chunk_bytes_max = CONFIG_SCHEDULER_CHUNK_BYTES_DEFAULT,
         .payload_bytes_max = CONFIG_PAYLOAD_BYTES_DEFAULT,
         .backup = {.every_ms = CONFIG_BACKUP_EVERY_MS_DEFAULT, .keep = CONFIG_BACKUP_KEEP_DEFAULT},

@@ -15,7 +15,7 @@
  *                                     free_min: with less space free on the disk of data nothing is
  *                                     accepted; ballast: a file that is given up when it is full;
  *                                     snapshot_entries: 65536, how much log makes a snapshot due
- *     limits: {connections: 4096, send_queue: 64Mi, mailbox: 64Mi, chunks: 64Gi,
+ *     limits: {connections: 4096, send_queue: 64Mi, chunks: 64Gi,
  *              payloads: 8Gi}
  *     seal: {cluster_key: file:PATH}      or credential:NAME, or pkcs11:URI; default: nothing on
  *     disk
@@ -160,7 +160,6 @@ struct scheduler_config {
     uint64_t free_bytes_min; /* 0: no mark */
     uint32_t connections_max;
     uint64_t send_queue_bytes;
-    uint64_t mailbox_bytes;
     uint64_t chunk_bytes_max;   /* of the chunk store */
     uint64_t payload_bytes_max; /* of the payload store */
     struct config_seal seal;

@@ -37,12 +37,9 @@ static void dial_failed(struct dialer *d, struct status why, const char *reason)
 static int dial_start(struct dialer *d)
 {
     char url[LINK_ADDRESS_BYTES + 16];
-    (void)snprintf(url, sizeof url, "tls+tcp://%s", d->address);
+    (void)snprintf(url, sizeof url, "tcp://%s", d->address);
     nng_stream_dialer *nng = NULL;
     int rv = nng_stream_dialer_alloc(&nng, url);
-    if (rv == 0) {
-        rv = nng_stream_dialer_set_ptr(nng, NNG_OPT_TLS_CONFIG, d->hub->client.nng);
-    }
     if (rv == 0) {
         rv = nng_stream_dialer_set_bool(nng, NNG_OPT_TCP_NODELAY, true);
     }

@@ -16,7 +16,6 @@ enum {
     HANDSHAKE_MS_DEFAULT = 5000,
     HEARTBEAT_MS_DEFAULT = 1000,
     DEAD_MS_DEFAULT = 3000,
-    MAILBOX_BYTES_DEFAULT = 64 << 20,
     REDIAL_MS_MIN_DEFAULT = 50,
     REDIAL_MS_MAX_DEFAULT = 2000,
 };
@@ -40,12 +39,17 @@ static void on_hurry(uv_idle_t *handle)
     (void)handle;
 }
 
+/* Whatever phase of the loop this is: the coming poll must not sleep. */
+static void hub_hurry(struct link_hub *hub)
+{
+    CHECK(uv_idle_start(&hub->hurry, on_hurry) == 0);
+}
+
 void hub_work(struct link_hub *hub, struct link *l)
 {
     if (!l->in_work) {
         if (hub->work == NULL && !hub->settling) {
-            /* Whatever phase of the loop this is: the coming poll must not sleep. */
-            CHECK(uv_idle_start(&hub->hurry, on_hurry) == 0);
+            hub_hurry(hub);
         }
         l->in_work = true;
         l->work_next = hub->work;
@@ -139,6 +143,36 @@ const char *hub_nng_text(int rv)
 
 /* --- the turn of the loop --- */
 
+/* What a link that is not secured has received is its handshake, which can wait. */
+static void hub_letter(struct link_hub *hub, struct link_letter *letter)
+{
+    struct link *l = letter->link;
+    if (letter->base.kind == LETTER_SENT || l->secured || l->state == LINK_CLOSING) {
+        link_letter_take(letter);
+        return;
+    }
+    l->in_later = true;
+    l->later_next = NULL;
+    *hub->later_end = l;
+    hub->later_end = &l->later_next;
+}
+
+static void hub_handshakes(struct link_hub *hub)
+{
+    for (unsigned i = 0; i < HANDSHAKES_TURN_MAX && hub->later != NULL; i++) {
+        struct link *l = hub->later;
+        hub->later = l->later_next;
+        if (hub->later == NULL) {
+            hub->later_end = &hub->later;
+        }
+        l->in_later = false;
+        link_letter_take(&l->recv_letter);
+    }
+    if (hub->later != NULL) {
+        hub_hurry(hub);
+    }
+}
+
 static void hub_mail(struct link_hub *hub)
 {
     struct letter *letter = mailbox_take(&hub->mailbox);
@@ -152,12 +186,9 @@ static void hub_mail(struct link_hub *hub)
             dialer_letter_take(
                 (struct dialer *)(void *)((char *)letter - offsetof(struct dialer, letter)));
             break;
-        case LETTER_SECURED:
-        case LETTER_REFUSED:
-        case LETTER_PIECE:
-        case LETTER_RECV_ENDED:
-        case LETTER_SEND_ENDED:
-            link_letter_take((struct link_letter *)(void *)letter);
+        case LETTER_RECEIVED:
+        case LETTER_SENT:
+            hub_letter(hub, (struct link_letter *)(void *)letter);
             break;
         }
         letter = next;
@@ -165,7 +196,14 @@ static void hub_mail(struct link_hub *hub)
 }
 _Static_assert(offsetof(struct slot, letter) == 0, "a slot is found by its letter");
 _Static_assert(offsetof(struct link_letter, base) == 0, "a link is found by its letter");
-_Static_assert(offsetof(struct piece, letter) == 0, "a piece is found by its letter");
+
+static void hub_free(struct link_hub *hub)
+{
+    SSL_CTX_free(hub->server);
+    SSL_CTX_free(hub->client);
+    mem_free(hub->plain);
+    mem_free(hub);
+}
 
 static void on_handle_closed(uv_handle_t *handle)
 {
@@ -175,9 +213,7 @@ static void on_handle_closed(uv_handle_t *handle)
     }
     void (*cb)(void *) = hub->close_cb;
     void *data = hub->close_data;
-    engine_config_close(&hub->server);
-    engine_config_close(&hub->client);
-    mem_free(hub);
+    hub_free(hub);
     if (cb != NULL) {
         cb(data); /* Last touch. */
     }
@@ -227,7 +263,7 @@ static void hub_settle(struct link_hub *hub)
     for (unsigned round = 0; hub->work != NULL; round++) {
         if (round == SETTLE_ROUNDS_MAX) {
             /* Callbacks keep making work: other handles of the loop get their turn first. */
-            CHECK(uv_idle_start(&hub->hurry, on_hurry) == 0);
+            hub_hurry(hub);
             break;
         }
         struct link *l = hub->work;
@@ -240,7 +276,7 @@ static void hub_settle(struct link_hub *hub)
         }
     }
     hub->settling = false;
-    if (hub->work == NULL) {
+    if (hub->work == NULL && hub->later == NULL) {
         CHECK(uv_idle_stop(&hub->hurry) == 0);
     }
     if (hub->closing && !hub->ending) {
@@ -257,12 +293,14 @@ static void on_wake(uv_async_t *handle)
     struct link_hub *hub = handle->data;
     hub_mail(hub);
     if (hub->closing) {
+        hub_handshakes(hub);
         hub_settle(hub);
     }
 }
 
 static void on_before_poll(uv_prepare_t *handle)
 {
+    hub_handshakes(handle->data);
     hub_settle(handle->data);
 }
 
@@ -336,7 +374,6 @@ static struct link_limits limits_filled(const struct link_limits *given)
     l.heartbeat_ms = l.heartbeat_ms != 0 ? l.heartbeat_ms : HEARTBEAT_MS_DEFAULT;
     l.dead_ms = l.dead_ms != 0 ? l.dead_ms : DEAD_MS_DEFAULT;
     l.send_queue_bytes = l.send_queue_bytes != 0 ? l.send_queue_bytes : LINK_SEND_QUEUE_BYTES_MAX;
-    l.mailbox_bytes = l.mailbox_bytes != 0 ? l.mailbox_bytes : MAILBOX_BYTES_DEFAULT;
     l.redial_ms_min = l.redial_ms_min != 0 ? l.redial_ms_min : REDIAL_MS_MIN_DEFAULT;
     l.redial_ms_max = l.redial_ms_max != 0 ? l.redial_ms_max : REDIAL_MS_MAX_DEFAULT;
     return l;
@@ -367,18 +404,17 @@ struct status link_hub_open(struct link_hub **out, uv_loop_t *loop, const struct
                             struct errmsg *msg)
 {
     CHECK(events->on_open != NULL && events->on_message != NULL && events->on_close != NULL);
-    TRY(engine_open(msg));
     struct link_hub *hub = mem_zalloc(1, sizeof *hub);
     if (hub == NULL) {
         return status_fail(msg, STATUS_NOMEM, "link");
     }
+    hub->later_end = &hub->later;
+    hub->plain = mem_alloc(PLAIN_BYTES);
     hub->loop = loop;
     hub->limits = limits_filled(limits);
     hub->events = *events;
-    struct status s = engine_config_open(&hub->server, true, own, &hub->own, msg);
-    if (status_is_ok(s)) {
-        s = engine_config_open(&hub->client, false, own, NULL, msg);
-    }
+    struct status s =
+        hub->plain == NULL ? status_fail(msg, STATUS_NOMEM, "link") : link_hub_renew(hub, own, msg);
     if (status_is_ok(s) && RAND_bytes((unsigned char *)&hub->random, sizeof hub->random) != 1) {
         s = status_fail(msg, STATUS_IO, "no random numbers");
     }
@@ -390,9 +426,7 @@ struct status link_hub_open(struct link_hub **out, uv_loop_t *loop, const struct
         }
     }
     if (!status_is_ok(s)) {
-        engine_config_close(&hub->server);
-        engine_config_close(&hub->client);
-        mem_free(hub);
+        hub_free(hub);
         return s;
     }
     hub_handles_open(hub);
@@ -441,6 +475,18 @@ struct link_stats link_hub_stats(const struct link_hub *hub)
 struct status link_hub_renew(struct link_hub *hub, const struct tls_identity *own,
                              struct errmsg *msg)
 {
-    struct engine_config *const both[] = {&hub->server, &hub->client};
-    return engine_config_renew(both, sizeof both / sizeof both[0], own, &hub->own, msg);
+    SSL_CTX *server = NULL, *client = NULL;
+    struct identity id = {0};
+    TRY(tls_context_new(own, true, &server, &id, msg));
+    struct status s = tls_context_new(own, false, &client, NULL, msg);
+    if (!status_is_ok(s)) {
+        SSL_CTX_free(server);
+        return s;
+    }
+    SSL_CTX_free(hub->server); /* Connections keep what they use. */
+    SSL_CTX_free(hub->client);
+    hub->server = server;
+    hub->client = client;
+    hub->own = id;
+    return status_ok();
 }

@@ -8,128 +8,18 @@
 #include <stdio.h>
 #include <string.h>
 
-static void lock(struct link *l)
-{
-    CHECK(pthread_mutex_lock(&l->lock) == 0);
-}
-
-static void unlock(struct link *l)
-{
-    CHECK(pthread_mutex_unlock(&l->lock) == 0);
-}
-
 /* --- on nng's threads --- */
 
-/* Any thread. The link lives at least until the loop took the letter. */
-static void letter_put(struct link *l, struct link_letter *letter, enum letter_kind kind)
-{
-    letter->base.kind = kind;
-    letter->link = l;
-    atomic_fetch_add_explicit(&l->letters, 1, memory_order_relaxed);
-    mailbox_put(&l->hub->mailbox, &letter->base);
-}
-
-static void on_secured(void *data, const struct identity *peer)
-{
-    struct link *l = data;
-    l->secured_peer = *peer;
-    /* Here and not when the link opens: a peer that was told so may send before our loop is. */
-    if (peer->role != ROLE_JOIN) {
-        atomic_store_explicit(&l->inbox_max, l->hub->limits.mailbox_bytes, memory_order_relaxed);
-    }
-    letter_put(l, &l->secured_letter, LETTER_SECURED);
-}
-
-static void on_refused(void *data, enum refusal kind, const char *reason)
-{
-    struct link *l = data;
-    l->refused_kind = kind;
-    (void)snprintf(l->refused_reason, sizeof l->refused_reason, "%s", reason);
-    letter_put(l, &l->refused_letter, LETTER_REFUSED);
-}
-
-static bool on_bytes(void *data, struct bytes bytes)
-{
-    struct link *l = data;
-    size_t before = atomic_fetch_add_explicit(&l->inbox_bytes, bytes.size, memory_order_relaxed);
-    size_t max = atomic_load_explicit(&l->inbox_max, memory_order_relaxed);
-    if (before + bytes.size > max) {
-        on_refused(l, REFUSAL_LIMIT, "peer sends more than is being handled");
-        return false;
-    }
-    struct piece *p = mem_alloc(sizeof *p + bytes.size);
-    if (p == NULL) {
-        on_refused(l, REFUSAL_LIMIT, "out of memory");
-        return false;
-    }
-    p->size = bytes.size;
-    memcpy(p->data, bytes.data, bytes.size);
-    letter_put(l, &p->letter, LETTER_PIECE);
-    return true;
-}
-
-static void on_recv_ended(void *arg)
+static void on_received(void *arg)
 {
     struct link *l = arg;
-    l->recv_result = nng_aio_result(l->recv_aio);
-    letter_put(l, &l->recv_letter, LETTER_RECV_ENDED);
+    mailbox_put(&l->hub->mailbox, &l->recv_letter.base);
 }
 
-/* Makes what collected leave next, once all of flight has left; what is left of flight. */
-static size_t flight_load(struct link *l)
-{
-    if (l->flight_sent == l->flight.size) {
-        struct buffer empty = l->flight;
-        l->flight = l->pending;
-        l->pending = empty;
-        l->pending.size = 0;
-        l->flight_sent = 0;
-        if (l->pending.capacity > BUFFER_KEEP_BYTES) {
-            buffer_close(&l->pending);
-        }
-    }
-    return l->flight.size - l->flight_sent;
-}
-
-static void send_start(struct link *l, nng_aio *aio)
-{
-    nng_iov iov = {.iov_buf = l->flight.data + l->flight_sent,
-                   .iov_len = l->flight.size - l->flight_sent};
-    CHECK(nng_aio_set_iov(aio, 1, &iov) == 0);
-    nng_stream_send(l->stream, aio);
-}
-
-static void flight_left(struct link *l, size_t count)
-{
-    l->flight_sent += count;
-    atomic_fetch_sub_explicit(&l->queued_bytes, count, memory_order_relaxed);
-}
-
-/* The slow operation is done: with an error, or with some of flight. */
 static void on_sent(void *arg)
 {
     struct link *l = arg;
-    bool tell = false;
-    lock(l);
-    int result = nng_aio_result(l->send_aio);
-    flight_left(l, result == 0 ? nng_aio_count(l->send_aio) : 0);
-    l->send_busy = false;
-    if (result != 0 || l->send_shut) {
-        l->send_shut = true;
-        l->send_result = result;
-        tell = true;
-        /* Counted before the lock is left: the loop must not free the link in between. */
-        atomic_fetch_add_explicit(&l->letters, 1, memory_order_relaxed);
-    } else if (flight_load(l) > 0) {
-        l->send_busy = true;
-        send_start(l, l->send_aio);
-    }
-    unlock(l);
-    if (tell) {
-        l->send_letter.base.kind = LETTER_SEND_ENDED;
-        l->send_letter.link = l;
-        mailbox_put(&l->hub->mailbox, &l->send_letter.base);
-    }
+    mailbox_put(&l->hub->mailbox, &l->send_letter.base);
 }
 
 /* --- on the loop --- */
@@ -183,9 +73,10 @@ static void link_free(struct link *l)
     nng_aio_free(l->quick_aio);
     nng_stream_free(l->stream);
     frame_reader_close(&l->reader);
+    tls_conn_close(&l->tls);
+    mem_free(l->recv_data);
     buffer_close(&l->pending);
     buffer_close(&l->flight);
-    CHECK(pthread_mutex_destroy(&l->lock) == 0);
     if (l->prev != NULL) {
         l->prev->next = l->next;
     } else {
@@ -204,7 +95,6 @@ static struct status append_frame(struct link *l, enum frame_kind kind, const st
 {
     uint8_t header[FRAME_HEADER_BYTES];
     frame_header_encode(header, kind, (uint32_t)payload_bytes, l->send_sequence + 1);
-    lock(l);
     size_t before = l->pending.size;
     struct status s = buffer_reserve(&l->pending, sizeof header + payload_bytes);
     if (status_is_ok(s)) {
@@ -213,13 +103,10 @@ static struct status append_frame(struct link *l, enum frame_kind kind, const st
     for (size_t i = 0; i < count && status_is_ok(s); i++) {
         s = buffer_append(&l->pending, parts[i].data, parts[i].size);
     }
-    if (status_is_ok(s)) {
-        atomic_fetch_add_explicit(&l->queued_bytes, l->pending.size - before, memory_order_relaxed);
-    } else {
+    if (!status_is_ok(s)) {
         l->pending.size = before;
-    }
-    unlock(l);
-    if (status_is_ok(s)) {
+    } else {
+        l->queued_bytes += l->pending.size - before;
         l->send_sequence++;
         l->sent_ms = hub_now(l->hub);
         l->hub->stats.frames_sent++;
@@ -229,10 +116,20 @@ static struct status append_frame(struct link *l, enum frame_kind kind, const st
     return s;
 }
 
-/* What nng and the engine need before the link exists for anyone. */
+static void link_received(struct link *l, struct bytes wire);
+
+static void recv_start(struct link *l)
+{
+    nng_iov iov = {.iov_buf = l->recv_data, .iov_len = l->recv_capacity};
+    CHECK(nng_aio_set_iov(l->recv_aio, 1, &iov) == 0);
+    l->recv_busy = true;
+    nng_stream_recv(l->stream, l->recv_aio);
+}
+
+/* What is needed before the link exists for anyone. */
 static struct status link_prepare(struct link *l, const struct identity *expect)
 {
-    if (nng_aio_alloc(&l->recv_aio, on_recv_ended, l) != 0 ||
+    if (nng_aio_alloc(&l->recv_aio, on_received, l) != 0 ||
         nng_aio_alloc(&l->send_aio, on_sent, l) != 0 ||
         nng_aio_alloc(&l->quick_aio, NULL, NULL) != 0) {
         return status_of(STATUS_NOMEM);
@@ -240,15 +137,21 @@ static struct status link_prepare(struct link *l, const struct identity *expect)
     nng_aio_set_timeout(l->recv_aio, NNG_DURATION_INFINITE);
     nng_aio_set_timeout(l->send_aio, NNG_DURATION_INFINITE);
     nng_aio_set_timeout(l->quick_aio, NNG_DURATION_INFINITE);
-    nng_iov iov = {.iov_buf = l->recv_unused, .iov_len = sizeof l->recv_unused};
-    CHECK(nng_aio_set_iov(l->recv_aio, 1, &iov) == 0);
-    struct engine_policy policy = {.allow = l->hub->events.allow, .data = l->hub->events.data};
-    if (expect != NULL) {
-        policy.expect = *expect;
+    l->recv_letter = (struct link_letter){.base.kind = LETTER_RECEIVED, .link = l};
+    l->send_letter = (struct link_letter){.base.kind = LETTER_SENT, .link = l};
+    l->recv_capacity = RECV_BYTES_MIN;
+    l->recv_data = mem_alloc(l->recv_capacity);
+    if (l->recv_data == NULL) {
+        return status_of(STATUS_NOMEM);
     }
-    const struct engine_events events = {
-        .data = l, .on_secured = on_secured, .on_refused = on_refused, .on_bytes = on_bytes};
-    return engine_attach(l->stream, &policy, &events);
+    struct link_hub *hub = l->hub;
+    struct tls_check check = {
+        .cluster = hub->own.cluster, .allow = hub->events.allow, .data = hub->events.data};
+    if (expect != NULL) {
+        check.expect = *expect;
+    }
+    bool server = expect == NULL;
+    return tls_conn_open(&l->tls, server ? hub->server : hub->client, server, &check);
 }
 
 static void link_start(struct link *l)
@@ -265,10 +168,9 @@ static void link_start(struct link *l)
     l->heard_ms = l->born_ms;
     hub_timer_by(hub, l->born_ms + hub->limits.handshake_ms);
     frame_reader_init(&l->reader, LINK_FRAME_BYTES_MAX_JOIN);
-    atomic_init(&l->inbox_max, (size_t)2 * LINK_FRAME_BYTES_MAX_JOIN);
     (void)nng_stream_set_bool(l->stream, NNG_OPT_TCP_NODELAY, true);
-    l->recv_busy = true;
-    nng_stream_recv(l->stream, l->recv_aio);
+    recv_start(l);
+    link_received(l, bytes_of(NULL, 0)); /* A client begins the handshake. */
     if (!status_is_ok(append_frame(l, FRAME_HEARTBEAT, NULL, 0, 0))) {
         link_end(l, status_of(STATUS_NOMEM), "out of memory");
     }
@@ -282,7 +184,6 @@ struct link *link_new(struct link_hub *hub, nng_stream *stream, struct dialer *d
     if (l != NULL) {
         l->hub = hub;
         l->stream = stream;
-        CHECK(pthread_mutex_init(&l->lock, NULL) == 0);
         s = link_prepare(l, dialer == NULL ? NULL : &dialer->expect);
     }
     if (!status_is_ok(s)) {
@@ -292,7 +193,8 @@ struct link *link_new(struct link_hub *hub, nng_stream *stream, struct dialer *d
             nng_aio_free(l->recv_aio);
             nng_aio_free(l->send_aio);
             nng_aio_free(l->quick_aio);
-            CHECK(pthread_mutex_destroy(&l->lock) == 0);
+            tls_conn_close(&l->tls);
+            mem_free(l->recv_data);
             mem_free(l);
         }
         *why = s;
@@ -312,6 +214,42 @@ struct link *link_new(struct link_hub *hub, nng_stream *stream, struct dialer *d
     return l;
 }
 
+/* Makes flight what waits in tls.out. */
+static void flight_take(struct link *l)
+{
+    struct buffer empty = l->flight;
+    l->flight = l->tls.out;
+    l->tls.out = empty;
+    l->tls.out.size = 0;
+    l->flight_sent = 0;
+    if (l->tls.out.capacity > BUFFER_KEEP_BYTES) {
+        buffer_close(&l->tls.out);
+    }
+}
+
+static void send_start(struct link *l, nng_aio *aio)
+{
+    nng_iov iov = {.iov_buf = l->flight.data + l->flight_sent,
+                   .iov_len = l->flight.size - l->flight_sent};
+    CHECK(nng_aio_set_iov(aio, 1, &iov) == 0);
+    nng_stream_send(l->stream, aio);
+}
+
+/* TLS's own farewell, if it can leave at once. */
+static void link_part(struct link *l)
+{
+    bool idle = !l->send_busy && !l->quick_busy && l->flight_sent == l->flight.size;
+    if (!l->secured || !idle) {
+        return;
+    }
+    tls_conn_shutdown(&l->tls);
+    flight_take(l);
+    if (l->flight.size > 0) {
+        l->quick_busy = true;
+        send_start(l, l->quick_aio);
+    }
+}
+
 void link_end(struct link *l, struct status why, const char *reason)
 {
     if (l->state == LINK_CLOSING) {
@@ -322,9 +260,7 @@ void link_end(struct link *l, struct status why, const char *reason)
         (void)snprintf(l->reason, sizeof l->reason, "%s", reason);
     }
     link_move(l, LINK_CLOSING);
-    lock(l);
-    l->send_shut = true;
-    unlock(l);
+    link_part(l);
     nng_stream_close(l->stream);
     hub_work(l->hub, l);
 }
@@ -390,10 +326,6 @@ static void link_frame(struct link *l, const struct frame *f)
 
 static void link_piece(struct link *l, struct bytes bytes)
 {
-    atomic_fetch_sub_explicit(&l->inbox_bytes, bytes.size, memory_order_relaxed);
-    if (l->state == LINK_CLOSING || l->state == LINK_LINGERING) {
-        return;
-    }
     CHECK(l->secured);
     l->hub->stats.bytes_received += bytes.size;
     l->heard_ms = hub_now(l->hub);
@@ -440,40 +372,97 @@ static void link_failed(struct link *l, int rv)
     link_end(l, hub_nng_status(rv), reason);
 }
 
+/* Bytes of the wire. */
+static void link_received(struct link *l, struct bytes wire)
+{
+    struct link_hub *hub = l->hub;
+    tls_conn_feed(&l->tls, wire);
+    hub_work(hub, l); /* TLS may have something to say. */
+    for (;;) {
+        size_t got;
+        switch (tls_conn_step(&l->tls, hub->plain, PLAIN_BYTES, &got)) {
+        case TLS_WANTS:
+            return;
+        case TLS_SECURED:
+            l->secured = true;
+            l->peer = l->tls.check.peer;
+            break;
+        case TLS_DATA:
+            link_piece(l, bytes_of(hub->plain, got));
+            break;
+        case TLS_REFUSED:
+            link_refused(l, l->tls.check.refusal, l->tls.check.reason);
+            break;
+        case TLS_ENDED:
+            link_failed(l, NNG_ECONNSHUT);
+            break;
+        }
+        if (l->state == LINK_CLOSING) {
+            return;
+        }
+    }
+}
+
+/* A peer that fills what it is given gets more, once it is known. */
+static void recv_grow(struct link *l, size_t count)
+{
+    if (count < l->recv_capacity || l->recv_capacity == RECV_BYTES_MAX || !l->opened ||
+        l->peer.role == ROLE_JOIN) {
+        return;
+    }
+    uint8_t *larger = mem_alloc(2 * l->recv_capacity);
+    if (larger != NULL) {
+        mem_free(l->recv_data);
+        l->recv_data = larger;
+        l->recv_capacity *= 2;
+    }
+}
+
+static void recv_ended(struct link *l)
+{
+    int rv = nng_aio_result(l->recv_aio);
+    size_t count = nng_aio_count(l->recv_aio);
+    l->recv_busy = false;
+    if (rv != 0) {
+        link_failed(l, rv);
+        return;
+    }
+    if (l->state != LINK_CLOSING) {
+        link_received(l, bytes_of(l->recv_data, count));
+    }
+    if (l->state != LINK_CLOSING) {
+        recv_grow(l, count);
+        recv_start(l);
+    }
+}
+
+static void flight_left(struct link *l, size_t count)
+{
+    l->flight_sent += count;
+    l->congested = l->flight_sent < l->flight.size;
+}
+
+static void send_ended(struct link *l)
+{
+    int rv = nng_aio_result(l->send_aio);
+    l->send_busy = false;
+    if (rv != 0) {
+        link_failed(l, rv);
+    } else {
+        flight_left(l, nng_aio_count(l->send_aio));
+    }
+}
+
 void link_letter_take(struct link_letter *letter)
 {
     struct link *l = letter->link;
-    switch ((enum letter_kind)letter->base.kind) {
-    case LETTER_SECURED:
-        l->secured = true;
-        l->peer = l->secured_peer;
-        break;
-    case LETTER_REFUSED:
-        if (l->state != LINK_CLOSING) {
-            link_refused(l, l->refused_kind, l->refused_reason);
-        }
-        break;
-    case LETTER_PIECE: {
-        struct piece *p = (struct piece *)(void *)letter;
-        link_piece(l, bytes_of(p->data, p->size));
-        mem_free(p);
-        break;
+    if (letter->base.kind == LETTER_RECEIVED) {
+        recv_ended(l);
+    } else {
+        CHECK(letter->base.kind == LETTER_SENT);
+        send_ended(l);
     }
-    case LETTER_RECV_ENDED:
-        l->recv_busy = false;
-        link_failed(l, l->recv_result);
-        break;
-    case LETTER_SEND_ENDED:
-        link_failed(l, l->send_result);
-        break;
-    case LETTER_ACCEPTED:
-    case LETTER_DIALLED:
-        CHECK(false);
-    }
-    atomic_fetch_sub_explicit(&l->letters, 1, memory_order_acq_rel);
-    if (l->state == LINK_CLOSING) {
-        hub_work(l->hub, l);
-    }
+    hub_work(l->hub, l);
 }
 
 /* Tells the owner, once. */
@@ -512,9 +501,6 @@ static bool quick_done(struct link *l)
     nng_aio_wait(l->quick_aio); /* Returns at once, and orders memory. */
     l->quick_busy = false;
     if (result != 0) {
-        lock(l);
-        l->send_shut = true;
-        unlock(l);
         link_failed(l, result);
         return false;
     }
@@ -522,19 +508,38 @@ static bool quick_done(struct link *l)
     return true;
 }
 
-/* nng has room for that many bytes more: it had QUICK_WINDOW_MS to pass the last ones on. */
-static bool quick_fits(struct link *l, size_t size)
+/* Encrypts of what collected, once all before it has left; what is left of flight. */
+static size_t flight_load(struct link *l)
 {
-    int64_t now_ms = hub_now(l->hub);
-    if (now_ms - l->quick_window_ms >= QUICK_WINDOW_MS) {
-        l->quick_window_ms = now_ms;
-        l->quick_window_bytes = 0;
+    if (l->flight_sent < l->flight.size) {
+        return l->flight.size - l->flight_sent;
     }
-    if (l->state == LINK_HALF_OPEN || size > QUICK_BYTES_MAX - l->quick_window_bytes) {
-        return false;
+    l->queued_bytes -= l->flight_plain;
+    l->flight_plain = 0;
+    size_t waits = l->pending.size - l->pending_taken;
+    if (l->tls.state == TLS_STATE_SECURED && waits > 0) {
+        size_t size = waits < FLIGHT_BYTES_MAX ? waits : FLIGHT_BYTES_MAX;
+        struct status s =
+            tls_conn_write(&l->tls, bytes_of(l->pending.data + l->pending_taken, size));
+        if (!status_is_ok(s)) {
+            link_end(l, s, "out of memory");
+            return 0;
+        }
+        l->flight_plain = size;
+        l->pending_taken += size;
     }
-    l->quick_window_bytes += size;
-    return true;
+    if (l->pending_taken == l->pending.size) {
+        l->pending.size = 0;
+        l->pending_taken = 0;
+        if (l->pending.capacity > BUFFER_KEEP_BYTES) {
+            buffer_close(&l->pending);
+        }
+    } else if (l->pending_taken > l->pending.size / 2) {
+        buffer_consume(&l->pending, l->pending_taken);
+        l->pending_taken = 0;
+    }
+    flight_take(l);
+    return l->flight.size;
 }
 
 static void link_flush(struct link *l)
@@ -542,23 +547,17 @@ static void link_flush(struct link *l)
     if (l->quick_busy && !quick_done(l)) {
         return;
     }
-    lock(l);
-    bool mine = !l->send_busy && !l->send_shut;
-    unlock(l);
-    while (mine && !l->quick_busy) {
-        size_t left = flight_load(l);
-        if (left == 0) {
-            return;
-        }
-        if (!quick_fits(l, left)) {
-            l->quick_window_bytes = QUICK_BYTES_MAX;
-            l->send_busy = true; /* No callback runs yet. */
+    while (!l->quick_busy && !l->send_busy && l->state != LINK_CLOSING && flight_load(l) > 0) {
+        if (l->congested) {
+            l->send_busy = true;
             send_start(l, l->send_aio);
             return;
         }
         l->quick_busy = true;
         send_start(l, l->quick_aio);
-        mine = quick_done(l);
+        if (!quick_done(l)) {
+            return;
+        }
     }
 }
 
@@ -566,11 +565,8 @@ void link_settle(struct link *l)
 {
     link_report(l);
     link_flush(l);
-    lock(l);
-    bool send_busy = l->send_busy;
-    unlock(l);
-    if (l->state == LINK_CLOSING && !send_busy && !l->quick_busy && !l->recv_busy && !l->in_work &&
-        !l->in_stalled && atomic_load_explicit(&l->letters, memory_order_acquire) == 0) {
+    if (l->state == LINK_CLOSING && !l->send_busy && !l->quick_busy && !l->recv_busy &&
+        !l->in_work && !l->in_stalled && !l->in_later) {
         link_free(l);
     }
 }
@@ -636,8 +632,7 @@ struct status link_send(struct link *l, const struct bytes *parts, size_t count)
         }
         total += parts[i].size;
     }
-    size_t queued = atomic_load_explicit(&l->queued_bytes, memory_order_relaxed);
-    if (queued + FRAME_HEADER_BYTES + total > l->hub->limits.send_queue_bytes) {
+    if (l->queued_bytes + FRAME_HEADER_BYTES + total > l->hub->limits.send_queue_bytes) {
         return status_of(STATUS_LIMIT);
     }
     return append_frame(l, FRAME_DATA, parts, count, total);
@@ -684,7 +679,7 @@ uint64_t link_tag(const struct link *l)
 
 uint64_t link_queued_bytes(const struct link *l)
 {
-    return atomic_load_explicit(&l->queued_bytes, memory_order_relaxed);
+    return l->queued_bytes;
 }
 
 void link_set_data(struct link *l, void *data)

@@ -1,5 +1,5 @@
-/* The link: one secured, framed, two-way connection between two Skep programs, over nng's stream
- * layer with our OpenSSL engine. One narrow interface, so that the transport under it can change.
+/* The link: one secured, framed, two-way connection between two Skep programs, over nng's streams
+ * with OpenSSL's TLS 1.3. One narrow interface, so that the transport under it can change.
  *
  * A link_hub owns a libuv loop's view of all connections: listeners, dialers, accepted and dialled
  * connections, the mailbox that nng's threads fill, and the timers. All functions run on the loop's
@@ -43,8 +43,6 @@ struct link_limits {
     uint32_t heartbeat_ms;     /* 0: 1000 */
     uint32_t dead_ms;          /* nothing heard for this long, 0: 3000 */
     uint64_t send_queue_bytes; /* per peer; over it link_send answers LIMIT; 0: the default above */
-    uint64_t mailbox_bytes;    /* per peer, received and not yet handled; over it the peer is
-                                  closed; 0: 64 MiB. Peers of role join: 128 KiB */
     uint32_t redial_ms_min;    /* back-off of a dialer, jittered; 0: 50 */
     uint32_t redial_ms_max;    /* 0: 2000 */
 };
@@ -80,8 +78,8 @@ struct link_events {
      * be NULL. DENIED: one side refused the other's certificate; TIMEOUT, UNAVAILABLE: not
      * there. */
     void (*on_dial_failed)(void *data, const char *address, struct status why, const char *reason);
-    /* Policy of ours beyond the CA: may this identity connect at all (revocation)? Called on nng's
-     * threads: must be thread-safe, must not block and must not call the link. NULL: yes. */
+    /* Policy of ours beyond the CA: may this identity connect at all (revocation)? Must not block
+     * and must not call the link. NULL: yes. */
     bool (*allow)(void *data, const struct identity *peer);
 };
 

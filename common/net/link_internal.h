@@ -1,32 +1,36 @@
 /* What the files of the link share: hub.c (life and deadlines), link.c (connections), listener.c,
  * dialer.c.
  *
- * The story. nng's threads put letters into the hub's mailbox; the loop takes them: a listener's or
- * dialer's new stream becomes a struct link (half-open) that posts its one receive and sends a
- * heartbeat, which starts the handshake. The engine's letters follow: secured (with the identity),
- * then pieces of decrypted bytes, which the loop cuts into frames. The first whole frame opens the
- * link. Sends of one loop turn collect in `pending` and leave together when the loop is about to
- * poll or has polled. A few bytes leave by the quick operation, which has no callback and is done
- * when nng_stream_send returns: no thread is woken. Where that may not hold (handshake, many bytes)
- * the slow operation takes over, whose completion, on nng's thread, starts the next send.
+ * The story. nng's streams carry TCP; TLS is done here, on the loop (tls_conn.h). nng's threads put
+ * letters into the hub's mailbox, one for each operation that ended; the loop takes them: a
+ * listener's or dialer's new stream becomes a struct link (half-open) that posts its one receive
+ * and begins the handshake. A receive that has ended brings bytes, which are decrypted, cut into
+ * frames and handled before the next receive is posted: a peer that sends more than is being
+ * handled waits in TCP. The first whole frame opens the link. Sends of one loop turn collect in
+ * `pending` and leave together, encrypted, when the loop is about to poll or has polled. They leave
+ * by the quick operation, which has no callback and is done when nng_stream_send returns: no thread
+ * is woken. Once the kernel has not taken all of it, the slow operation takes over, whose letter
+ * starts the next send.
+ *
+ * Handshakes cost the loop a fraction of a millisecond each, and anybody can ask for one: the
+ * letters of links that are not secured yet wait behind all others, and HANDSHAKES_TURN_MAX are
+ * taken a turn.
  *
  * The end. Whatever goes wrong, link_end moves the link to CLOSING and closes nng's stream, the
  * only canceller there is. The owner is told from hub_settle, never from inside a call of theirs.
- * The link is freed when the receive and the send have come back and no letter of it is under way.
+ * The link is freed when the receive and the sends have come back.
  *
  * Thread: the loop's, but for what is marked otherwise. */
 #ifndef COMMON_NET_LINK_INTERNAL_H
 #define COMMON_NET_LINK_INTERNAL_H
 
-#include "common/net/engine.h"
 #include "common/net/frame.h"
 #include "common/net/link.h"
 #include "common/net/mailbox.h"
 #include "common/net/refusals.h"
+#include "common/net/tls_conn.h"
 
 #include <nng/nng.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <uv.h>
 
 enum {
@@ -40,9 +44,12 @@ enum {
     LINGER_MS = 250,           /* a refused peer's time to read its alert */
     HALF_OPEN_EVICT_MS = 1000, /* older ones make room for new ones */
     TICK_MS_MIN = 5,
-    QUICK_BYTES_MAX = 8 << 10, /* in QUICK_WINDOW_MS: half of what nng's buffer holds */
-    QUICK_WINDOW_MS = 2,
-    STALL_MS = 1,                  /* until a quick send that was not done is looked at again */
+    STALL_MS = 1,             /* until a quick send that was not done is looked at again */
+    RECV_BYTES_MIN = 8 << 10, /* of a receive; more where a peer fills it */
+    RECV_BYTES_MAX = 128 << 10,
+    PLAIN_BYTES = 64 << 10,       /* decrypted at once */
+    FLIGHT_BYTES_MAX = 256 << 10, /* encrypted at once */
+    HANDSHAKES_TURN_MAX = 4,
     BUFFER_KEEP_BYTES = 256 << 10, /* send buffers larger than this are given back when empty */
 };
 
@@ -51,11 +58,8 @@ enum {
 enum letter_kind {
     LETTER_ACCEPTED,
     LETTER_DIALLED,
-    LETTER_SECURED,
-    LETTER_REFUSED,
-    LETTER_PIECE,
-    LETTER_RECV_ENDED,
-    LETTER_SEND_ENDED,
+    LETTER_RECEIVED,
+    LETTER_SENT,
 };
 
 /* HALF_OPEN -> OPEN -> LEAVING -> CLOSING; LINGERING: refused in the handshake, the alert is on its
@@ -64,16 +68,10 @@ enum link_state { LINK_HALF_OPEN, LINK_LINGERING, LINK_OPEN, LINK_LEAVING, LINK_
 
 struct dialer;
 
-/* A letter of a link; what it says is in the link or behind the letter. */
+/* A letter of a link: one of its operations has ended. */
 struct link_letter {
     struct letter base;
     struct link *link;
-};
-
-struct piece {
-    struct link_letter letter;
-    size_t size;
-    uint8_t data[];
 };
 
 struct link {
@@ -81,7 +79,8 @@ struct link {
     struct link *prev, *next; /* all of the hub */
     struct link *work_next;   /* those that hub_settle must look at */
     struct link *stalled_next;
-    bool in_work, in_stalled;
+    struct link *later_next;
+    bool in_work, in_stalled, in_later;
     enum link_state state;
     bool secured;  /* the handshake is done, peer is set */
     bool opened;   /* on_open was called */
@@ -102,32 +101,20 @@ struct link {
     uint64_t send_sequence;
 
     nng_stream *stream;
+    struct tls_conn tls;
     nng_aio *recv_aio, *send_aio;
     nng_aio *quick_aio; /* without a callback */
-    bool recv_busy;
-    bool quick_busy;
-    int64_t quick_window_ms;
-    size_t quick_window_bytes;
-    uint8_t recv_unused[1]; /* the posted receive never delivers */
-
-    /* Shared with nng's threads. */
-    atomic_size_t letters;     /* under way: the link outlives them */
-    atomic_size_t inbox_bytes; /* in pieces that the loop has not handled */
-    atomic_size_t inbox_max;
-    atomic_size_t queued_bytes; /* in pending and flight */
-    pthread_mutex_t lock;       /* of what follows; held around nng_stream_send off the loop */
-    struct buffer pending;      /* collects */
-    struct buffer flight;       /* leaves */
+    struct link_letter recv_letter, send_letter;
+    bool recv_busy, send_busy, quick_busy;
+    bool congested; /* the kernel did not take all of the last send */
+    uint8_t *recv_data;
+    size_t recv_capacity;
+    struct buffer pending; /* collects, in plain */
+    size_t pending_taken;  /* of it into flight */
+    struct buffer flight;  /* leaves, encrypted */
     size_t flight_sent;
-    bool send_busy; /* the slow operation is in flight; else flight is the loop's */
-    bool send_shut; /* no send may be started: closing, or failed */
-
-    /* Written by one thread, then put; read by the loop after it took the letter. */
-    struct link_letter secured_letter, refused_letter, recv_letter, send_letter;
-    struct identity secured_peer;
-    enum refusal refused_kind;
-    char refused_reason[LINK_REASON_BYTES];
-    int recv_result, send_result;
+    size_t flight_plain; /* what of pending is in flight */
+    size_t queued_bytes; /* in plain, not all sent */
 };
 
 struct slot {
@@ -176,7 +163,7 @@ struct link_hub {
     struct link_limits limits; /* no zeros */
     struct link_events events;
     struct identity own;
-    struct engine_config server, client;
+    SSL_CTX *server, *client;
     struct mailbox mailbox;
     uv_async_t wake;
     uv_prepare_t before_poll;
@@ -187,8 +174,9 @@ struct link_hub {
     uint64_t random;
 
     struct link *links;
-    struct link *work;    /* newest first */
-    struct link *stalled; /* with a quick send that was not done */
+    struct link *work;               /* newest first */
+    struct link *stalled;            /* with a quick send that was not done */
+    struct link *later, **later_end; /* received, and not secured yet; oldest first */
     uv_timer_t stall_timer;
     uv_idle_t hurry; /* active while there is work: the loop does not sleep on it */
     struct listener *listeners;
@@ -197,6 +185,7 @@ struct link_hub {
     size_t accepted_count, half_open_count; /* accepted ones, for the limits */
     bool settling;
 
+    uint8_t *plain;          /* PLAIN_BYTES, of the link that is being read */
     struct link_stats stats; /* counters; the gauges are made when asked */
     struct refusal_log refusals;
 

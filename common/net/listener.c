@@ -43,13 +43,10 @@ static void slots_free(struct listener *li)
 static struct status listener_listen(struct listener *li, uint16_t *port, struct errmsg *msg)
 {
     char url[LINK_ADDRESS_BYTES + 16];
-    (void)snprintf(url, sizeof url, "tls+tcp://%s", li->address);
+    (void)snprintf(url, sizeof url, "tcp://%s", li->address);
     nng_stream_listener *nng = NULL;
     int bound = 0;
     int rv = nng_stream_listener_alloc(&nng, url);
-    if (rv == 0) {
-        rv = nng_stream_listener_set_ptr(nng, NNG_OPT_TLS_CONFIG, li->hub->server.nng);
-    }
     if (rv == 0) {
         rv = nng_stream_listener_set_bool(nng, NNG_OPT_TCP_NODELAY, true);
     }

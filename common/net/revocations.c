@@ -1,27 +1,19 @@
 #include "common/net/revocations.h"
 
-#include "common/check.h"
 #include "common/mem.h"
 
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct revocations {
-    pthread_rwlock_t lock;
     char **what; /* sorted */
     size_t count;
 };
 
 struct revocations *revocations_new(void)
 {
-    struct revocations *r = mem_zalloc(1, sizeof *r);
-    if (r != NULL && pthread_rwlock_init(&r->lock, NULL) != 0) {
-        mem_free(r);
-        return NULL;
-    }
-    return r;
+    return mem_zalloc(1, sizeof(struct revocations));
 }
 
 static void list_free(char **what, size_t count)
@@ -38,7 +30,6 @@ void revocations_free(struct revocations *r)
         return;
     }
     list_free(r->what, r->count);
-    (void)pthread_rwlock_destroy(&r->lock);
     mem_free(r);
 }
 
@@ -61,25 +52,18 @@ struct status revocations_set(struct revocations *r, const char *const *what, si
         }
     }
     qsort(copy, count, sizeof *copy, compare);
-    CHECK(pthread_rwlock_wrlock(&r->lock) == 0);
-    char **old = r->what;
-    size_t old_count = r->count;
+    list_free(r->what, r->count);
     r->what = copy;
     r->count = count;
-    CHECK(pthread_rwlock_unlock(&r->lock) == 0);
-    list_free(old, old_count);
     return status_ok();
 }
 
-bool revocations_hit(struct revocations *r, const struct identity *peer)
+bool revocations_hit(const struct revocations *r, const struct identity *peer)
 {
     char who[IDENTITY_URI_BYTES];
     (void)snprintf(who, sizeof who, "%s/%s", role_name(peer->role), peer->name.text);
     const char *by_name = who, *by_serial = peer->serial;
-    CHECK(pthread_rwlock_rdlock(&r->lock) == 0);
-    bool hit =
-        r->count > 0 && (bsearch(&by_name, r->what, r->count, sizeof *r->what, compare) != NULL ||
-                         bsearch(&by_serial, r->what, r->count, sizeof *r->what, compare) != NULL);
-    CHECK(pthread_rwlock_unlock(&r->lock) == 0);
-    return hit;
+    return r->count > 0 &&
+           (bsearch(&by_name, r->what, r->count, sizeof *r->what, compare) != NULL ||
+            bsearch(&by_serial, r->what, r->count, sizeof *r->what, compare) != NULL);
 }

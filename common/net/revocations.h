@@ -1,7 +1,6 @@
-/* The set of what is revoked: certificate serials and "role/name". Written by a daemon's loop, read
- * by nng's threads inside the handshake.
+/* The set of what is revoked: certificate serials and "role/name". Asked inside the handshake.
  *
- * Thread: any; a lock guards it. */
+ * Thread: the loop's. */
 #ifndef COMMON_NET_REVOCATIONS_H
 #define COMMON_NET_REVOCATIONS_H
 
@@ -16,6 +15,6 @@ void revocations_free(struct revocations *r);
 /* Replaces the whole set. NOMEM; unchanged then. */
 NODISCARD struct status revocations_set(struct revocations *r, const char *const *what,
                                         size_t count);
-bool revocations_hit(struct revocations *r, const struct identity *peer);
+bool revocations_hit(const struct revocations *r, const struct identity *peer);
 
 #endif

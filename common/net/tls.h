@@ -6,7 +6,7 @@
 
 #include "common/status.h"
 
-/* Borrowed texts; the engine copies what it needs. */
+/* Borrowed texts; what is needed is copied. */
 struct tls_identity {
     const char *ca_pem;   /* the cluster's CA certificate(s): the only trust anchors */
     const char *cert_pem; /* ours, with the chain if any */

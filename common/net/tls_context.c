@@ -15,8 +15,6 @@ enum {
     CERTIFICATES_MAX = 16,           /* in one PEM text of ours */
     PEER_CHAIN_BYTES_MAX = 16 << 10, /* of a peer that is not trusted yet */
     PEER_CHAIN_DEPTH_MAX = 4,
-    /* nng's buffers hold 16,384 bytes: a record of this many and its overhead fits one. */
-    FRAGMENT_BYTES_MAX = 16384 - 22,
     DATE_BYTES = 32,
 };
 
@@ -366,7 +364,6 @@ static struct status settings_apply(SSL_CTX *ctx, struct errmsg *msg)
     bool ok = SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION) == 1 &&
               SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) == 1 &&
               SSL_CTX_set_num_tickets(ctx, 0) == 1 &&
-              SSL_CTX_set_max_send_fragment(ctx, FRAGMENT_BYTES_MAX) == 1 &&
               SSL_CTX_set1_groups_list(ctx, "X25519:P-256") == 1 &&
               SSL_CTX_set_ciphersuites(ctx, "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:"
                                             "TLS_CHACHA20_POLY1305_SHA256") == 1;

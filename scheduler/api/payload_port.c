@@ -137,8 +137,8 @@ static struct status unseal(void *data, const struct digest *digest, struct byte
 
 static uint64_t room_of(const struct scheduler_config *c)
 {
-    uint64_t room = c->send_queue_bytes < c->mailbox_bytes ? c->send_queue_bytes : c->mailbox_bytes;
-    return room / 2 < PAYLOAD_ROOM_BYTES ? room / 2 : PAYLOAD_ROOM_BYTES;
+    uint64_t room = c->send_queue_bytes / 2;
+    return room < PAYLOAD_ROOM_BYTES ? room : PAYLOAD_ROOM_BYTES;
 }
 
 struct status payload_port_open(struct server *s, struct errmsg *msg)

@@ -8,7 +8,7 @@ static const char scheduler[] =
     "peers:\n- {id: s1, address: \"10.0.0.1:7400\"}\n- {id: s2, address: \"[fe80::2]:7400\"}\n"
     "raft: {election_timeout: 1s, heartbeat: 100ms, ballast: 32Mi, free_min: 96Mi,\n"
     "  snapshot_entries: 5000}\n"
-    "limits: {connections: 100, send_queue: 8Mi, mailbox: 16Mi, chunks: 1Gi, payloads: 1Gi}\n"
+    "limits: {connections: 100, send_queue: 8Mi, chunks: 1Gi, payloads: 1Gi}\n"
     "seal: {cluster_key: \"file:/etc/k\", cluster_key_old: credential:old, pkcs11_module: /m.so}\n"
     "log: {level: warn, format: json}\n";
 
@@ -63,7 +63,6 @@ static void every_scheduler_key_is_read(void **state)
     assert_int_equal(c->snapshot_entries, 5000);
     assert_int_equal(c->connections_max, 100);
     assert_int_equal(c->send_queue_bytes, 8 << 20);
-    assert_int_equal(c->mailbox_bytes, 16 << 20);
     assert_int_equal(c->chunk_bytes_max, 1 << 30);
     assert_int_equal(c->payload_bytes_max, 1 << 30);
     assert_string_equal(c->seal.cluster_key, "file:/etc/k");
