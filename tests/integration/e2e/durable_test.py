@@ -249,12 +249,16 @@ class Durable(ClusterCase):
         """Spawns four that sleep so long, and returns how many of them were seen to run at once."""
         ids = [self.spawn(function, want(f"{function}{i}", "sleep", seconds=seconds)) for i in range(4)]
         most = 0
-        while True:
+
+        def over():
+            nonlocal most
             states = [r["state"] for r in self.cluster.rows("invocation", "list", function)]
             most = max(most, states.count("running"))
-            if not any(state in ("queued", "running", "ending") for state in states):
-                break
+            return not any(state in ("queued", "running", "ending") for state in states)
+
+        wait_for(over, f"the end of what {function} does", 60)
         self.assertEqual([self.outcome(i)["state"] for i in ids], ["done"] * 4)
+        self.cluster.skep("function", "delete", function, "--yes")  # its instances leave the node to others
         return most
 
     def test_running_is_limited_per_function(self):
