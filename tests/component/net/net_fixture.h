@@ -30,7 +30,7 @@ struct end {
     bool echo;   /* sends every message back */
     bool verify; /* messages hold a pattern: see pattern_put */
     unsigned bad_messages;
-    atomic_bool refuse_all; /* what allow answers, on nng's threads as well */
+    atomic_bool refuse_all; /* what allow answers; set by other threads as well */
     bool closed;
 };
 
