@@ -13,7 +13,7 @@ enum { PROGRESS_SNAPSHOT = 2 }; /* of raft_progress.state, which raft.h does not
 
 static const char *const cure_names[GUARD_CURES] = {
     "hold", "clamp", "stale", "tick", "vote",  "fatal",  "serial",  "mark",    "prefix",
-    "conf", "again", "send",  "zero", "close", "ballot", "prevote", "arrived",
+    "conf", "again", "send",  "zero", "close", "ballot", "prevote", "arrived", "merge",
 };
 
 const char *guard_cure_name(unsigned bit)

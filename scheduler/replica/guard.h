@@ -52,8 +52,13 @@ enum guard_cure {
         1 << 14, /* no vote is refused for a leader that is silent, or for the own role */
     GUARD_PREVOTE = 1 << 15, /* pre-votes between servers of different terms come to an end */
     GUARD_ARRIVED = 1 << 16, /* a lost answer to a snapshot is asked for again */
+    GUARD_MERGE = 1 << 17,   /* one append at a time; what waits for it is the next one */
 };
-#define GUARD_CURES 17
+#define GUARD_CURES 18
+
+/* Of an append that MERGE makes of several; one of libraft's may be larger. */
+#define GUARD_MERGE_BYTES_MAX (UINT64_C(2) << 20)
+enum { GUARD_MERGE_ENTRIES_MAX = 16384 };
 
 /* "hold" ...; NULL when there is no such cure. */
 const char *guard_cure_name(unsigned bit);
@@ -61,6 +66,12 @@ const char *guard_cure_name(unsigned bit);
 uint32_t guard_cure_find(const char *name);
 
 struct guard_request;
+
+/* Oldest first; `last` is nothing while `first` is NULL. */
+struct guard_queue {
+    struct guard_request *first;
+    struct guard_request *last;
+};
 
 struct guard_conf {
     uint64_t index;
@@ -101,9 +112,9 @@ struct guard {
     struct guard_answer answer;
     const struct guard_request *ending; /* whose completion libraft is being told */
 
-    struct guard_request *held;     /* completions withheld after a failure */
-    struct guard_request *flying;   /* appends that the base has, oldest first */
-    struct guard_request *waiting;  /* appends and truncations behind a barrier, oldest first */
+    struct guard_queue held;        /* completions withheld after a failure */
+    struct guard_queue flying;      /* appends that the base has */
+    struct guard_queue waiting;     /* appends and truncations that it does not have yet */
     struct guard_request *put_next; /* a snapshot behind a barrier */
     unsigned writes;                /* appends and snapshots that libraft waits for */
     unsigned unfinished;            /* of these: appends and installations */

@@ -1,8 +1,10 @@
 /* Writes. A request of libraft is a guard_request until it is complete:
  *
- *     append   -> (waiting ->) flying -> complete, or held after a failure
+ *     append   -> (waiting ->) flying, alone or with others -> complete, or held after a failure
  *     truncate -> (waiting ->) the base, which does not tell when it is done
- *     put      -> (put_next ->) the base -> complete, or held */
+ *     put      -> (put_next ->) the base -> complete, or held
+ *
+ * What waits begins in guard_turn: the base is in none of its callbacks then. */
 #include "scheduler/replica/guard_internal.h"
 
 #include "common/check.h"
@@ -23,28 +25,38 @@ static struct guard_request *request_new(struct guard *g, enum guard_request_kin
     return q;
 }
 
-static void push(struct guard_request **list, struct guard_request *q)
+static void push(struct guard_queue *queue, struct guard_request *q)
 {
-    while (*list != NULL) {
-        list = &(*list)->next;
-    }
     q->next = NULL;
-    *list = q;
-}
-
-static void unlink_request(struct guard_request **list, struct guard_request *q)
-{
-    while (*list != q) {
-        CHECK(*list != NULL);
-        list = &(*list)->next;
+    if (queue->first == NULL) {
+        queue->first = q;
+    } else {
+        queue->last->next = q;
     }
-    *list = q->next;
+    queue->last = q;
 }
 
-static struct guard_request *pop(struct guard_request **list)
+static void unlink_request(struct guard_queue *queue, struct guard_request *q)
 {
-    struct guard_request *q = *list;
-    *list = q->next;
+    struct guard_request *before = NULL;
+    for (struct guard_request *at = queue->first; at != q; at = at->next) {
+        CHECK(at != NULL);
+        before = at;
+    }
+    if (before == NULL) {
+        queue->first = q->next;
+    } else {
+        before->next = q->next;
+    }
+    if (queue->last == q) {
+        queue->last = before;
+    }
+}
+
+static struct guard_request *pop(struct guard_queue *queue)
+{
+    struct guard_request *q = queue->first;
+    unlink_request(queue, q);
     return q;
 }
 
@@ -59,17 +71,30 @@ static void hold(struct guard *g, struct guard_request *q, int status)
     push(&g->held, q);
 }
 
+/* A write does not count any more. */
+static void discount(struct guard *g, const struct guard_request *q)
+{
+    CHECK(g->writes > 0);
+    g->writes--;
+    if (q->kind == GUARD_APPEND || q->install) {
+        CHECK(g->unfinished > 0);
+        g->unfinished--;
+    }
+}
+
 void guard_disk_hold(struct guard *g)
 {
-    while (g->waiting != NULL) {
+    while (g->waiting.first != NULL) {
         struct guard_request *q = pop(&g->waiting);
-        g->writes -= q->kind == GUARD_APPEND ? 1 : 0;
+        if (q->kind == GUARD_APPEND) {
+            discount(g, q);
+        }
         hold(g, q, RAFT_CANCELED);
     }
     if (g->put_next != NULL) {
+        discount(g, g->put_next);
         hold(g, g->put_next, RAFT_CANCELED);
         g->put_next = NULL;
-        g->writes--;
     }
 }
 
@@ -108,98 +133,111 @@ void guard_disk_release(struct guard *g)
 {
     CHECK(g->closing);
     guard_disk_hold(g);
-    while (g->held != NULL) {
+    while (g->held.first != NULL) {
         complete(pop(&g->held));
     }
 }
-
-static void pump(struct guard *g);
 
 /* FATAL cures D1 and D2 (cured upstream by 0cac59c, 857e17e, a5cef60, 23ed201): after a failed
  * append libraft's leader stays in office with a truncated log, and later writes continue on the
  * disk after the hole; after several it truncates past the end and crashes. So after any storage
  * error libraft is told nothing more and nothing is sent; completions that come later are withheld
  * until it has been closed. */
-static void write_done(struct guard_request *q, int status, const char *what)
+static bool is_fatal(const struct guard *g, int status)
 {
-    struct guard *g = q->guard;
-    CHECK(g->writes > 0);
-    g->writes--;
-    q->status = status;
-    if (q->kind == GUARD_APPEND || q->install) {
-        CHECK(g->unfinished > 0);
-        g->unfinished--;
-    }
-    if (status != 0 && !g->closing && guard_has(g, GUARD_FATAL)) {
-        guard_fail(g, what, status);
-    }
-    if (g->failed && !g->closing) {
-        push(&g->held, q);
-        return;
-    }
-    complete(q);
-    pump(g);
+    return status != 0 && !g->closing && guard_has(g, GUARD_FATAL);
 }
 
+/* Who calls it with a fatal status lets the guard fail afterwards, so that what waits is held
+ * behind. */
+static void write_done(struct guard_request *q, int status)
+{
+    struct guard *g = q->guard;
+    discount(g, q);
+    q->status = status;
+    if (is_fatal(g, status) || (g->failed && !g->closing)) {
+        push(&g->held, q);
+    } else {
+        complete(q);
+    }
+}
+
+/* The requests of a group stand one behind the other among the flying, and nothing comes between
+ * them: what libraft appends while it is told goes to the end or waits. */
 static void append_done(struct raft_io_append *req, int status)
 {
     struct guard_request *q = req->data;
     struct guard *g = q->guard;
-    unlink_request(&g->flying, q);
-    if (q->is_cut) {
-        CHECK(g->cut > 0);
-        g->cut--;
-    }
+    bool fatal = is_fatal(g, status);
     if (q->confirms) {
         g->truncating = false;
     }
-    write_done(q, status, "write log");
+    mem_free(q->merged);
+    for (unsigned left = q->group; left > 0; left--) {
+        CHECK(q != NULL);
+        struct guard_request *next = q->next;
+        unlink_request(&g->flying, q);
+        if (q->is_cut) {
+            CHECK(g->cut > 0);
+            g->cut--;
+        }
+        write_done(q, status);
+        q = next;
+    }
+    if (fatal) {
+        guard_fail(g, "write log", status);
+    }
 }
 
 static void put_done(struct raft_io_snapshot_put *req, int status)
 {
     struct guard_request *q = req->data;
     struct guard *g = q->guard;
+    bool fatal = is_fatal(g, status);
     g->put_over = true;
-    write_done(q, status, "write snapshot");
+    write_done(q, status);
+    if (fatal) {
+        guard_fail(g, "write snapshot", status);
+    }
 }
 
-/* Gives a request to the base. Its address must not be used after this: the base may complete it
- * at once. */
-static void begin(struct guard *g, struct guard_request *q)
+/* Gives the base an append that stands among the flying, and `entries` of it and its group. */
+static void begin_append(struct guard *g, struct guard_request *q, const struct raft_entry *entries,
+                         unsigned n)
 {
-    int rv;
-    switch (q->kind) {
-    case GUARD_APPEND:
-        q->confirms = g->truncating;
-        q->base.append.data = q;
-        push(&g->flying, q);
-        rv = g->base->append(g->base, &q->base.append, q->entries, q->count, append_done);
-        if (rv != 0) {
-            append_done(&q->base.append, rv);
-        }
-        return;
-    case GUARD_PUT:
-        g->putting = true;
-        q->base.put.data = q;
-        rv = g->base->snapshot_put(g->base, q->trailing, &q->base.put, q->snapshot, put_done);
-        if (rv != 0) {
-            put_done(&q->base.put, rv);
-        }
-        return;
-    case GUARD_TRUNCATE:
-        rv = g->base->truncate(g->base, q->first);
-        mem_free(q);
-        if (rv != 0) {
-            guard_fail(g, "truncate log", rv);
-        } else {
-            g->truncating = guard_has(g, GUARD_SERIAL);
-        }
-        return;
-    case GUARD_GET:
-        break;
+    q->confirms = g->truncating;
+    q->base.append.data = q;
+    int rv = g->base->append(g->base, &q->base.append, entries, n, append_done);
+    if (rv != 0) {
+        append_done(&q->base.append, rv);
     }
-    CHECK(!"a write");
+}
+
+static void begin_alone(struct guard *g, struct guard_request *q)
+{
+    push(&g->flying, q);
+    begin_append(g, q, q->entries, q->count);
+}
+
+static void begin_put(struct guard *g, struct guard_request *q)
+{
+    g->putting = true;
+    q->base.put.data = q;
+    int rv = g->base->snapshot_put(g->base, q->trailing, &q->base.put, q->snapshot, put_done);
+    if (rv != 0) {
+        put_done(&q->base.put, rv);
+    }
+}
+
+static void begin_truncate(struct guard *g, struct guard_request *q)
+{
+    int rv = g->base->truncate(g->base, q->first);
+    mem_free(q);
+    if (rv != 0) {
+        guard_fail(g, "truncate log", rv);
+    } else {
+        g->truncating = guard_has(g, GUARD_SERIAL);
+    }
 }
 
 /* SERIAL cures D3 (cured upstream by 50d72f2, ad11428, 23eb201): in raft_uv a truncation and a
@@ -212,18 +250,98 @@ static bool blocked(const struct guard *g)
     return guard_has(g, GUARD_SERIAL) && (g->putting || g->truncating);
 }
 
+/* MERGE (no cure upstream is known): raft_uv encodes the appends that gather during a write one by
+ * one, and for each of them makes its buffer larger by just what is needed and copies it, so the
+ * loop works as the square of the bytes that wait: ten seconds for 512 appends of 15 KiB, in which
+ * a follower counts as gone. So the base has one append at a time, and what libraft appends
+ * meanwhile, up to the next truncation, is the next one. */
+static bool append_waits(const struct guard *g)
+{
+    bool busy = g->flying.first != NULL || g->ending != NULL;
+    return g->waiting.first != NULL || (busy && guard_has(g, GUARD_MERGE));
+}
+
+static uint64_t bytes_of_append(const struct guard_request *q)
+{
+    uint64_t bytes = 0;
+    for (unsigned i = 0; i < q->count; i++) {
+        bytes += q->entries[i].buf.len;
+    }
+    return bytes;
+}
+
+/* How many of the appends at the head of what waits make one, at least one; and their entries. */
+static unsigned group_size(const struct guard *g, unsigned *entries)
+{
+    unsigned group = 0;
+    uint64_t count = 0;
+    uint64_t bytes = 0;
+    const struct guard_request *q = g->waiting.first;
+    for (; q != NULL && q->kind == GUARD_APPEND; q = q->next) {
+        count += q->count;
+        bytes += bytes_of_append(q);
+        if (group > 0 && (count > GUARD_MERGE_ENTRIES_MAX || bytes > GUARD_MERGE_BYTES_MAX)) {
+            break;
+        }
+        *entries = (unsigned)count;
+        group++;
+    }
+    return group;
+}
+
+/* Begins the appends at the head of what waits as one; the first alone when memory is short. */
+static void begin_group(struct guard *g)
+{
+    unsigned n = 0;
+    unsigned group = guard_has(g, GUARD_MERGE) ? group_size(g, &n) : 1;
+    struct raft_entry *merged = group < 2 ? NULL : mem_alloc(n * sizeof *merged);
+    struct guard_request *first = pop(&g->waiting);
+    if (merged == NULL) {
+        begin_alone(g, first);
+        return;
+    }
+    first->group = group;
+    first->merged = merged;
+    struct raft_entry *at = merged;
+    for (struct guard_request *q = first;; q = pop(&g->waiting)) {
+        memcpy(at, q->entries, q->count * sizeof *at);
+        at += q->count;
+        push(&g->flying, q);
+        if (--group == 0) {
+            break;
+        }
+    }
+    begin_append(g, first, merged, n);
+}
+
+static bool head_begins(const struct guard *g)
+{
+    if (g->waiting.first->kind == GUARD_TRUNCATE) {
+        return !blocked(g);
+    }
+    return g->flying.first == NULL || !guard_has(g, GUARD_MERGE);
+}
+
+/* An installation replaces what libraft appended before. A snapshot of the own state is of entries
+ * that are stored, so it need not let appends by. */
+static bool put_waits(const struct guard *g, const struct guard_request *q)
+{
+    return blocked(g) || (q->install && g->waiting.first != NULL);
+}
+
 static void pump(struct guard *g)
 {
-    while (g->waiting != NULL && !g->failed) {
-        if (g->waiting->kind == GUARD_TRUNCATE && blocked(g)) {
-            return;
+    while (g->waiting.first != NULL && !g->failed && head_begins(g)) {
+        if (g->waiting.first->kind == GUARD_TRUNCATE) {
+            begin_truncate(g, pop(&g->waiting));
+        } else {
+            begin_group(g);
         }
-        begin(g, pop(&g->waiting));
     }
-    if (g->put_next != NULL && !blocked(g) && !g->failed) {
+    if (g->put_next != NULL && !g->failed && !put_waits(g, g->put_next)) {
         struct guard_request *q = g->put_next;
         g->put_next = NULL;
-        begin(g, q);
+        begin_put(g, q);
     }
 }
 
@@ -243,8 +361,8 @@ void guard_turn(struct guard *g)
     if (g->put_over) {
         g->put_over = false;
         g->putting = false;
-        pump(g);
     }
+    pump(g);
 }
 
 int guard_append(struct raft_io *io, struct raft_io_append *req, const struct raft_entry entries[],
@@ -262,6 +380,7 @@ int guard_append(struct raft_io *io, struct raft_io_append *req, const struct ra
     q->cb.append = cb;
     q->entries = entries;
     q->count = n;
+    q->group = 1;
     q->last = raft_last_index(g->raft);
     q->first = q->last - n + 1;
     int rv = guard_conf_appended(g, q->first, entries, n);
@@ -274,18 +393,18 @@ int guard_append(struct raft_io *io, struct raft_io_append *req, const struct ra
     }
     g->writes++;
     g->unfinished++;
-    if (g->waiting != NULL) {
+    if (append_waits(g)) {
         push(&g->waiting, q);
-        return 0;
+    } else {
+        begin_alone(g, q);
     }
-    begin(g, q);
     return 0;
 }
 
 /* What of the appends on their way has been truncated does not count any more. */
-static void cut_list(struct guard *g, struct guard_request *list, uint64_t index)
+static void cut_queue(struct guard *g, struct guard_queue *queue, uint64_t index)
 {
-    for (struct guard_request *q = list; q != NULL; q = q->next) {
+    for (struct guard_request *q = queue->first; q != NULL; q = q->next) {
         if (q->kind != GUARD_APPEND || q->last < index) {
             continue;
         }
@@ -300,8 +419,8 @@ static void cut_list(struct guard *g, struct guard_request *list, uint64_t index
 /* The log in memory ends before `index` now. */
 static void log_ends_before(struct guard *g, uint64_t index)
 {
-    cut_list(g, g->flying, index);
-    cut_list(g, g->waiting, index);
+    cut_queue(g, &g->flying, index);
+    cut_queue(g, &g->waiting, index);
     guard_conf_truncated(g, index);
 }
 
@@ -318,10 +437,10 @@ int guard_truncate(struct raft_io *io, raft_index index)
         return 0;
     }
     log_ends_before(g, index);
-    if (g->waiting != NULL || blocked(g)) {
+    if (g->waiting.first != NULL || blocked(g)) {
         push(&g->waiting, q);
     } else {
-        begin(g, q);
+        begin_truncate(g, q);
     }
     return 0;
 }
@@ -363,10 +482,10 @@ int guard_snapshot_put(struct raft_io *io, unsigned trailing, struct raft_io_sna
     CHECK(g->put_next == NULL);
     g->writes++;
     g->unfinished += q->install ? 1 : 0;
-    if (blocked(g) || g->waiting != NULL) {
+    if (put_waits(g, q)) {
         g->put_next = q;
     } else {
-        begin(g, q);
+        begin_put(g, q);
     }
     return 0;
 }

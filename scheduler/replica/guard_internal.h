@@ -21,6 +21,8 @@ struct guard_request {
     unsigned trailing;                /* of a put */
     const struct raft_entry *entries; /* of an append; libraft's until the completion */
     unsigned count;
+    unsigned group;                       /* of an append: requests that are one at the base */
+    struct raft_entry *merged;            /* their entries, owned; NULL: it is alone */
     const struct raft_snapshot *snapshot; /* of a put; likewise */
     struct raft_buffer *bufs;             /* of an installation: the array */
     union {

@@ -85,15 +85,15 @@ static const struct {
     uint64_t seed;
     const char *was; /* what it came to when it was found */
 } seeds[] = {
-    {"clamp", "cpdse", 135, "unequal: states that differ after healing"},
-    {"fatal", "cpdszf", 4, "lost: acknowledged another entry than it applied"},
-    {"fatal", "cpdszf", 13, "unequal: states that differ after healing"},
+    {"clamp", "cpdse", 34, "unequal: states that differ after healing"},
+    {"fatal", "cpdszf", 4, "diverged: servers that apply different commands"},
+    {"fatal", "cpdszf", 13, "stuck: no leader"},
     {"mark", "cpdszre", 5, "lost"},
-    {"mark", "cpdszre", 8, "lost"},
-    {"conf", "cpdszm", 34, "SIGSEGV in a rollback"},
-    {"conf", "cpdszm", 57, "unequal: configurations that differ"},
-    {"close", "cpdsznq", 965, "SIGSEGV in closing"},
-    {"prevote", "cpdszmtrfne", 230, "stuck: no leader"},
+    {"mark", "cpdszre", 15, "lost"},
+    {"conf", "cpdszm", 25, "SIGSEGV in a rollback"},
+    {"conf", "cpdszm", 54, "unequal: configurations that differ"},
+    {"close", "cpdsznq", 2373, "SIGSEGV in closing"},
+    {"prevote", "cpdszmtrfne", 19, "stuck: no leader"},
 };
 
 /* A seed finds something without the cure, and nothing with it. */
