@@ -23,8 +23,7 @@ static void look_at_space(struct chores *c)
 
 void chores_run(struct chores *c)
 {
-    aio_ends_destroy(&c->ends);
-    c->ends.count = 0;
+    slow_ends_finish(&c->ends);
     if (c->space) {
         look_at_space(c);
     }

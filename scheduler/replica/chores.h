@@ -1,12 +1,12 @@
 /* What the disk needs now and then and what may take long, done together on another thread:
- *   - kernel AIO contexts are destroyed (aio_ends.h);
+ *   - kernel AIO contexts are destroyed, removed files closed (slow_ends.h);
  *   - the mark is written, the free space read, the ballast made.
  *
  * Thread: chores_run on any thread, the rest on the loop's, never both at a time. */
 #ifndef SCHEDULER_REPLICA_CHORES_H
 #define SCHEDULER_REPLICA_CHORES_H
 
-#include "scheduler/replica/aio_ends.h"
+#include "scheduler/replica/slow_ends.h"
 #include "scheduler/replica/folder.h"
 
 enum { CHORES_PATH_BYTES_MAX = 4096 };
@@ -16,7 +16,7 @@ struct chores {
     uint64_t ballast_bytes; /* 0: none */
     uint64_t keep_free;     /* beside the ballast */
     /* For the next run. */
-    struct aio_ends ends;
+    struct slow_ends ends;
     bool space; /* read the free space and write the mark */
     uint64_t mark;
     /* What the last run found. */

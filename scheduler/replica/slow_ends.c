@@ -1,15 +1,17 @@
-#include "scheduler/replica/aio_ends.h"
+#include "scheduler/replica/slow_ends.h"
 
 #include "common/check.h"
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 typedef long (*syscall_fn)(long number, ...);
+typedef int (*unlink_fn)(const char *path);
 
 #ifdef __SANITIZE_THREAD__
 #define THREAD_SANITIZER
@@ -22,7 +24,7 @@ typedef long (*syscall_fn)(long number, ...);
 enum { ARGUMENTS = 6 };
 
 static _Thread_local unsigned hosts;
-static _Thread_local struct aio_ends noted;
+static _Thread_local struct slow_ends noted;
 
 /* libc's. Looked up once; twice by two threads does no harm. */
 static syscall_fn next_syscall(void)
@@ -37,32 +39,50 @@ static syscall_fn next_syscall(void)
     return fn;
 }
 
-void aio_ends_enter(void)
+static unlink_fn next_unlink(void)
+{
+    static _Atomic(unlink_fn) found;
+    unlink_fn fn = atomic_load_explicit(&found, memory_order_relaxed);
+    if (fn == NULL) {
+        *(void **)&fn = dlsym(RTLD_NEXT, "unlink");
+        CHECK(fn != NULL);
+        atomic_store_explicit(&found, fn, memory_order_relaxed);
+    }
+    return fn;
+}
+
+void slow_ends_enter(void)
 {
     hosts++;
 }
 
-void aio_ends_leave(void)
+void slow_ends_leave(void)
 {
     CHECK(hosts > 0);
     hosts--;
 }
 
-bool aio_ends_take(struct aio_ends *out)
+bool slow_ends_take(struct slow_ends *out)
 {
-    if (noted.count == 0) {
+    if (noted.contexts_count == 0 && noted.files_count == 0) {
         return false;
     }
     *out = noted;
-    noted.count = 0;
+    noted.contexts_count = 0;
+    noted.files_count = 0;
     return true;
 }
 
-void aio_ends_destroy(const struct aio_ends *ends)
+void slow_ends_finish(struct slow_ends *ends)
 {
-    for (size_t i = 0; i < ends->count; i++) {
+    for (size_t i = 0; i < ends->contexts_count; i++) {
         (void)next_syscall()(SYS_io_destroy, ends->contexts[i]);
     }
+    for (size_t i = 0; i < ends->files_count; i++) {
+        (void)close(ends->files[i]);
+    }
+    ends->contexts_count = 0;
+    ends->files_count = 0;
 }
 
 /* In the place of libc's for the whole program. As libc's does, it passes six words on, whatever
@@ -77,8 +97,8 @@ syscall(long number, ...)
         a[i] = va_arg(list, long);
     }
     va_end(list);
-    if (number == SYS_io_destroy && hosts > 0 && noted.count < AIO_ENDS_MAX) {
-        noted.contexts[noted.count++] = (unsigned long)a[0];
+    if (number == SYS_io_destroy && hosts > 0 && noted.contexts_count < SLOW_ENDS_MAX) {
+        noted.contexts[noted.contexts_count++] = (unsigned long)a[0];
         return 0;
     }
 #ifdef THREAD_SANITIZER
@@ -87,4 +107,20 @@ syscall(long number, ...)
     }
 #endif
     return next_syscall()(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+/* Likewise. */
+__attribute__((visibility("default"))) int unlink(const char *path)
+{
+    bool keep = hosts > 0 && noted.files_count < SLOW_ENDS_MAX;
+    int fd = keep ? open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC) : -1;
+    int rv = next_unlink()(path);
+    if (fd >= 0 && rv == 0) {
+        noted.files[noted.files_count++] = fd;
+    } else if (fd >= 0) {
+        int error = errno;
+        (void)close(fd);
+        errno = error;
+    }
+    return rv;
 }

@@ -1,29 +1,36 @@
-/* Takes io_destroy off the loop. raft_uv makes one kernel AIO context a log segment and destroys it
- * on the loop when the segment is full or a snapshot is taken; the kernel then waits for an RCU
- * grace period, 25 to 40 ms in which nothing commits. raft_uv reaches the kernel through libc's
- * syscall(), which the file beside this one replaces: everything is passed on, but io_destroy only
- * takes note, and the host has another thread do it.
+/* Takes off the loop what the kernel needs long for and raft_uv does there:
+ *   - it makes one kernel AIO context a log segment and destroys it when the segment is full or a
+ *     snapshot is taken; the kernel then waits for an RCU grace period, 25 to 40 ms in which
+ *     nothing
+ *     commits;
+ *   - it removes old snapshots and segments, and the kernel gives back their pages and blocks:
+ *     35 ms for a snapshot of 100 MiB.
+ * raft_uv and libuv reach the kernel through libc's syscall() and unlink(), which the file beside
+ * this one replaces. Everything is passed on, but io_destroy only takes note, and a file that is
+ * unlinked is kept open, so that its end comes with the last close. The host has another thread do
+ * both.
  *
- * Thread: contexts are noted a thread; the thread that runs raft_uv takes them. */
-#ifndef SCHEDULER_REPLICA_AIO_ENDS_H
-#define SCHEDULER_REPLICA_AIO_ENDS_H
+ * Thread: noted a thread; the thread that runs raft_uv takes them. */
+#ifndef SCHEDULER_REPLICA_SLOW_ENDS_H
+#define SCHEDULER_REPLICA_SLOW_ENDS_H
 
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { AIO_ENDS_MAX = 32 }; /* noted a thread; over it they are destroyed at once */
+enum { SLOW_ENDS_MAX = 32 }; /* of each, noted a thread; over it they end at once */
 
-struct aio_ends {
-    unsigned long contexts[AIO_ENDS_MAX];
-    size_t count;
+struct slow_ends {
+    unsigned long contexts[SLOW_ENDS_MAX]; /* of kernel AIO */
+    int files[SLOW_ENDS_MAX];              /* without a name */
+    size_t contexts_count, files_count;
 };
 
-/* Contexts are noted on this thread while at least one host is counted. */
-void aio_ends_enter(void);
-void aio_ends_leave(void);
+/* Ends are noted on this thread while at least one host is counted. */
+void slow_ends_enter(void);
+void slow_ends_leave(void);
 /* Moves what this thread has noted to `out`; false when that is nothing. */
-bool aio_ends_take(struct aio_ends *out);
-/* Destroys them; waits for the kernel. On any thread. */
-void aio_ends_destroy(const struct aio_ends *ends);
+bool slow_ends_take(struct slow_ends *out);
+/* Destroys and closes them; waits for the kernel. They are none then. On any thread. */
+void slow_ends_finish(struct slow_ends *ends);
 
 #endif

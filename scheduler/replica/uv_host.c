@@ -149,9 +149,9 @@ static void host_wake(struct replica_host *base)
 /* Leaves the folder, with the last mark; the chores that are left are done here and now. */
 static void host_free(struct uv_host *h)
 {
-    (void)aio_ends_take(&h->chores.ends);
+    (void)slow_ends_take(&h->chores.ends);
     chores_run(&h->chores);
-    aio_ends_leave();
+    slow_ends_leave();
     (void)close(h->lock);
     mem_free(h);
 }
@@ -189,7 +189,7 @@ static void host_chores(struct uv_host *h)
     }
     struct chores *c = &h->chores;
     struct replica *r = h->base.replica;
-    bool any = aio_ends_take(&c->ends);
+    bool any = slow_ends_take(&c->ends);
     uint64_t now_ms = uv_now(h->idle.loop);
     if (now_ms >= h->chores_due_ms) {
         h->chores_due_ms = now_ms + CHORES_MS;
@@ -339,7 +339,7 @@ struct status replica_open(struct replica **out, struct uv_loop_s *loop,
         return status_fail(msg, STATUS_NOMEM, "out of memory");
     }
     h->lock = lock;
-    aio_ends_enter();
+    slow_ends_enter();
     host_space(h, config);
     int rv = uv_disk_init(&h->base.io, &h->transport, loop, config->folder);
     if (rv != 0) {

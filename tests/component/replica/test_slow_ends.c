@@ -1,5 +1,6 @@
-/* io_destroy between libraft and the kernel. The contexts are none: the kernel refuses them. */
-#include "scheduler/replica/aio_ends.h"
+/* io_destroy and unlink between libraft and the kernel. The contexts are none: the kernel refuses
+ * them. */
+#include "scheduler/replica/slow_ends.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,6 +9,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -17,40 +20,94 @@ static const unsigned long no_context = 0x5345;
 static void a_context_is_noted_and_ends(void **state)
 {
     (void)state;
-    struct aio_ends ends = {.count = 0};
-    aio_ends_enter();
+    struct slow_ends ends = {.contexts_count = 0};
+    slow_ends_enter();
     assert_int_equal(syscall(SYS_io_destroy, no_context), 0);
-    aio_ends_leave();
-    assert_true(aio_ends_take(&ends));
-    assert_int_equal(ends.count, 1);
+    slow_ends_leave();
+    assert_true(slow_ends_take(&ends));
+    assert_int_equal(ends.contexts_count, 1);
     assert_int_equal(ends.contexts[0], no_context);
-    assert_false(aio_ends_take(&ends));
+    assert_false(slow_ends_take(&ends));
     errno = 0;
-    aio_ends_destroy(&ends);
+    slow_ends_finish(&ends);
     assert_int_equal(errno, EINVAL); /* the kernel was asked */
 }
 
 static void without_a_host_the_kernel_is_asked_at_once(void **state)
 {
     (void)state;
-    struct aio_ends ends;
+    struct slow_ends ends;
     assert_int_equal(syscall(SYS_io_destroy, no_context), -1);
     assert_int_equal(errno, EINVAL);
-    assert_false(aio_ends_take(&ends));
+    assert_false(slow_ends_take(&ends));
 }
 
 static void over_the_limit_the_kernel_is_asked_at_once(void **state)
 {
     (void)state;
-    struct aio_ends ends;
-    aio_ends_enter();
-    for (unsigned i = 0; i < AIO_ENDS_MAX; i++) {
+    struct slow_ends ends;
+    slow_ends_enter();
+    for (unsigned i = 0; i < SLOW_ENDS_MAX; i++) {
         assert_int_equal(syscall(SYS_io_destroy, no_context), 0);
     }
     assert_int_equal(syscall(SYS_io_destroy, no_context), -1);
-    aio_ends_leave();
-    assert_true(aio_ends_take(&ends));
-    assert_int_equal(ends.count, AIO_ENDS_MAX);
+    slow_ends_leave();
+    assert_true(slow_ends_take(&ends));
+    assert_int_equal(ends.contexts_count, SLOW_ENDS_MAX);
+}
+
+static int make_file(char path[])
+{
+    int fd = mkostemp(path, O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, "x", 1), 1);
+    return fd;
+}
+
+static void a_removed_file_lives_until_the_ends_are_finished(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/skep-ends.XXXXXX";
+    int fd = make_file(path);
+    struct slow_ends ends;
+    struct stat st;
+    slow_ends_enter();
+    assert_int_equal(unlink(path), 0);
+    slow_ends_leave();
+    assert_int_equal(access(path, F_OK), -1);
+    assert_true(slow_ends_take(&ends));
+    assert_int_equal(ends.files_count, 1);
+    assert_int_equal(fstat(ends.files[0], &st), 0);
+    ino_t inode = st.st_ino;
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_int_equal(st.st_ino, inode);
+    int kept = ends.files[0];
+    slow_ends_finish(&ends);
+    assert_int_equal(fcntl(kept, F_GETFD), -1);
+    (void)close(fd);
+}
+
+static void what_cannot_be_removed_is_not_kept(void **state)
+{
+    (void)state;
+    struct slow_ends ends;
+    slow_ends_enter();
+    assert_int_equal(unlink("/tmp"), -1);
+    assert_int_equal(errno, EISDIR);
+    assert_int_equal(unlink("/nonexistent/file"), -1);
+    assert_int_equal(errno, ENOENT);
+    slow_ends_leave();
+    assert_false(slow_ends_take(&ends));
+}
+
+static void without_a_host_a_removed_file_is_gone(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/skep-ends.XXXXXX";
+    struct slow_ends ends;
+    (void)close(make_file(path));
+    assert_int_equal(unlink(path), 0);
+    assert_false(slow_ends_take(&ends));
 }
 
 static void other_calls_are_passed_on(void **state)
@@ -69,6 +126,9 @@ int main(void)
         cmocka_unit_test(a_context_is_noted_and_ends),
         cmocka_unit_test(without_a_host_the_kernel_is_asked_at_once),
         cmocka_unit_test(over_the_limit_the_kernel_is_asked_at_once),
+        cmocka_unit_test(a_removed_file_lives_until_the_ends_are_finished),
+        cmocka_unit_test(what_cannot_be_removed_is_not_kept),
+        cmocka_unit_test(without_a_host_a_removed_file_is_gone),
         cmocka_unit_test(other_calls_are_passed_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
