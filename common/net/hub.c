@@ -309,12 +309,18 @@ static void on_after_poll(uv_check_t *handle)
     hub_settle(handle->data);
 }
 
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 /* The loop, or all of this process, stood still for that long: not the peers' fault. */
 static void hub_forgive(struct link_hub *hub, int64_t paused_ms)
 {
+    int64_t now_ms = hub_now(hub);
     for (struct link *l = hub->links; l != NULL; l = l->next) {
-        l->heard_ms += paused_ms;
-        l->born_ms += paused_ms;
+        l->heard_ms = earlier(l->heard_ms + paused_ms, now_ms);
+        l->born_ms = earlier(l->born_ms + paused_ms, now_ms);
         l->deadline_ms += paused_ms;
     }
     for (struct dialer *d = hub->dialers; d != NULL; d = d->next) {

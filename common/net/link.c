@@ -239,7 +239,7 @@ static void send_start(struct link *l, nng_aio *aio)
 static void link_part(struct link *l)
 {
     bool idle = !l->send_busy && !l->quick_busy && l->flight_sent == l->flight.size;
-    if (!l->secured || !idle) {
+    if (!l->secured || !idle || l->send_over) {
         return;
     }
     tls_conn_shutdown(&l->tls);
@@ -447,7 +447,7 @@ static void send_ended(struct link *l)
     int rv = nng_aio_result(l->send_aio);
     l->send_busy = false;
     if (rv != 0) {
-        link_failed(l, rv);
+        l->send_over = true;
     } else {
         flight_left(l, nng_aio_count(l->send_aio));
     }
@@ -501,7 +501,7 @@ static bool quick_done(struct link *l)
     nng_aio_wait(l->quick_aio); /* Returns at once, and orders memory. */
     l->quick_busy = false;
     if (result != 0) {
-        link_failed(l, result);
+        l->send_over = true;
         return false;
     }
     flight_left(l, count);
@@ -547,7 +547,13 @@ static void link_flush(struct link *l)
     if (l->quick_busy && !quick_done(l)) {
         return;
     }
-    while (!l->quick_busy && !l->send_busy && l->state != LINK_CLOSING && flight_load(l) > 0) {
+    for (unsigned i = 0; !l->quick_busy && !l->send_busy && !l->send_over &&
+                         l->state != LINK_CLOSING && flight_load(l) > 0;
+         i++) {
+        if (i == FLIGHTS_TURN_MAX) {
+            hub_work(l->hub, l); /* Others first. */
+            return;
+        }
         if (l->congested) {
             l->send_busy = true;
             send_start(l, l->send_aio);

@@ -48,7 +48,8 @@ enum {
     RECV_BYTES_MIN = 8 << 10, /* of a receive; more where a peer fills it */
     RECV_BYTES_MAX = 128 << 10,
     PLAIN_BYTES = 64 << 10,       /* decrypted at once */
-    FLIGHT_BYTES_MAX = 256 << 10, /* encrypted at once */
+    FLIGHT_BYTES_MAX = 240 << 10, /* encrypted at once; 256 KiB hold it with TLS's own */
+    FLIGHTS_TURN_MAX = 4,
     HANDSHAKES_TURN_MAX = 4,
     BUFFER_KEEP_BYTES = 256 << 10, /* send buffers larger than this are given back when empty */
 };
@@ -107,6 +108,7 @@ struct link {
     struct link_letter recv_letter, send_letter;
     bool recv_busy, send_busy, quick_busy;
     bool congested; /* the kernel did not take all of the last send */
+    bool send_over; /* a send failed: the receive's end tells why, after what still came */
     uint8_t *recv_data;
     size_t recv_capacity;
     struct buffer pending; /* collects, in plain */

@@ -21,6 +21,9 @@ static int wire_read(BIO *bio, char *data, int size)
 {
     struct tls_conn *c = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
+    if (c->late > TLS_LATE_MAX) {
+        return -1; /* One SSL_read would go on for as long as there are more of them. */
+    }
     if (c->in.size == 0) {
         BIO_set_retry_read(bio);
         return -1;
@@ -72,6 +75,17 @@ static void move(struct tls_conn *c, enum tls_state to)
     c->state = to;
 }
 
+static void on_tls_message(int sent, int version, int type, const void *data, size_t size, SSL *ssl,
+                           void *arg)
+{
+    struct tls_conn *c = arg;
+    (void)version;
+    (void)data;
+    (void)size;
+    (void)ssl;
+    c->late += sent == 0 && type == SSL3_RT_HANDSHAKE && c->state == TLS_STATE_SECURED;
+}
+
 struct status tls_conn_open(struct tls_conn *c, SSL_CTX *context, bool server,
                             const struct tls_check *check)
 {
@@ -88,6 +102,8 @@ struct status tls_conn_open(struct tls_conn *c, SSL_CTX *context, bool server,
     BIO_set_data(bio, c);
     SSL_set_bio(c->ssl, bio, bio);
     tls_check_bind(&c->check, c->ssl);
+    SSL_set_msg_callback(c->ssl, on_tls_message);
+    SSL_set_msg_callback_arg(c->ssl, c);
     if (server) {
         SSL_set_accept_state(c->ssl);
     } else {
@@ -153,6 +169,9 @@ static enum tls_step receive(struct tls_conn *c, uint8_t *plain, size_t room, si
         return TLS_WANTS;
     }
     bool orderly = SSL_get_error(c->ssl, n) == SSL_ERROR_ZERO_RETURN;
+    if (c->late > TLS_LATE_MAX) {
+        tls_check_refuse(&c->check, REFUSAL_PROTOCOL, "peer keeps changing its TLS keys");
+    }
     move(c, TLS_STATE_OVER);
     if (!orderly) {
         tls_check_explain(&c->check);

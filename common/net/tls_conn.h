@@ -32,6 +32,7 @@ struct tls_conn {
     struct bytes in;        /* fed and not read yet */
     struct buffer out;      /* for the wire; the owner takes it */
     enum tls_step end;      /* still to be told, or TLS_WANTS */
+    unsigned late;          /* messages of the handshake's kind after it */
 };
 
 /* check: cluster, expect, allow and data are set; copied. The connection may not move in memory.
@@ -40,6 +41,10 @@ NODISCARD struct status tls_conn_open(struct tls_conn *c, SSL_CTX *context, bool
                                       const struct tls_check *check);
 /* Safe on zeroed memory. */
 void tls_conn_close(struct tls_conn *c);
+
+/* Messages of the handshake's kind that a peer may send after it: each costs as much as a record of
+ * data and may ask for an answer. Our side sends none. */
+enum { TLS_LATE_MAX = 16 };
 
 /* Bytes of the wire, borrowed until tls_conn_step has answered TLS_WANTS. */
 void tls_conn_feed(struct tls_conn *c, struct bytes wire);

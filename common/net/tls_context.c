@@ -253,6 +253,11 @@ static void alert_explain(struct tls_check *check, int alert)
            SSL_alert_desc_string_long(alert));
 }
 
+void tls_check_refuse(struct tls_check *check, enum refusal kind, const char *reason)
+{
+    refuse(check, kind, "%s", reason);
+}
+
 void tls_check_explain(struct tls_check *check)
 {
     unsigned long error = ERR_get_error();

@@ -32,6 +32,9 @@ NODISCARD struct status tls_context_new(const struct tls_identity *texts, bool s
 /* Binds the policy to the connection, before its handshake. */
 void tls_check_bind(struct tls_check *check, SSL *ssl);
 
+/* Notes why, unless something was noted before. */
+void tls_check_refuse(struct tls_check *check, enum refusal kind, const char *reason);
+
 /* After a failed SSL call: fills refusal and reason from OpenSSL's error queue, unless the policy
  * already did. */
 void tls_check_explain(struct tls_check *check);

@@ -223,6 +223,47 @@ static void a_changed_byte_ends_it_after_what_came_before(void **state)
     pair_close(&p);
 }
 
+static void update_keys(struct side *s)
+{
+    assert_int_equal(SSL_key_update(s->tls.ssl, SSL_KEY_UPDATE_REQUESTED), 1);
+    assert_int_equal(SSL_do_handshake(s->tls.ssl), 1);
+}
+
+static void a_peer_may_change_its_keys_now_and_then(void **state)
+{
+    (void)state;
+    struct pair p;
+    pair_open(&p, ROLE_AGENT);
+    pair_run(&p);
+    for (unsigned i = 0; i < TLS_LATE_MAX / 2; i++) {
+        update_keys(&p.client);
+        say(&p.client, "x", 1);
+        pair_run(&p);
+        say(&p.server, "y", 1);
+        pair_run(&p);
+    }
+    assert_int_equal(p.server.received.size, TLS_LATE_MAX / 2);
+    assert_int_equal(p.client.received.size, TLS_LATE_MAX / 2);
+    pair_close(&p);
+}
+
+static void a_flood_of_key_changes_ends_early(void **state)
+{
+    (void)state;
+    struct pair p;
+    pair_open(&p, ROLE_AGENT);
+    pair_run(&p);
+    for (unsigned i = 0; i < 1000; i++) {
+        update_keys(&p.client);
+    }
+    (void)carry(&p.client, &p.server);
+    side_run(&p.server);
+    assert_int_equal(p.server.refused, 1);
+    assert_int_equal(p.server.tls.check.refusal, REFUSAL_PROTOCOL);
+    assert_true(p.server.tls.late <= TLS_LATE_MAX + 1);
+    pair_close(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -231,6 +272,8 @@ int main(void)
         cmocka_unit_test(much_data_comes_whole_and_in_order),
         cmocka_unit_test(a_refused_peer_gets_its_alert_and_what_it_says_is_dropped),
         cmocka_unit_test(what_came_before_the_end_is_told_before_it),
+        cmocka_unit_test(a_peer_may_change_its_keys_now_and_then),
+        cmocka_unit_test(a_flood_of_key_changes_ends_early),
         cmocka_unit_test(a_changed_byte_ends_it_after_what_came_before),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
