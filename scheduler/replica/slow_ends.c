@@ -7,11 +7,14 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 typedef long (*syscall_fn)(long number, ...);
 typedef int (*unlink_fn)(const char *path);
+typedef int (*fsync_fn)(int fd);
 
 #ifdef __SANITIZE_THREAD__
 #define THREAD_SANITIZER
@@ -21,7 +24,7 @@ typedef int (*unlink_fn)(const char *path);
 #endif
 #endif
 
-enum { ARGUMENTS = 6 };
+enum { ARGUMENTS = 6, PIECE_PAUSE_NS = 500 * 1000 };
 
 static _Thread_local unsigned hosts;
 static _Thread_local struct slow_ends noted;
@@ -45,6 +48,18 @@ static unlink_fn next_unlink(void)
     unlink_fn fn = atomic_load_explicit(&found, memory_order_relaxed);
     if (fn == NULL) {
         *(void **)&fn = dlsym(RTLD_NEXT, "unlink");
+        CHECK(fn != NULL);
+        atomic_store_explicit(&found, fn, memory_order_relaxed);
+    }
+    return fn;
+}
+
+static fsync_fn next_fsync(void)
+{
+    static _Atomic(fsync_fn) found;
+    fsync_fn fn = atomic_load_explicit(&found, memory_order_relaxed);
+    if (fn == NULL) {
+        *(void **)&fn = dlsym(RTLD_NEXT, "fsync");
         CHECK(fn != NULL);
         atomic_store_explicit(&found, fn, memory_order_relaxed);
     }
@@ -123,4 +138,30 @@ __attribute__((visibility("default"))) int unlink(const char *path)
         errno = error;
     }
     return rv;
+}
+
+/* Piece by piece. An error of the disk is told once: what it says here, fsync would not say
+ * again. */
+static int write_back(int fd)
+{
+    const unsigned how =
+        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+    struct stat st;
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size <= SLOW_ENDS_PIECE_BYTES) {
+        return 0;
+    }
+    for (off_t at = 0; at < st.st_size; at += SLOW_ENDS_PIECE_BYTES) {
+        if (sync_file_range(fd, at, SLOW_ENDS_PIECE_BYTES, how) != 0) {
+            return errno == EINVAL || errno == ENOSYS || errno == ESPIPE ? 0 : -1;
+        }
+        const struct timespec pause = {.tv_nsec = PIECE_PAUSE_NS};
+        (void)nanosleep(&pause, NULL); /* Who waits for the disk goes first. */
+    }
+    return 0;
+}
+
+/* Likewise. */
+__attribute__((visibility("default"))) int fsync(int fd)
+{
+    return write_back(fd) == 0 ? next_fsync()(fd) : -1;
 }

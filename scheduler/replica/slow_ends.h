@@ -4,11 +4,13 @@
  *     nothing
  *     commits;
  *   - it removes old snapshots and segments, and the kernel gives back their pages and blocks:
- *     35 ms for a snapshot of 100 MiB.
- * raft_uv and libuv reach the kernel through libc's syscall() and unlink(), which the file beside
- * this one replaces. Everything is passed on, but io_destroy only takes note, and a file that is
- * unlinked is kept open, so that its end comes with the last close. The host has another thread do
- * both.
+ *     35 ms for a snapshot of 100 MiB;
+ *   - it writes a snapshot whole and then has it synced, on another thread, and the log's writes
+ *     wait in the disk's queue behind all of it: 120 ms for 100 MiB.
+ * raft_uv and libuv reach the kernel through libc's syscall(), unlink() and fsync(), which the file
+ * beside this one replaces. Everything is passed on, but io_destroy only takes note, and a file
+ * that is unlinked is kept open, so that its end comes with the last close; the host has another
+ * thread do both. And a large file is written back piece by piece before it is synced.
  *
  * Thread: noted a thread; the thread that runs raft_uv takes them. */
 #ifndef SCHEDULER_REPLICA_SLOW_ENDS_H
@@ -17,7 +19,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { SLOW_ENDS_MAX = 32 }; /* of each, noted a thread; over it they end at once */
+enum { SLOW_ENDS_PIECE_BYTES = 2 << 20 }; /* written back at once */
+enum { SLOW_ENDS_MAX = 32 };              /* of each, noted a thread; over it they end at once */
 
 struct slow_ends {
     unsigned long contexts[SLOW_ENDS_MAX]; /* of kernel AIO */

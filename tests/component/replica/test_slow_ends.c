@@ -1,5 +1,5 @@
-/* io_destroy and unlink between libraft and the kernel. The contexts are none: the kernel refuses
- * them. */
+/* io_destroy, unlink and fsync between libraft and the kernel. The contexts are none: the kernel
+ * refuses them. */
 #include "scheduler/replica/slow_ends.h"
 
 #include <setjmp.h>
@@ -56,6 +56,21 @@ static void over_the_limit_the_kernel_is_asked_at_once(void **state)
     assert_int_equal(ends.contexts_count, SLOW_ENDS_MAX);
 }
 
+static unsigned pieces;
+static int piece_error;
+
+/* In the place of libc's: counts, and fails when it is told to. */
+int sync_file_range(int fd, off64_t offset, off64_t count, unsigned flags)
+{
+    (void)fd;
+    (void)offset;
+    (void)flags;
+    assert_int_equal(count, SLOW_ENDS_PIECE_BYTES);
+    pieces++;
+    errno = piece_error;
+    return piece_error == 0 ? 0 : -1;
+}
+
 static int make_file(char path[])
 {
     int fd = mkostemp(path, O_CLOEXEC);
@@ -110,6 +125,29 @@ static void without_a_host_a_removed_file_is_gone(void **state)
     assert_false(slow_ends_take(&ends));
 }
 
+static void a_large_file_is_written_back_piece_by_piece(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/skep-ends.XXXXXX";
+    int fd = make_file(path);
+    pieces = 0;
+    assert_int_equal(fsync(fd), 0);
+    assert_int_equal(pieces, 0);
+    assert_int_equal(ftruncate(fd, 2 * SLOW_ENDS_PIECE_BYTES + 1), 0);
+    assert_int_equal(fsync(fd), 0);
+    assert_int_equal(pieces, 3);
+    piece_error = EIO;
+    assert_int_equal(fsync(fd), -1);
+    assert_int_equal(errno, EIO);
+    piece_error = ENOSYS;
+    assert_int_equal(fsync(fd), 0);
+    piece_error = 0;
+    (void)close(fd);
+    assert_int_equal(fsync(fd), -1);
+    assert_int_equal(errno, EBADF);
+    assert_int_equal(unlink(path), 0);
+}
+
 static void other_calls_are_passed_on(void **state)
 {
     (void)state;
@@ -129,6 +167,7 @@ int main(void)
         cmocka_unit_test(a_removed_file_lives_until_the_ends_are_finished),
         cmocka_unit_test(what_cannot_be_removed_is_not_kept),
         cmocka_unit_test(without_a_host_a_removed_file_is_gone),
+        cmocka_unit_test(a_large_file_is_written_back_piece_by_piece),
         cmocka_unit_test(other_calls_are_passed_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
