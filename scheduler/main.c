@@ -50,7 +50,7 @@ static void on_signal(uv_signal_t *signal, int number)
 
 static int run(const struct scheduler_config *config)
 {
-    uv_loop_t loop;
+    static uv_loop_t loop; /* Threads of what could not start may wake it until the very end. */
     struct daemon d = {.server = NULL};
     struct errmsg msg = {.text = ""};
     if (uv_loop_init(&loop) != 0) {
