@@ -247,7 +247,7 @@ static void a_wiped_member_leaves_joins_again_and_gets_a_snapshot_in_parts(void 
     node_wipe(follower);
     cluster_commit(c, 100, 64, 16);
     struct node *leader = cluster_wait_leader(c);
-    assert_true(leader->snapshots > 0);
+    WAIT(c, has_snapshot, leader->id);
     replica_remove(leader->replica, follower->id, change_answered, c);
     cluster_wait_change(c);
     assert_int_equal(c->change_status.code, STATUS_OK);
@@ -280,6 +280,7 @@ static void a_lagging_member_gets_a_snapshot_over_a_bad_network(void **state)
     struct node *follower = a_follower(c);
     cluster_isolate(c, follower, true);
     cluster_commit(c, 300, 64, 16);
+    WAIT(c, has_snapshot, cluster_wait_leader(c)->id);
     cluster_isolate(c, follower, false);
     c->drop_every = 5;
     WAIT(c, all_agree, 320);
@@ -298,7 +299,7 @@ static void a_restart_restores_the_snapshot_and_the_rest_of_the_log(void **state
     cluster_commit(c, 500, 64, 8);
     struct node *n = &c->nodes[0];
     uint64_t hash = n->applied_hash;
-    assert_true(replica_status(n->replica).snapshot_index > 0);
+    WAIT(c, has_snapshot, n->id);
     node_stop(n);
     node_start(n);
     WAIT(c, all_agree, 500);

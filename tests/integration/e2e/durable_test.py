@@ -264,7 +264,7 @@ class Durable(ClusterCase):
     def test_running_is_limited_per_function(self):
         self.cluster.deploy_python("alone", PICKY, scaling="{max: 4}", limits="{running: 1}")
         self.cluster.deploy_python("together", PICKY, scaling="{min: 2, max: 4}")
-        self.assertEqual(self.most_running("alone", 0.3), 1)
+        self.assertEqual(self.most_running("alone", 1.5), 1)
         self.assertGreaterEqual(self.most_running("together", 2), 2)
 
     def test_settings_limit_tenants(self):
@@ -279,7 +279,7 @@ class Durable(ClusterCase):
             self.cluster.skep("setting", "set", key, "1")
             self.assertIn({"key": key, "value": "1"}, self.cluster.rows("setting", "list"))
         self.cluster.deploy_python("sharing", PICKY, scaling="{min: 2, max: 4}")
-        self.assertEqual(self.most_running("sharing", 0.3), 1)
+        self.assertEqual(self.most_running("sharing", 1.5), 1)
 
     # -- Schedules --
 
@@ -334,11 +334,13 @@ class Survival(ClusterCase):
             self.assertEqual(len(set(f.read().split())), 20000)
 
     def test_work_of_a_killed_agent_is_done_elsewhere(self):
-        lines = b"".join(b"c%d\n" % i for i in range(100))
-        ids = self.cluster.skep("spawn", "slow", "--each", input=lines).stdout
+        self.cluster.deploy_python("slower", "import time\ndef handle(p: bytes):\n    time.sleep(1)\n    return p\n",
+                                   scaling="{max: 4}")
+        lines = b"".join(b"c%d\n" % i for i in range(40))
+        ids = self.cluster.skep("spawn", "slower", "--each", input=lines).stdout
 
         def running():
-            return next((r["node"] for r in self.cluster.rows("invocation", "list", "slow") if r["state"] == "running"), "")
+            return next((r["node"] for r in self.cluster.rows("invocation", "list", "slower") if r["state"] == "running"), "")
 
         agent = wait_for(running, "one of them runs", 60)
         self.cluster.kill(agent)
