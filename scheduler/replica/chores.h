@@ -6,8 +6,8 @@
 #ifndef SCHEDULER_REPLICA_CHORES_H
 #define SCHEDULER_REPLICA_CHORES_H
 
-#include "scheduler/replica/slow_ends.h"
 #include "scheduler/replica/folder.h"
+#include "scheduler/replica/slow_ends.h"
 
 enum { CHORES_PATH_BYTES_MAX = 4096 };
 
