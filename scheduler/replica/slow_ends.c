@@ -12,10 +12,6 @@
 #include <time.h>
 #include <unistd.h>
 
-typedef long (*syscall_fn)(long number, ...);
-typedef int (*unlink_fn)(const char *path);
-typedef int (*fsync_fn)(int fd);
-
 #ifdef __SANITIZE_THREAD__
 #define THREAD_SANITIZER
 #elif defined(__has_feature)
@@ -29,41 +25,42 @@ enum { ARGUMENTS = 6, PIECE_PAUSE_NS = 500 * 1000 };
 static _Thread_local unsigned hosts;
 static _Thread_local struct slow_ends noted;
 
-/* libc's. Looked up once; twice by two threads does no harm. */
+/* libc's function. Looked up once; twice by two threads does no harm. */
+static void *next_of(_Atomic(void *) *found, const char *name)
+{
+    void *function = atomic_load_explicit(found, memory_order_relaxed);
+    if (function == NULL) {
+        function = dlsym(RTLD_NEXT, name);
+        CHECK(function != NULL);
+        atomic_store_explicit(found, function, memory_order_relaxed);
+    }
+    return function;
+}
+
+typedef long (*syscall_fn)(long number, ...);
+
 static syscall_fn next_syscall(void)
 {
-    static _Atomic(syscall_fn) found;
-    syscall_fn fn = atomic_load_explicit(&found, memory_order_relaxed);
-    if (fn == NULL) {
-        *(void **)&fn = dlsym(RTLD_NEXT, "syscall");
-        CHECK(fn != NULL);
-        atomic_store_explicit(&found, fn, memory_order_relaxed);
-    }
+    static _Atomic(void *) found;
+    syscall_fn fn;
+    *(void **)&fn = next_of(&found, "syscall");
     return fn;
 }
 
-static unlink_fn next_unlink(void)
+static int next_unlink(const char *path)
 {
-    static _Atomic(unlink_fn) found;
-    unlink_fn fn = atomic_load_explicit(&found, memory_order_relaxed);
-    if (fn == NULL) {
-        *(void **)&fn = dlsym(RTLD_NEXT, "unlink");
-        CHECK(fn != NULL);
-        atomic_store_explicit(&found, fn, memory_order_relaxed);
-    }
-    return fn;
+    static _Atomic(void *) found;
+    int (*fn)(const char *name);
+    *(void **)&fn = next_of(&found, "unlink");
+    return fn(path);
 }
 
-static fsync_fn next_fsync(void)
+static int next_fsync(int fd)
 {
-    static _Atomic(fsync_fn) found;
-    fsync_fn fn = atomic_load_explicit(&found, memory_order_relaxed);
-    if (fn == NULL) {
-        *(void **)&fn = dlsym(RTLD_NEXT, "fsync");
-        CHECK(fn != NULL);
-        atomic_store_explicit(&found, fn, memory_order_relaxed);
-    }
-    return fn;
+    static _Atomic(void *) found;
+    int (*fn)(int number);
+    *(void **)&fn = next_of(&found, "fsync");
+    return fn(fd);
 }
 
 void slow_ends_enter(void)
@@ -129,7 +126,7 @@ __attribute__((visibility("default"))) int unlink(const char *path)
 {
     bool keep = hosts > 0 && noted.files_count < SLOW_ENDS_MAX;
     int fd = keep ? open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC) : -1;
-    int rv = next_unlink()(path);
+    int rv = next_unlink(path);
     if (fd >= 0 && rv == 0) {
         noted.files[noted.files_count++] = fd;
     } else if (fd >= 0) {
@@ -163,5 +160,5 @@ static int write_back(int fd)
 /* Likewise. */
 __attribute__((visibility("default"))) int fsync(int fd)
 {
-    return write_back(fd) == 0 ? next_fsync()(fd) : -1;
+    return write_back(fd) == 0 ? next_fsync(fd) : -1;
 }

@@ -386,6 +386,23 @@ void node_stop(struct node *n)
     WAIT(n->cluster, is_down, n->id);
 }
 
+struct cluster *cluster_begin(size_t count, size_t voters)
+{
+    struct cluster *c = malloc(sizeof *c);
+    assert_non_null(c);
+    cluster_open(c, count, voters);
+    for (size_t i = 0; i < voters; i++) {
+        node_start(&c->nodes[i]);
+    }
+    return c;
+}
+
+void cluster_end(struct cluster *c)
+{
+    cluster_close(c);
+    free(c);
+}
+
 void node_find_file(const struct node *n, const char *prefix, char out[CLUSTER_PATH_BYTES_MAX * 2])
 {
     DIR *d = opendir(n->folder);

@@ -88,6 +88,10 @@ struct cluster {
 void cluster_open(struct cluster *c, size_t count, size_t voters);
 /* Closes what is open and removes the folders. */
 void cluster_close(struct cluster *c);
+/* One of that many nodes, of which the first `voters` vote and run; ended and freed by the
+ * other. */
+struct cluster *cluster_begin(size_t count, size_t voters);
+void cluster_end(struct cluster *c);
 
 void node_start(struct node *n);
 /* Opens and returns the status instead of asserting. */

@@ -14,23 +14,6 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-static struct cluster *start(size_t count)
-{
-    struct cluster *c = malloc(sizeof *c);
-    assert_non_null(c);
-    cluster_open(c, count, count);
-    for (size_t i = 0; i < count; i++) {
-        node_start(&c->nodes[i]);
-    }
-    return c;
-}
-
-static void end(struct cluster *c)
-{
-    cluster_close(c);
-    free(c);
-}
-
 static void flip_byte(const char *path, off_t at)
 {
     int fd = open(path, O_RDWR | O_CLOEXEC);
@@ -67,7 +50,7 @@ static struct node *follower_of(struct cluster *c)
 static void a_damaged_segment_is_named_and_the_member_rejoins(void **state)
 {
     (void)state;
-    struct cluster *c = start(3);
+    struct cluster *c = cluster_begin(3, 3);
     cluster_commit(c, 200, 256, 16);
     WAIT(c, all_agree, 200);
     struct node *n = follower_of(c);
@@ -79,7 +62,7 @@ static void a_damaged_segment_is_named_and_the_member_rejoins(void **state)
     rejoin(c, n);
     cluster_commit(c, 10, 64, 4);
     WAIT(c, all_agree, 210);
-    end(c);
+    cluster_end(c);
 }
 
 int main(void)

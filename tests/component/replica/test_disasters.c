@@ -21,23 +21,6 @@
 
 enum { MIB = 1 << 20, SMALL_DISK_MIB = 192 };
 
-static struct cluster *start(size_t count)
-{
-    struct cluster *c = malloc(sizeof *c);
-    assert_non_null(c);
-    cluster_open(c, count, count);
-    for (size_t i = 0; i < count; i++) {
-        node_start(&c->nodes[i]);
-    }
-    return c;
-}
-
-static void end(struct cluster *c)
-{
-    cluster_close(c);
-    free(c);
-}
-
 static bool mark_covers(struct cluster *c, uint64_t index)
 {
     return folder_mark_read(c->nodes[0].folder) >= index;
@@ -54,7 +37,7 @@ static void copy_running(const struct node *n, const char *to)
 static void a_truncated_open_segment_is_noticed(void **state)
 {
     (void)state;
-    struct cluster *c = start(1);
+    struct cluster *c = cluster_begin(1, 1);
     struct node *n = &c->nodes[0];
     cluster_commit(c, 300, 256, 16);
     WAIT(c, mark_covers, 300);
@@ -71,13 +54,13 @@ static void a_truncated_open_segment_is_noticed(void **state)
     /* The mark goes with the folder: an emptied one starts. */
     node_wipe(n);
     node_start(n);
-    end(c);
+    cluster_end(c);
 }
 
 static void what_a_crash_leaves_is_no_damage(void **state)
 {
     (void)state;
-    struct cluster *c = start(1);
+    struct cluster *c = cluster_begin(1, 1);
     struct node *n = &c->nodes[0];
     cluster_commit(c, 300, 256, 16);
     WAIT(c, mark_covers, 300);
@@ -90,7 +73,7 @@ static void what_a_crash_leaves_is_no_damage(void **state)
     assert_int_equal(rename(copy, n->folder), 0);
     node_start(n);
     WAIT(c, all_agree, 300);
-    end(c);
+    cluster_end(c);
 }
 
 static void a_damaged_snapshot_is_named(void **state)
@@ -113,13 +96,13 @@ static void a_damaged_snapshot_is_named(void **state)
                    n->folder);
     assert_int_equal(system(command), 0);
     node_assert_corrupt(n, "snapshot-");
-    end(c);
+    cluster_end(c);
 }
 
 static void lost_metadata_is_named(void **state)
 {
     (void)state;
-    struct cluster *c = start(1);
+    struct cluster *c = cluster_begin(1, 1);
     struct node *n = &c->nodes[0];
     cluster_commit(c, 20, 64, 8);
     node_stop(n);
@@ -142,25 +125,25 @@ static void lost_metadata_is_named(void **state)
     struct replica_member m = {.id = 1, .role = REPLICA_VOTER, .address = "127.0.0.1:7001"};
     struct errmsg msg = {0};
     assert_int_equal(replica_bootstrap(&config, &m, 1, &msg).code, STATUS_CORRUPT);
-    end(c);
+    cluster_end(c);
 }
 
 static void a_folder_is_used_by_one_at_a_time(void **state)
 {
     (void)state;
-    struct cluster *c = start(1);
+    struct cluster *c = cluster_begin(1, 1);
     uint64_t term, index;
     struct errmsg msg = {0};
     assert_int_equal(replica_folder_last(c->nodes[0].folder, &term, &index, &msg).code,
                      STATUS_CONFLICT);
     assert_non_null(strstr(msg.text, "in use"));
-    end(c);
+    cluster_end(c);
 }
 
 static void a_survivor_becomes_a_cluster_of_one_that_the_others_join(void **state)
 {
     (void)state;
-    struct cluster *c = start(3);
+    struct cluster *c = cluster_begin(3, 3);
     cluster_commit(c, 200, 64, 16);
     WAIT(c, all_agree, 200);
     uint64_t hash = c->nodes[0].applied_hash;
@@ -198,7 +181,7 @@ static void a_survivor_becomes_a_cluster_of_one_that_the_others_join(void **stat
     }
     cluster_commit(c, 50, 64, 8);
     WAIT(c, all_agree, 250);
-    end(c);
+    cluster_end(c);
 }
 
 /* ---- Full disks ---- */
@@ -282,7 +265,7 @@ static void end_small(struct cluster *c)
 {
     node_stop(&c->nodes[0]);
     assert_int_equal(umount2(c->nodes[0].folder, MNT_DETACH), 0);
-    end(c);
+    cluster_end(c);
 }
 
 static void a_nearly_full_disk_refuses_with_a_line_that_names_it(void **state)

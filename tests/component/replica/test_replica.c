@@ -13,23 +13,6 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-static struct cluster *start(size_t count, size_t voters)
-{
-    struct cluster *c = malloc(sizeof *c);
-    assert_non_null(c);
-    cluster_open(c, count, voters);
-    for (size_t i = 0; i < voters; i++) {
-        node_start(&c->nodes[i]);
-    }
-    return c;
-}
-
-static void end(struct cluster *c)
-{
-    cluster_close(c);
-    free(c);
-}
-
 static struct node *a_follower(struct cluster *c)
 {
     struct node *leader = cluster_wait_leader(c);
@@ -45,46 +28,46 @@ static struct node *a_follower(struct cluster *c)
 static void three_replicas_elect_and_apply_the_same_sequence(void **state)
 {
     (void)state;
-    struct cluster *c = start(3, 3);
+    struct cluster *c = cluster_begin(3, 3);
     cluster_commit(c, 1000, 256, 64);
     WAIT(c, all_agree, 1000);
     struct node *leader = cluster_wait_leader(c);
     assert_int_equal(replica_status(leader->replica).proposals, 0);
     assert_true(leader->applied_calls > 0);
-    end(c);
+    cluster_end(c);
 }
 
 static void a_single_voter_commits_alone(void **state)
 {
     (void)state;
-    struct cluster *c = start(1, 1);
+    struct cluster *c = cluster_begin(1, 1);
     cluster_commit(c, 100, 3, 10);
     node_stop(&c->nodes[0]);
     node_start(&c->nodes[0]);
     WAIT(c, all_agree, 100);
-    end(c);
+    cluster_end(c);
 }
 
 static void commands_of_every_length_come_back_unchanged(void **state)
 {
     (void)state;
-    struct cluster *c = start(3, 3);
+    struct cluster *c = cluster_begin(3, 3);
     for (size_t size = 0; size <= 17; size++) {
         cluster_commit(c, 1, size, 1);
     }
     cluster_commit(c, 1, REPLICA_COMMAND_BYTES_MAX, 1);
     WAIT(c, all_agree, 19);
-    end(c);
+    cluster_end(c);
 }
 
 static void followers_refuse_proposals(void **state)
 {
     (void)state;
-    struct cluster *c = start(3, 3);
+    struct cluster *c = cluster_begin(3, 3);
     struct node *follower = a_follower(c);
     uint64_t ticket;
     assert_int_equal(node_propose(follower, 1, 8, &ticket).code, STATUS_NOT_LEADER);
-    end(c);
+    cluster_end(c);
 }
 
 static bool follower_knows_leader(struct cluster *c, uint64_t id)
@@ -96,31 +79,31 @@ static bool follower_knows_leader(struct cluster *c, uint64_t id)
 static void followers_are_told_the_leader(void **state)
 {
     (void)state;
-    struct cluster *c = start(3, 3);
+    struct cluster *c = cluster_begin(3, 3);
     struct node *follower = a_follower(c);
     WAIT(c, follower_knows_leader, follower->id);
     struct replica_status st = replica_status(follower->replica);
     assert_false(st.leader);
     assert_string_equal(st.leader_address, cluster_leader(c)->address);
-    end(c);
+    cluster_end(c);
 }
 
 static void oversized_commands_are_over_the_limit(void **state)
 {
     (void)state;
-    struct cluster *c = start(1, 1);
+    struct cluster *c = cluster_begin(1, 1);
     struct node *leader = cluster_wait_leader(c);
     uint64_t ticket;
     assert_int_equal(node_propose(leader, 1, REPLICA_COMMAND_BYTES_MAX + 1, &ticket).code,
                      STATUS_LIMIT);
     assert_int_equal(replica_status(leader->replica).proposals, 0);
-    end(c);
+    cluster_end(c);
 }
 
 static void proposals_over_the_limit_are_refused_and_the_rest_commit(void **state)
 {
     (void)state;
-    struct cluster *c = start(1, 1);
+    struct cluster *c = cluster_begin(1, 1);
     struct node *leader = cluster_wait_leader(c);
     uint64_t ticket;
     for (unsigned i = 0; i < REPLICA_PROPOSALS_MAX; i++) {
@@ -130,13 +113,13 @@ static void proposals_over_the_limit_are_refused_and_the_rest_commit(void **stat
     WAIT(c, all_agree, REPLICA_PROPOSALS_MAX);
     assert_int_equal(node_propose(leader, 1, 8, &ticket).code, STATUS_OK);
     WAIT(c, all_agree, REPLICA_PROPOSALS_MAX + 1);
-    end(c);
+    cluster_end(c);
 }
 
 static void a_new_leader_follows_a_crash_and_the_old_one_catches_up_from_disk(void **state)
 {
     (void)state;
-    struct cluster *c = start(3, 3);
+    struct cluster *c = cluster_begin(3, 3);
     cluster_commit(c, 200, 100, 20);
     struct node *old = cluster_wait_leader(c);
     node_stop(old);
@@ -145,13 +128,13 @@ static void a_new_leader_follows_a_crash_and_the_old_one_catches_up_from_disk(vo
     cluster_commit(c, 200, 100, 20);
     node_start(old);
     WAIT(c, all_agree, 400);
-    end(c);
+    cluster_end(c);
 }
 
 static void a_restart_of_all_keeps_everything(void **state)
 {
     (void)state;
-    struct cluster *c = start(3, 3);
+    struct cluster *c = cluster_begin(3, 3);
     cluster_commit(c, 300, 64, 30);
     WAIT(c, all_agree, 300);
     uint64_t hash = c->nodes[0].applied_hash;
@@ -164,7 +147,7 @@ static void a_restart_of_all_keeps_everything(void **state)
     WAIT(c, all_agree, 300);
     assert_int_equal(c->nodes[0].applied_count, 300);
     assert_int_equal(c->nodes[0].applied_hash, hash);
-    end(c);
+    cluster_end(c);
 }
 
 static bool answered(struct cluster *c, uint64_t ticket)
@@ -175,7 +158,7 @@ static bool answered(struct cluster *c, uint64_t ticket)
 static void proposals_in_flight_at_the_loss_of_leadership_are_unknown(void **state)
 {
     (void)state;
-    struct cluster *c = start(3, 3);
+    struct cluster *c = cluster_begin(3, 3);
     struct node *old = cluster_wait_leader(c);
     cluster_isolate(c, old, true);
     uint64_t ticket;
@@ -188,13 +171,13 @@ static void proposals_in_flight_at_the_loss_of_leadership_are_unknown(void **sta
     cluster_isolate(c, old, false);
     cluster_commit(c, 10, 8, 10);
     WAIT(c, all_agree, 10);
-    end(c);
+    cluster_end(c);
 }
 
 static void closing_answers_what_is_in_flight(void **state)
 {
     (void)state;
-    struct cluster *c = start(3, 3);
+    struct cluster *c = cluster_begin(3, 3);
     struct node *leader = cluster_wait_leader(c);
     uint64_t ticket;
     for (int i = 0; i < 100; i++) {
@@ -203,19 +186,19 @@ static void closing_answers_what_is_in_flight(void **state)
     node_stop(leader);
     assert_true(c->answers[ticket].given);
     assert_true(c->answers[0].given);
-    end(c);
+    cluster_end(c);
 }
 
 static void lost_and_reordered_messages_change_nothing(void **state)
 {
     (void)state;
-    struct cluster *c = start(3, 3);
+    struct cluster *c = cluster_begin(3, 3);
     c->drop_every = 7;
     c->reorder_every = 5;
     cluster_commit(c, 500, 64, 16);
     c->drop_every = 0;
     WAIT(c, all_agree, 500);
-    end(c);
+    cluster_end(c);
 }
 
 static struct replica_member member_of(const struct node *n, enum replica_member_role role)
@@ -263,7 +246,7 @@ static void a_wiped_member_leaves_joins_again_and_gets_a_snapshot_in_parts(void 
     node_stop(follower);
     node_start(follower);
     WAIT(c, all_agree, 400);
-    end(c);
+    cluster_end(c);
 }
 
 static void a_lagging_member_gets_a_snapshot_over_a_bad_network(void **state)
@@ -285,7 +268,7 @@ static void a_lagging_member_gets_a_snapshot_over_a_bad_network(void **state)
     c->drop_every = 5;
     WAIT(c, all_agree, 320);
     assert_true(follower->restores >= 1);
-    end(c);
+    cluster_end(c);
 }
 
 static void a_restart_restores_the_snapshot_and_the_rest_of_the_log(void **state)
@@ -306,7 +289,7 @@ static void a_restart_restores_the_snapshot_and_the_rest_of_the_log(void **state
     assert_int_equal(n->applied_count, 500);
     assert_int_equal(n->applied_hash, hash);
     assert_int_equal(n->restores, 1);
-    end(c);
+    cluster_end(c);
 }
 
 static enum replica_member_role role_of(struct node *at, uint64_t id)
@@ -325,7 +308,7 @@ static enum replica_member_role role_of(struct node *at, uint64_t id)
 static void a_member_is_added_promoted_and_removed(void **state)
 {
     (void)state;
-    struct cluster *c = start(4, 3);
+    struct cluster *c = cluster_begin(4, 3);
     cluster_commit(c, 50, 64, 8);
     struct node *added = &c->nodes[3];
     node_start(added);
@@ -349,13 +332,13 @@ static void a_member_is_added_promoted_and_removed(void **state)
     node_stop(&c->nodes[removed - 1]);
     cluster_commit(c, 50, 64, 8);
     WAIT(c, all_agree, 150);
-    end(c);
+    cluster_end(c);
 }
 
 static void adding_again_is_no_change_and_another_address_exists(void **state)
 {
     (void)state;
-    struct cluster *c = start(3, 3);
+    struct cluster *c = cluster_begin(3, 3);
     struct node *leader = cluster_wait_leader(c);
     struct node *other = a_follower(c);
     struct replica_member m = member_of(other, REPLICA_VOTER);
@@ -366,13 +349,13 @@ static void adding_again_is_no_change_and_another_address_exists(void **state)
     replica_add(leader->replica, &m, change_answered, c);
     cluster_wait_change(c);
     assert_int_equal(c->change_status.code, STATUS_EXISTS);
-    end(c);
+    cluster_end(c);
 }
 
 static void changes_need_the_leader(void **state)
 {
     (void)state;
-    struct cluster *c = start(3, 3);
+    struct cluster *c = cluster_begin(3, 3);
     struct node *follower = a_follower(c);
     replica_remove(follower->replica, 1, change_answered, c);
     cluster_wait_change(c);
@@ -380,13 +363,13 @@ static void changes_need_the_leader(void **state)
     replica_transfer(follower->replica, 0, change_answered, c);
     cluster_wait_change(c);
     assert_int_equal(c->change_status.code, STATUS_NOT_LEADER);
-    end(c);
+    cluster_end(c);
 }
 
 static void removing_an_unknown_or_the_last_member_is_refused(void **state)
 {
     (void)state;
-    struct cluster *c = start(1, 1);
+    struct cluster *c = cluster_begin(1, 1);
     struct node *leader = cluster_wait_leader(c);
     replica_remove(leader->replica, 9, change_answered, c);
     cluster_wait_change(c);
@@ -394,7 +377,7 @@ static void removing_an_unknown_or_the_last_member_is_refused(void **state)
     replica_remove(leader->replica, 1, change_answered, c);
     cluster_wait_change(c);
     assert_int_equal(c->change_status.code, STATUS_INVALID);
-    end(c);
+    cluster_end(c);
 }
 
 static bool leads(struct cluster *c, uint64_t id)
@@ -406,7 +389,7 @@ static bool leads(struct cluster *c, uint64_t id)
 static void leadership_moves_to_the_member_named(void **state)
 {
     (void)state;
-    struct cluster *c = start(3, 3);
+    struct cluster *c = cluster_begin(3, 3);
     cluster_commit(c, 20, 64, 8);
     struct node *leader = cluster_wait_leader(c);
     struct node *target = a_follower(c);
@@ -416,13 +399,13 @@ static void leadership_moves_to_the_member_named(void **state)
     WAIT(c, leads, target->id);
     cluster_commit(c, 20, 64, 8);
     WAIT(c, all_agree, 40);
-    end(c);
+    cluster_end(c);
 }
 
 static void removing_the_leader_moves_leadership_first(void **state)
 {
     (void)state;
-    struct cluster *c = start(3, 3);
+    struct cluster *c = cluster_begin(3, 3);
     cluster_commit(c, 20, 64, 8);
     struct node *old = cluster_wait_leader(c);
     replica_remove(old->replica, old->id, change_answered, c);
@@ -437,7 +420,7 @@ static void removing_the_leader_moves_leadership_first(void **state)
     node_stop(old);
     cluster_commit(c, 20, 64, 8);
     WAIT(c, all_agree, 40);
-    end(c);
+    cluster_end(c);
 }
 
 static unsigned refusals;
@@ -463,7 +446,7 @@ static bool all_changes_answered(struct cluster *c, uint64_t n)
 static void changes_over_the_limit_are_refused(void **state)
 {
     (void)state;
-    struct cluster *c = start(1, 1);
+    struct cluster *c = cluster_begin(1, 1);
     struct node *leader = cluster_wait_leader(c);
     refusals = 0;
     grants = 0;
@@ -472,13 +455,13 @@ static void changes_over_the_limit_are_refused(void **state)
     }
     WAIT(c, all_changes_answered, REPLICA_CHANGES_MAX + 3);
     assert_int_equal(refusals, 3);
-    end(c);
+    cluster_end(c);
 }
 
 static void malformed_messages_are_invalid_and_change_nothing(void **state)
 {
     (void)state;
-    struct cluster *c = start(3, 3);
+    struct cluster *c = cluster_begin(3, 3);
     cluster_commit(c, 10, 8, 5);
     struct node *n = a_follower(c);
     struct replica_status before = replica_status(n->replica);
@@ -501,13 +484,13 @@ static void malformed_messages_are_invalid_and_change_nothing(void **state)
     assert_int_equal(replica_status(n->replica).term, before.term);
     cluster_commit(c, 10, 8, 5);
     WAIT(c, all_agree, 20);
-    end(c);
+    cluster_end(c);
 }
 
 static void a_vote_request_in_the_name_of_another_is_invalid(void **state)
 {
     (void)state;
-    struct cluster *c = start(3, 3);
+    struct cluster *c = cluster_begin(3, 3);
     struct node *n = a_follower(c);
     uint8_t vote[4 + 33] = {1, 3, 0, 0, 99};
     vote[12] = 1; /* candidate 1 */
@@ -515,13 +498,13 @@ static void a_vote_request_in_the_name_of_another_is_invalid(void **state)
     struct status s = replica_receive(n->replica, n->id == 2 ? 3 : from, "127.0.0.1:9",
                                       bytes_of(vote, sizeof vote));
     assert_int_equal(s.code, STATUS_INVALID);
-    end(c);
+    cluster_end(c);
 }
 
 static void a_second_bootstrap_is_refused(void **state)
 {
     (void)state;
-    struct cluster *c = start(1, 1);
+    struct cluster *c = cluster_begin(1, 1);
     struct replica_config config = c->config;
     config.folder = c->nodes[0].folder;
     config.id = 1;
@@ -529,7 +512,7 @@ static void a_second_bootstrap_is_refused(void **state)
     struct replica_member m = member_of(&c->nodes[0], REPLICA_VOTER);
     struct errmsg msg = {0};
     assert_int_equal(replica_bootstrap(&config, &m, 1, &msg).code, STATUS_EXISTS);
-    end(c);
+    cluster_end(c);
 }
 
 static void wrong_settings_are_invalid(void **state)
@@ -544,7 +527,7 @@ static void wrong_settings_are_invalid(void **state)
     assert_non_null(strstr(msg.text, "heartbeat"));
     c->config.heartbeat_ms = 20;
     node_start(&c->nodes[0]);
-    end(c);
+    cluster_end(c);
 }
 
 static void a_folder_that_is_not_there_is_an_error(void **state)
@@ -557,7 +540,7 @@ static void a_folder_that_is_not_there_is_an_error(void **state)
     struct errmsg msg = {0};
     assert_false(status_is_ok(node_try_start(&c->nodes[0], &msg)));
     assert_non_null(strstr(msg.text, "none"));
-    end(c);
+    cluster_end(c);
 }
 
 /* Overwrites the middle of every snapshot file of a node. */
@@ -585,7 +568,7 @@ static void a_damaged_snapshot_is_corrupt(void **state)
     struct errmsg msg = {0};
     assert_int_equal(node_try_start(&c->nodes[0], &msg).code, STATUS_CORRUPT);
     assert_false(c->nodes[0].fatal); /* told by the return */
-    end(c);
+    cluster_end(c);
 }
 
 static bool is_fatal(struct cluster *c, uint64_t id)
@@ -624,7 +607,7 @@ static void a_full_disk_stops_the_replica_before_anything_is_acknowledged(void *
     cluster_commit(c, 10, 8, 2);
     WAIT(c, all_agree, 10);
     assert_false(n->fatal);
-    end(c);
+    cluster_end(c);
 }
 
 static void a_snapshot_that_cannot_be_written_stops_the_replica(void **state)
@@ -644,7 +627,7 @@ static void a_snapshot_that_cannot_be_written_stops_the_replica(void **state)
         assert_int_equal(node_propose(&c->nodes[0], 1, 8, &ticket).code, STATUS_OK);
     }
     WAIT(c, is_fatal, 1);
-    end(c);
+    cluster_end(c);
 }
 
 int main(void)
