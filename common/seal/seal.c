@@ -192,7 +192,7 @@ struct status sealer_open(struct sealer *s, const struct seal_key *key, struct b
     size_t size = sealed.size - SEAL_EXTRA_BYTES;
     uint8_t tag[SEAL_TAG_BYTES];
     memcpy(tag, sealed.data + SEAL_HEAD_BYTES + size, sizeof tag);
-    TRY(buffer_reserve(out, size));
+    TRY(buffer_reserve(out, size > 0 ? size : 1)); /* To OpenSSL no place means other data. */
     TRY(cipher_set(&s->open, key, false));
     uint8_t *at = out->data + out->size;
     bool fine =
