@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -20,7 +21,7 @@
 #endif
 #endif
 
-enum { ARGUMENTS = 6, PIECE_PAUSE_NS = 500 * 1000 };
+enum { ARGUMENTS = 6, PIECE_PAUSE_NS = 500 * 1000, ZEROS_BYTES = 256 << 10 };
 
 static _Thread_local unsigned hosts;
 static _Thread_local struct slow_ends noted;
@@ -61,6 +62,14 @@ static int next_fsync(int fd)
     int (*fn)(int number);
     *(void **)&fn = next_of(&found, "fsync");
     return fn(fd);
+}
+
+static int next_posix_fallocate(int fd, off_t offset, off_t bytes)
+{
+    static _Atomic(void *) found;
+    int (*fn)(int number, off_t from, off_t count);
+    *(void **)&fn = next_of(&found, "posix_fallocate");
+    return fn(fd, offset, bytes);
 }
 
 void slow_ends_enter(void)
@@ -161,4 +170,26 @@ static int write_back(int fd)
 __attribute__((visibility("default"))) int fsync(int fd)
 {
     return write_back(fd) == 0 ? next_fsync(fd) : -1;
+}
+
+static int write_zeros(int fd, off_t offset, off_t bytes)
+{
+    static const uint8_t zeros[ZEROS_BYTES];
+    for (off_t left = bytes; left > 0;) {
+        size_t size = left < ZEROS_BYTES ? (size_t)left : ZEROS_BYTES;
+        ssize_t n = pwrite(fd, zeros, size, offset + bytes - left);
+        if (n < 0 && errno != EINTR) {
+            return errno;
+        }
+        left -= n > 0 ? n : 0;
+    }
+    /* Direct writes of the log go their fast way only where no page is cached. */
+    return fsync(fd) == 0 ? posix_fadvise(fd, offset, bytes, POSIX_FADV_DONTNEED) : errno;
+}
+
+/* Likewise. */
+__attribute__((visibility("default"))) int posix_fallocate(int fd, off_t offset, off_t bytes)
+{
+    int error = next_posix_fallocate(fd, offset, bytes);
+    return error == 0 && bytes >= SLOW_ENDS_SEGMENT_BYTES ? write_zeros(fd, offset, bytes) : error;
 }

@@ -1,5 +1,5 @@
-/* io_destroy, unlink and fsync between libraft and the kernel. The contexts are none: the kernel
- * refuses them. */
+/* Calls of libc between libraft and the kernel. The AIO contexts are none: the kernel refuses
+ * them. */
 #include "scheduler/replica/slow_ends.h"
 
 #include <setjmp.h>
@@ -148,6 +148,25 @@ static void a_large_file_is_written_back_piece_by_piece(void **state)
     assert_int_equal(unlink(path), 0);
 }
 
+static void what_is_allocated_for_a_segment_is_written(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/skep-ends.XXXXXX";
+    static uint8_t data[SLOW_ENDS_SEGMENT_BYTES], zeros[SLOW_ENDS_SEGMENT_BYTES];
+    const off_t bytes = SLOW_ENDS_SEGMENT_BYTES;
+    int fd = mkostemp(path, O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(posix_fallocate(fd, 0, bytes), 0);
+    assert_int_equal(lseek(fd, 0, SEEK_DATA), 0); /* Not a hole, nor unwritten. */
+    assert_int_equal(lseek(fd, 0, SEEK_HOLE), bytes);
+    assert_int_equal(lseek(fd, 0, SEEK_END), bytes);
+    assert_int_equal(pread(fd, data, sizeof data, 0), sizeof data);
+    assert_memory_equal(data, zeros, sizeof data);
+    (void)close(fd);
+    assert_int_equal(posix_fallocate(fd, 0, bytes), EBADF);
+    assert_int_equal(unlink(path), 0);
+}
+
 static void other_calls_are_passed_on(void **state)
 {
     (void)state;
@@ -168,6 +187,7 @@ int main(void)
         cmocka_unit_test(what_cannot_be_removed_is_not_kept),
         cmocka_unit_test(without_a_host_a_removed_file_is_gone),
         cmocka_unit_test(a_large_file_is_written_back_piece_by_piece),
+        cmocka_unit_test(what_is_allocated_for_a_segment_is_written),
         cmocka_unit_test(other_calls_are_passed_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
