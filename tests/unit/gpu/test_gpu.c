@@ -44,6 +44,11 @@ static bool first_failed(const struct gpu_inventory *i)
     return i->gpus_count > 0 && i->gpus[0].health == GPU_HEALTH_FAILED;
 }
 
+static bool second_failed(const struct gpu_inventory *i)
+{
+    return i->gpus_count > 1 && i->gpus[1].health == GPU_HEALTH_FAILED;
+}
+
 static bool first_well(const struct gpu_inventory *i)
 {
     return i->gpus_count > 0 && i->gpus[0].health == GPU_HEALTH_OK;
@@ -76,11 +81,12 @@ static struct fake *begin(struct fake *f, const char *says)
 
 /* ---- What is told ---- */
 
+/* Memory too, by the newer of the two functions. */
 static void all_that_the_driver_tells_is_reported(void **state)
 {
     (void)state;
     struct fake f;
-    fake_wait(begin(&f, H100), is_ok);
+    fake_wait(begin(&f, H100 "code.nvmlDeviceGetMemoryInfo=3\n"), is_ok);
     const struct gpu_inventory *i = fake_now(&f);
     assert_string_equal(i->driver, "550.54.15");
     assert_string_equal(i->cuda, "12.4");
@@ -313,16 +319,16 @@ static void an_xid_of_the_hardware_fails_the_device(void **state)
     (void)state;
     struct fake f;
     fake_wait(begin(&f, SECOND "count=2\n" H100), two_devices);
-    fake_say(&f, SECOND "count=2\n" H100 "0.xid=79\n0.xid_number=1\n");
-    fake_wait(&f, first_failed);
+    fake_say(&f, SECOND "count=2\n" H100 "1.xid=79\n1.xid_number=1\n");
+    fake_wait(&f, second_failed);
     const struct gpu_report *g = fake_now(&f)->gpus;
-    contains(g[0].why, "Xid 79 at 20");
-    assert_int_equal(g[0].xid, 79);
-    assert_int_equal(g[0].xid_count, 1);
-    assert_true(g[0].xid_time_ms > 0);
-    assert_int_equal(g[1].health, GPU_HEALTH_OK);
-    assert_int_equal(g[1].xid_count, 0);
-    assert_int_equal(g[1].known & GPU_KNOWS_XID, GPU_KNOWS_XID);
+    contains(g[1].why, "Xid 79 at 20");
+    assert_int_equal(g[1].xid, 79);
+    assert_int_equal(g[1].xid_count, 1);
+    assert_true(g[1].xid_time_ms > 0);
+    assert_int_equal(g[0].health, GPU_HEALTH_OK);
+    assert_int_equal(g[0].xid_count, 0);
+    assert_int_equal(g[0].known & GPU_KNOWS_XID, GPU_KNOWS_XID);
     fake_close(&f);
 }
 
