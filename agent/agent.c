@@ -3,6 +3,7 @@
 #include "agent/cell/cell_usage.h"
 #include "agent/code.h"
 #include "agent/core/agent_core.h"
+#include "agent/gpus.h"
 #include "agent/instances.h"
 #include "agent/log_server.h"
 #include "agent/network.h"
@@ -39,6 +40,7 @@ struct agent {
     struct network *network;
     struct log_server *logs;
     struct stats *stats;
+    struct gpus *gpus;
     struct probe probe;
     struct probe_sample sample;
     struct cgroup_mounts mounts;
@@ -416,6 +418,11 @@ static void on_beat(uv_timer_t *timer)
     uint64_t now = now_us();
     probe_read(&a->probe, now, &a->sample);
     usages_read(a);
+    bool gpus_changed;
+    struct gpu_inventory *gpu = gpus_beat(a->gpus, now, &gpus_changed);
+    if (gpus_changed) {
+        stats_gpus(a->stats, gpus_inventory(a->gpus));
+    }
     const struct heartbeat h = {
         .cpu_used_millis = a->sample.cpu_used_millis,
         .memory_used_bytes = a->sample.memory_used_bytes,
@@ -427,6 +434,8 @@ static void on_beat(uv_timer_t *timer)
         .disk_free_bytes = a->sample.disk_free_bytes,
         .instances = a->usages,
         .instances_count = a->usages_count,
+        .gpu = gpu,
+        .gpu_count = gpu != NULL ? 1 : 0,
     };
     agent_core_heartbeat(a->core, now, &h);
     lease_watch(a, now);
@@ -594,6 +603,8 @@ static struct status open_parts(struct agent *a, struct errmsg *msg)
     probe_init(&a->probe, a->config->data);
     cgroups_find(a);
     TRY(core_open(a, msg));
+    TRY(gpus_open(&a->gpus, a->config, msg));
+    agent_core_gpus(a->core, gpus_inventory(a->gpus));
     TRY(instances_part(a, msg));
     return network_part(a, msg);
 }
@@ -629,6 +640,7 @@ static void agent_free(struct agent *a)
 {
     code_close(a->code);
     agent_core_free(a->core);
+    gpus_close(a->gpus);
     stats_close(a->stats);
     pki_key_free(a->renewal_key);
     credentials_close(&a->credentials);

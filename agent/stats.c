@@ -1,5 +1,6 @@
 #include "agent/stats.h"
 
+#include "agent/gpu_metrics.h"
 #include "common/mem.h"
 
 struct stats {
@@ -7,6 +8,7 @@ struct stats {
     struct agent_counts counts; /* what the callbacks read */
     struct distribution *startups;
     struct distribution *runs;
+    struct gpu_metrics *gpus;
 };
 
 /* A number of agent_counts that is a series. */
@@ -328,7 +330,11 @@ struct status stats_open(struct stats **out)
         return status_of(STATUS_NOMEM);
     }
     struct status status = metrics_open(&s->metrics, 0);
+    if (status_is_ok(status)) {
+        status = gpu_metrics_open(&s->gpus, s->metrics);
+    }
     if (!status_is_ok(status)) {
+        metrics_free(s->metrics);
         mem_free(s);
         return status;
     }
@@ -351,6 +357,7 @@ struct status stats_open(struct stats **out)
 void stats_close(struct stats *s)
 {
     if (s != NULL) {
+        gpu_metrics_close(s->gpus);
         metrics_free(s->metrics);
         mem_free(s);
     }
@@ -364,6 +371,11 @@ void stats_started(struct stats *s, uint64_t startup_us)
 void stats_ran(struct stats *s, uint64_t run_us)
 {
     distribution_record(s->runs, run_us);
+}
+
+void stats_gpus(struct stats *s, const struct gpu_inventory *gpu)
+{
+    gpu_metrics_set(s->gpus, gpu);
 }
 
 struct status stats_print(struct stats *s, const struct agent_counts *counts, struct buffer *out)

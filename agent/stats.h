@@ -27,6 +27,8 @@ void stats_close(struct stats *s);
 void stats_started(struct stats *s, uint64_t startup_us);
 /* An invocation was answered. */
 void stats_ran(struct stats *s, uint64_t run_us);
+/* What is known of the GPUs now. */
+void stats_gpus(struct stats *s, const struct gpu_inventory *gpu);
 /* Appends the exposition text. NOMEM. */
 NODISCARD struct status stats_print(struct stats *s, const struct agent_counts *counts,
                                     struct buffer *out);

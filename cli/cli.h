@@ -65,6 +65,10 @@ bool cli_ask(struct cli *cli, struct client *c, const struct message *m, uint32_
 /* Asks a question and prints its records. columns: the keys a table shows, NULL-terminated (NULL:
  * all, as key and value lines). */
 int cli_query(struct cli *cli, const char *what, const char *name, const char *const *columns);
+/* Asks it over a connection that is there; the answer's records are borrowed from the arena. False
+ * when that failed, which was printed then, with *code set. */
+bool cli_records(struct cli *cli, struct client *c, const char *what, const char *name,
+                 struct arena *a, struct records *out, int *code);
 /* Sends an administrative action and prints what it answers. */
 int cli_admin(struct cli *cli, const char *action, const char *name, struct pair *args,
               size_t count, const char *done);
@@ -73,6 +77,12 @@ bool cli_confirm(struct cli *cli, const char *format, ...) __attribute__((format
 
 /* output.c */
 int output_records(FILE *to, bool json, const struct records *r, const char *const *columns);
+/* One record and what it consists of: lines and, below them, a table; in JSON the parts are a list
+ * in the record, under the key. */
+int output_whole(FILE *to, bool json, const struct records *whole, const char *key,
+                 const struct records *parts, const char *const *columns);
+/* "" without the key. */
+const char *record_value(const struct record *r, const char *key);
 /* Writes a text of a function or a peer with each control character that could rule a terminal as
  * '?'. */
 void output_safe(FILE *to, struct bytes text);

@@ -29,7 +29,7 @@ static const char *find(const struct record *r, const char *key)
     return "";
 }
 
-static int output_json(FILE *to, const struct records *r)
+static json_t *json_of(const struct records *r)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < r->rows_count; i++) {
@@ -44,6 +44,12 @@ static int output_json(FILE *to, const struct records *r)
         }
         (void)json_array_append_new(list, object);
     }
+    return list;
+}
+
+/* Takes the list. */
+static int output_json(FILE *to, json_t *list)
+{
     int failed = json_dumpf(list, to, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
     (void)fputc('\n', to);
     json_decref(list);
@@ -93,7 +99,7 @@ static void output_table(FILE *to, const struct records *r, const char *const *c
 int output_records(FILE *to, bool json, const struct records *r, const char *const *columns)
 {
     if (json) {
-        return output_json(to, r);
+        return output_json(to, json_of(r));
     }
     if (columns == NULL) {
         for (size_t i = 0; i < r->rows_count; i++) {
@@ -103,6 +109,27 @@ int output_records(FILE *to, bool json, const struct records *r, const char *con
         output_table(to, r, columns);
     }
     return CLI_DONE;
+}
+
+int output_whole(FILE *to, bool json, const struct records *whole, const char *key,
+                 const struct records *parts, const char *const *columns)
+{
+    if (json) {
+        json_t *list = json_of(whole);
+        (void)json_object_set_new(json_array_get(list, 0), key, json_of(parts));
+        return output_json(to, list);
+    }
+    (void)output_records(to, false, whole, NULL);
+    if (parts->rows_count > 0) {
+        (void)fputc('\n', to);
+        output_table(to, parts, columns);
+    }
+    return CLI_DONE;
+}
+
+const char *record_value(const struct record *r, const char *key)
+{
+    return find(r, key);
 }
 
 /* ---- Failing ---- */

@@ -109,6 +109,22 @@ bool cli_ask(struct cli *cli, struct client *c, const struct message *m, uint32_
     return true;
 }
 
+bool cli_records(struct cli *cli, struct client *c, const char *what, const char *name,
+                 struct arena *a, struct records *out, int *code)
+{
+    struct message answer;
+    const struct message m = {.type = MESSAGE_QUERY, .query = {.what = what, .name = name}};
+    if (!cli_ask(cli, c, &m, CLIENT_CONNECT_MS, a, &answer, code)) {
+        return false;
+    }
+    if (answer.type != MESSAGE_RECORDS) {
+        *code = cli_fail(status_of(STATUS_INTERNAL), "an answer of another kind came");
+        return false;
+    }
+    *out = answer.records;
+    return true;
+}
+
 int cli_query(struct cli *cli, const char *what, const char *name, const char *const *columns)
 {
     int code = CLI_DONE;
@@ -117,12 +133,9 @@ int cli_query(struct cli *cli, const char *what, const char *name, const char *c
         return code;
     }
     struct arena a = {0};
-    struct message answer;
-    const struct message m = {.type = MESSAGE_QUERY, .query = {.what = what, .name = name}};
-    if (cli_ask(cli, c, &m, CLIENT_CONNECT_MS, &a, &answer, &code)) {
-        code = answer.type == MESSAGE_RECORDS
-                   ? output_records(stdout, cli->json, &answer.records, columns)
-                   : cli_fail(status_of(STATUS_INTERNAL), "an answer of another kind came");
+    struct records r;
+    if (cli_records(cli, c, what, name, &a, &r, &code)) {
+        code = output_records(stdout, cli->json, &r, columns);
     }
     arena_close(&a);
     client_close(c);

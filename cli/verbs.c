@@ -102,13 +102,41 @@ int verb_node_list(struct cli *cli)
                                           "cpu_reserved_millis",
                                           "memory_bytes",
                                           "memory_reserved_bytes",
+                                          "gpu_count",
+                                          "gpu_model",
                                           NULL};
     return cli_query(cli, "nodes", "", columns);
 }
 
+/* The node, and its GPUs when its agent reports any. */
 int verb_node_show(struct cli *cli)
 {
-    return cli_query(cli, "node", first_arg(cli), NULL);
+    static const char *const columns[] = {"gpu",          "model",
+                                          "mig_profile",  "health",
+                                          "memory_bytes", "memory_used_bytes",
+                                          "busy_percent", "temperature_c",
+                                          "power_w",      "processes",
+                                          "pci",          "uuid",
+                                          "why",          NULL};
+    int code = CLI_DONE;
+    struct client *c = cli_connect(cli, &code);
+    if (c == NULL) {
+        return code;
+    }
+    struct arena a = {0}, gpus_arena = {0};
+    struct records node, gpus = {0};
+    bool ok = cli_records(cli, c, "node", first_arg(cli), &a, &node, &code);
+    /* A scheduler of before knows no such question. */
+    if (ok && node.rows_count == 1 && record_value(&node.rows[0], "gpu_state")[0] != '\0') {
+        ok = cli_records(cli, c, "gpus", first_arg(cli), &gpus_arena, &gpus, &code);
+    }
+    if (ok) {
+        code = output_whole(stdout, cli->json, &node, "gpus", &gpus, columns);
+    }
+    arena_close(&a);
+    arena_close(&gpus_arena);
+    client_close(c);
+    return code;
 }
 
 int verb_node_cordon(struct cli *cli)

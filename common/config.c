@@ -500,12 +500,23 @@ struct raw_cells {
     char *root;
 };
 
+struct raw_simulate {
+    char *model, *memory, *count;
+};
+
+struct raw_gpu {
+    char *discovery, *library;
+    struct raw_simulate *simulate;
+    uint32_t simulate_count;
+};
+
 struct raw_agent {
     char *cluster, *name, *data, *ca, *cert, *key, *lease;
     char **schedulers;
     uint32_t schedulers_count;
     struct raw_capacity capacity;
     struct raw_cells cells;
+    struct raw_gpu gpu;
     struct raw_limits limits;
     struct raw_log log;
 };
@@ -519,6 +530,23 @@ static const cyaml_schema_field_t capacity_fields[] = {
 static const cyaml_schema_field_t cells_fields[] = {
     YAMLDOC_TEXT("cgroup", struct raw_cells, cgroup),
     YAMLDOC_TEXT("root", struct raw_cells, root),
+    CYAML_FIELD_END,
+};
+
+static const cyaml_schema_field_t simulate_fields[] = {
+    YAMLDOC_REQUIRED_TEXT("model", struct raw_simulate, model),
+    YAMLDOC_REQUIRED_TEXT("memory", struct raw_simulate, memory),
+    YAMLDOC_TEXT("count", struct raw_simulate, count),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_value_t simulate_schema = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct raw_simulate, simulate_fields)};
+
+static const cyaml_schema_field_t gpu_fields[] = {
+    YAMLDOC_TEXT("discovery", struct raw_gpu, discovery),
+    YAMLDOC_TEXT("library", struct raw_gpu, library),
+    CYAML_FIELD_SEQUENCE("simulate", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_gpu,
+                         simulate, &simulate_schema, 1, CONFIG_GPUS_MAX),
     CYAML_FIELD_END,
 };
 
@@ -542,6 +570,7 @@ static const cyaml_schema_field_t agent_fields[] = {
     YAMLDOC_PART("capacity", struct raw_agent, capacity, capacity_fields),
     CYAML_FIELD_IGNORE("labels", CYAML_FLAG_OPTIONAL),
     YAMLDOC_PART("cells", struct raw_agent, cells, cells_fields),
+    YAMLDOC_PART("gpu", struct raw_agent, gpu, gpu_fields),
     YAMLDOC_TEXT("lease", struct raw_agent, lease),
     YAMLDOC_PART("limits", struct raw_agent, limits, agent_limits_fields),
     YAMLDOC_PART("log", struct raw_agent, log, log_fields),
@@ -559,6 +588,8 @@ static const struct text_row agent_texts[] = {
     TEXT_ROW("key", TEXT_PATH, struct raw_agent, key, struct agent_config, identity.key),
     TEXT_ROW("cells.root", TEXT_PATH, struct raw_agent, cells.root, struct agent_config,
              cells_root),
+    TEXT_ROW("gpu.library", TEXT_PATH, struct raw_agent, gpu.library, struct agent_config,
+             gpu_library),
 };
 
 static const struct yamldoc_number agent_numbers[] = {
@@ -587,6 +618,11 @@ void agent_config_close(struct agent_config *c)
     identity_close(&c->identity);
     text_pairs_close(c->labels, c->labels_count);
     mem_free(c->cells_root);
+    mem_free(c->gpu_library);
+    for (size_t i = 0; i < c->gpu_simulate_count; i++) {
+        mem_free(c->gpu_simulate[i].model);
+    }
+    mem_free(c->gpu_simulate);
     mem_free(c);
 }
 
@@ -638,6 +674,72 @@ static struct status labels_take(const struct yamldoc *d, struct agent_config *c
     return status_ok();
 }
 
+static const struct yamldoc_number simulate_numbers[] = {
+    YAMLDOC_NUMBER("memory", struct raw_simulate, memory, UNIT_BYTES, CONFIG_MEMORY_BYTES_MIN,
+                   CONFIG_MEMORY_BYTES_MAX, struct config_gpu, memory_bytes),
+    YAMLDOC_NUMBER("count", struct raw_simulate, count, UNIT_COUNT, 1, CONFIG_GPUS_MAX,
+                   struct config_gpu, count),
+};
+
+static struct status model_check(const char *text, struct errmsg *msg)
+{
+    size_t size = strlen(text);
+    for (size_t i = 0; i < size; i++) {
+        if (text[i] < ' ' || text[i] > '~') {
+            return status_fail(msg, STATUS_INVALID, "a model is of printable ASCII characters");
+        }
+    }
+    return size <= CONFIG_GPU_MODEL_BYTES_MAX
+               ? status_ok()
+               : status_fail(msg, STATUS_LIMIT, "a model has at most %d bytes, this has %zu",
+                             CONFIG_GPU_MODEL_BYTES_MAX, size);
+}
+
+static struct status simulate_take(const struct yamldoc *d, struct raw_simulate *raw,
+                                   struct agent_config *c, struct errmsg *msg)
+{
+    struct config_gpu *g = &c->gpu_simulate[c->gpu_simulate_count];
+    g->count = 1;
+    char path[YAMLDOC_PATH_BYTES];
+    for (size_t i = 0; i < sizeof simulate_numbers / sizeof simulate_numbers[0]; i++) {
+        struct yamldoc_number row = simulate_numbers[i];
+        (void)snprintf(path, sizeof path, "gpu.simulate[%zu].%s", c->gpu_simulate_count, row.path);
+        row.path = path;
+        TRY(yamldoc_numbers(d, &row, 1, raw, g, msg));
+    }
+    (void)snprintf(path, sizeof path, "gpu.simulate[%zu].model", c->gpu_simulate_count);
+    TRY(yamldoc_blame(d, path, model_check(raw->model, msg), msg));
+    g->model = raw->model;
+    raw->model = NULL;
+    c->gpu_simulate_count++;
+    return status_ok();
+}
+
+static struct status gpu_take(const struct yamldoc *d, struct raw_gpu *raw, struct agent_config *c,
+                              struct errmsg *msg)
+{
+    static const char *const words[] = {"auto", "off", NULL};
+    unsigned discovery = GPU_DISCOVERY_AUTO;
+    uint32_t count = 0;
+    TRY(word_take(d, "gpu.discovery", words, raw->discovery, &discovery, msg));
+    c->gpu_discovery = (enum gpu_discovery)discovery;
+    if (raw->simulate_count == 0) {
+        return status_ok();
+    }
+    c->gpu_simulate = mem_zalloc(raw->simulate_count, sizeof c->gpu_simulate[0]);
+    if (c->gpu_simulate == NULL) {
+        return status_of(STATUS_NOMEM);
+    }
+    for (uint32_t i = 0; i < raw->simulate_count; i++) {
+        TRY(simulate_take(d, &raw->simulate[i], c, msg));
+        count += c->gpu_simulate[i].count;
+    }
+    return count <= CONFIG_GPUS_MAX
+               ? status_ok()
+               : yamldoc_fail(d, "gpu.simulate", STATUS_LIMIT, msg,
+                              "makes %u devices, at most %d are allowed", count, CONFIG_GPUS_MAX);
+}
+
 /* What this machine has, as far as we may use it. */
 static void capacity_default(struct agent_config *c)
 {
@@ -666,6 +768,7 @@ static struct status agent_fill(const struct yamldoc *d, struct raw_agent *raw,
     unsigned cgroup = CELLS_CGROUP_AUTO;
     TRY(word_take(d, "cells.cgroup", cgroups, raw->cells.cgroup, &cgroup, msg));
     c->cells_cgroup = (enum cells_cgroup)cgroup;
+    TRY(gpu_take(d, &raw->gpu, c, msg));
     return log_take(d, &raw->log, &c->log, msg);
 }
 

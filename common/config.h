@@ -36,6 +36,10 @@
  *     capacity: {cpu: 8, memory: 32Gi}    default: the machine's
  *     labels: {zone: a}
  *     cells: {cgroup: auto, root: PATH}   cgroup: auto or off; root default: made from /usr
+ *     gpu: {discovery: auto, library: PATH, simulate: [{model: H100, memory: 80Gi, count: 8}]}
+ *                                     discovery: auto or off; library: libnvidia-ml.so.1, where the
+ *                                     loader does not find it; simulate: devices for development,
+ *                                     instead of those that are there; count default: 1
  *     lease: 10s
  *     limits: {chunks: 16Gi}
  *     log: {level: info, format: kv}
@@ -62,6 +66,8 @@ enum {
     CONFIG_SCHEDULERS_MAX = 9,
     CONFIG_LABELS_MAX = 32,
     CONFIG_CONTEXTS_MAX = 64,
+    CONFIG_GPUS_MAX = 64, /* simulated ones of an agent */
+    CONFIG_GPU_MODEL_BYTES_MAX = 64,
 };
 
 enum {
@@ -169,6 +175,15 @@ struct scheduler_config {
 
 enum cells_cgroup { CELLS_CGROUP_AUTO, CELLS_CGROUP_OFF };
 
+enum gpu_discovery { GPU_DISCOVERY_AUTO, GPU_DISCOVERY_OFF };
+
+/* So many GPUs that are not there. */
+struct config_gpu {
+    char *model;
+    uint64_t memory_bytes;
+    uint32_t count;
+};
+
 struct agent_config {
     struct name cluster;
     struct name name;
@@ -182,6 +197,10 @@ struct agent_config {
     size_t labels_count;
     enum cells_cgroup cells_cgroup;
     char *cells_root; /* a root file system for cells; NULL: made from the host's /usr */
+    enum gpu_discovery gpu_discovery;
+    char *gpu_library; /* NULL: as the loader finds it */
+    struct config_gpu *gpu_simulate;
+    size_t gpu_simulate_count;
     uint32_t lease_ms;
     uint64_t chunk_bytes_max; /* of the code cache */
     struct config_log log;

@@ -65,3 +65,76 @@ struct status function_spec_copy(struct arena *a, const struct function_spec *fr
     *out = copy;
     return status_ok();
 }
+
+/* ---- GPUs ---- */
+
+/* Texts of an agent end on people's terminals. */
+static const char *short_text(struct arena *a, const char *text)
+{
+    size_t size = text == NULL ? 0 : strnlen(text, GPU_TEXT_BYTES - 1);
+    char *copy = arena_alloc(a, size + 1);
+    if (copy == NULL) {
+        return NULL;
+    }
+    for (size_t i = 0; i < size; i++) {
+        copy[i] = text[i] >= ' ' && text[i] <= '~' ? text[i] : '?';
+    }
+    copy[size] = '\0';
+    return copy;
+}
+
+#define ROW_SHORT_U32(name) to->name = from->name;
+#define ROW_SHORT_U64(name) to->name = from->name;
+#define ROW_SHORT_BOOL(name) to->name = from->name;
+#define ROW_SHORT_STR(name)                                                                        \
+    to->name = short_text(a, from->name);                                                          \
+    if (to->name == NULL) {                                                                        \
+        return false;                                                                              \
+    }
+#define ROW_SHORT_F(kind, name) ROW_SHORT_##kind(name)
+#define ROW_SHORT_L(type, name)                                                                    \
+    to->name##_count = from->name##_count < GPUS_MAX ? from->name##_count : GPUS_MAX;              \
+    to->name = arena_zalloc(a, to->name##_count, sizeof to->name[0]);                              \
+    if (to->name == NULL) {                                                                        \
+        return false;                                                                              \
+    }                                                                                              \
+    for (size_t i = 0; i < to->name##_count; i++) {                                                \
+        if (!short_##type(a, &from->name[i], &to->name[i])) {                                      \
+            return false;                                                                          \
+        }                                                                                          \
+    }
+#define ROW_SHORTENER(type)                                                                        \
+    static bool short_##type(struct arena *a, const struct type *from, struct type *to)            \
+    {                                                                                              \
+        FIELDS_##type(ROW_SHORT_F, ROW_SHORT_L, ROW_SHORT_M) return true;                          \
+    }
+ROW_SHORTENER(gpu_report)
+ROW_SHORTENER(gpu_inventory)
+
+struct status gpu_inventory_copy(struct arena *a, const struct gpu_inventory *from,
+                                 struct gpu_inventory *out)
+{
+    struct gpu_inventory copy = {0};
+    if (!short_gpu_inventory(a, from, &copy)) {
+        return status_of(STATUS_NOMEM);
+    }
+    *out = copy;
+    return status_ok();
+}
+
+const char *gpu_state_name(uint32_t state)
+{
+    static const char *const names[] = {
+        [GPU_STATE_NONE] = "none",          [GPU_STATE_OFF] = "off",
+        [GPU_STATE_STARTING] = "starting",  [GPU_STATE_OK] = "ok",
+        [GPU_STATE_FAILING] = "failing",    [GPU_STATE_SILENT] = "silent",
+        [GPU_STATE_SIMULATED] = "simulated"};
+    return state < sizeof names / sizeof names[0] ? names[state] : "unknown";
+}
+
+const char *gpu_health_name(uint32_t health)
+{
+    static const char *const names[] = {
+        [GPU_HEALTH_OK] = "ok", [GPU_HEALTH_DEGRADED] = "degraded", [GPU_HEALTH_FAILED] = "failed"};
+    return health < sizeof names / sizeof names[0] ? names[health] : "unknown";
+}

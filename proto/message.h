@@ -94,6 +94,39 @@ enum invocation_state {
 /* Modes of a node, in command_node_set.mode. */
 enum node_mode { NODE_MODE_NORMAL = 0, NODE_MODE_CORDONED = 1, NODE_MODE_DRAINING = 2 };
 
+/* How a node's GPUs are looked for, in gpu_inventory.state. NONE: there is no driver or no device,
+ * which is normal; STARTING: not read yet; FAILING: the driver answers with errors; SILENT: the
+ * driver does not answer, what is known of the devices is old. */
+enum gpu_state {
+    GPU_STATE_NONE = 0,
+    GPU_STATE_OFF = 1,
+    GPU_STATE_STARTING = 2,
+    GPU_STATE_OK = 3,
+    GPU_STATE_FAILING = 4,
+    GPU_STATE_SILENT = 5,
+    GPU_STATE_SIMULATED = 6,
+};
+/* In gpu_report.health. FAILED: unfit for work until it is repaired or reset; DEGRADED: works,
+ * needs attention. */
+enum gpu_health { GPU_HEALTH_OK = 0, GPU_HEALTH_DEGRADED = 1, GPU_HEALTH_FAILED = 2 };
+/* Which numbers of a gpu_report hold something. */
+enum gpu_known {
+    GPU_KNOWS_MEMORY = 1 << 0, /* memory_bytes and memory_used_bytes */
+    GPU_KNOWS_BUSY = 1 << 1,
+    GPU_KNOWS_TEMPERATURE = 1 << 2,
+    GPU_KNOWS_POWER = 1 << 3,
+    GPU_KNOWS_PROCESSES = 1 << 4,
+    GPU_KNOWS_ECC = 1 << 5,
+    GPU_KNOWS_ROWS = 1 << 6,
+    GPU_KNOWS_PAGES = 1 << 7,
+    GPU_KNOWS_XID = 1 << 8, /* errors are listened for; xid_count 0: there were none */
+};
+/* Of a node, MIG instances included, and of each text about them, with its NUL. */
+enum { GPUS_MAX = 64, GPU_TEXT_BYTES = 96 };
+/* "ok", "silent"; "unknown" for numbers outside. */
+const char *gpu_state_name(uint32_t state);
+const char *gpu_health_name(uint32_t health);
+
 enum {
     PAYLOAD_BYTES_MAX = 4 << 20, /* of an invocation's input or output */
     CHUNK_BYTES_MAX = 256 << 10,
@@ -110,6 +143,12 @@ struct arena;
 /* A deep copy in the arena. NOMEM; *out is unchanged then. */
 NODISCARD struct status function_spec_copy(struct arena *a, const struct function_spec *from,
                                            struct function_spec *out);
+
+/* A deep copy in the arena for keeping what a peer said: at most GPUS_MAX devices, texts cut to
+ * GPU_TEXT_BYTES and with '?' for each byte that is not printable ASCII. NOMEM; *out is unchanged
+ * then. */
+NODISCARD struct status gpu_inventory_copy(struct arena *a, const struct gpu_inventory *from,
+                                           struct gpu_inventory *out);
 
 /* "call", "node_register"; "none" for numbers outside. */
 const char *message_type_name(enum message_type type);

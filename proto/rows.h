@@ -67,6 +67,38 @@
 #define FIELDS_instance_usage(F, L, M)                                                             \
     F(ID, instance) F(U64, memory_bytes) F(U64, memory_peak_bytes) F(U64, cpu_us) F(U32, processes)
 
+/* One GPU, or one MIG instance of a GPU: parent is then the GPU's uuid, profile like "1g.10gb", and
+ * index the GPU's. known: which of the numbers the driver has told, of enum gpu_known. health and
+ * xid: message.h. */
+#define FIELDS_gpu_report(F, L, M)                                                                 \
+    F(U32, index)                                                                                  \
+    F(U32, mig_index)                                                                              \
+    F(STR, uuid)                                                                                   \
+    F(STR, model)                                                                                  \
+    F(STR, pci)                                                                                    \
+    F(STR, parent)                                                                                 \
+    F(STR, profile)                                                                                \
+    F(BOOL, simulated)                                                                             \
+    F(U32, known)                                                                                  \
+    F(U64, memory_bytes)                                                                           \
+    F(U64, memory_used_bytes)                                                                      \
+    F(U32, busy_percent)                                                                           \
+    F(U32, temperature_c)                                                                          \
+    F(U32, power_mw)                                                                               \
+    F(U32, processes)                                                                              \
+    F(BOOL, mig)                                                                                   \
+    F(U64, ecc_uncorrected)                                                                        \
+    F(U32, rows_remapped)                                                                          \
+    F(U32, pages_retired)                                                                          \
+    F(U32, xid)                                                                                    \
+    F(U64, xid_count)                                                                              \
+    F(U64, xid_time_ms)                                                                            \
+    F(U32, health)                                                                                 \
+    F(STR, why)
+/* All that is known of a node's GPUs. state: enum gpu_state; why says more about it. */
+#define FIELDS_gpu_inventory(F, L, M)                                                              \
+    F(U32, state) F(STR, why) F(STR, driver) F(STR, cuda) L(gpu_report, gpus)
+
 /* One line of a function's schedules: cron (five fields, UTC) or @every; catch_up: how many missed
  * times are made up for after an outage, 0: none. */
 #define FIELDS_schedule_spec(F, L, M) F(STR, name) F(STR, cron) F(BYTES, payload) F(U32, catch_up)
@@ -151,13 +183,15 @@
 #define FIELDS_cancel(F, L, M) F(ID, invocation) F(U32, attempt) F(ID, instance) F(STR, reason)
 
 /* ---- Agent to schedulers ---- */
+/* gpu, in both: none when nothing is new, else one. */
 #define FIELDS_node_register(F, L, M)                                                              \
     F(U64, boot)                                                                                   \
     F(U32, cpu_millis)                                                                             \
     F(U64, memory_bytes)                                                                           \
     L(pair, labels)                                                                                \
     L(instance_report, instances)                                                                  \
-    L(attempt_report, attempts)
+    L(attempt_report, attempts)                                                                    \
+    L(gpu_inventory, gpu)
 #define FIELDS_heartbeat(F, L, M)                                                                  \
     F(U64, sequence)                                                                               \
     F(U32, cpu_used_millis)                                                                        \
@@ -168,7 +202,8 @@
     F(U32, psi_memory_milli)                                                                       \
     F(U32, psi_io_milli)                                                                           \
     F(U64, disk_free_bytes)                                                                        \
-    L(instance_usage, instances)
+    L(instance_usage, instances)                                                                   \
+    L(gpu_inventory, gpu)
 #define FIELDS_instance_event(F, L, M) M(instance_report, report) F(U32, code)
 #define FIELDS_result(F, L, M)                                                                     \
     F(ID, invocation)                                                                              \
@@ -394,6 +429,8 @@
     P(instance_report, InstanceReport)                                                             \
     P(attempt_report, AttemptReport)                                                               \
     P(instance_usage, InstanceUsage)                                                               \
+    P(gpu_report, GpuReport)                                                                       \
+    P(gpu_inventory, GpuInventory)                                                                 \
     P(state_revision, StateRevision)                                                               \
     P(state_job, StateJob)                                                                         \
     P(state_schedule, StateSchedule)                                                               \

@@ -90,7 +90,9 @@ static struct status node_register(struct agent_core *c, uint64_t peer)
                           .instances = instances,
                           .instances_count = instances_count,
                           .attempts = attempts,
-                          .attempts_count = register_attempts(c, attempts)},
+                          .attempts_count = register_attempts(c, attempts),
+                          .gpu = c->gpu,
+                          .gpu_count = c->gpu != NULL ? 1 : 0},
     };
     bool sent = c->env.send(c->env.data, peer, &m);
     mem_free(instances);
@@ -279,6 +281,11 @@ void agent_core_receive(struct agent_core *c, uint64_t now_us, uint64_t peer,
     } else {
         core_cancel(c, now_us, &m->cancel);
     }
+}
+
+void agent_core_gpus(struct agent_core *c, struct gpu_inventory *gpu)
+{
+    c->gpu = gpu;
 }
 
 void agent_core_heartbeat(struct agent_core *c, uint64_t now_us, const struct heartbeat *h)

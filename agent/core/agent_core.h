@@ -145,6 +145,10 @@ void agent_core_instance_ended(struct agent_core *c, uint64_t now_us, struct id1
  * Unknown and answered ones are counted and dropped. */
 void agent_core_result(struct agent_core *c, uint64_t now_us, const struct result *r);
 
+/* What registrations say of the node's GPUs from now on, borrowed until the next call; NULL, as at
+ * the beginning: nothing. The heartbeats carry what the caller puts into them. */
+void agent_core_gpus(struct agent_core *c, struct gpu_inventory *gpu);
+
 /* Sends the heartbeat to all schedulers; sequence is the core's. */
 void agent_core_heartbeat(struct agent_core *c, uint64_t now_us, const struct heartbeat *h);
 

@@ -186,6 +186,30 @@ static const char *node_state(const struct core *c, const struct catalog_node *k
                                            : "ready";
 }
 
+static bool gpu_whole(const struct gpu_report *g)
+{
+    return g->parent[0] == '\0';
+}
+
+/* How many GPUs the node has, MIG instances not counted, and of which model. */
+static void put_gpus(struct table *t, const struct node *n)
+{
+    const char *model = "";
+    uint64_t count = 0;
+    for (size_t i = 0; n != NULL && i < n->gpu.gpus_count; i++) {
+        const struct gpu_report *g = &n->gpu.gpus[i];
+        if (gpu_whole(g)) {
+            model = count == 0 || strcmp(model, g->model) == 0 ? g->model : "mixed";
+            count++;
+        }
+    }
+    char text[GPU_TEXT_BYTES + 16];
+    bool simulated = n != NULL && n->gpu.state == GPU_STATE_SIMULATED;
+    (void)snprintf(text, sizeof text, "%s%s", model, simulated ? " (simulated)" : "");
+    put_number(t, "gpu_count", count);
+    put(t, "gpu_model", VALUE_TEXT, text);
+}
+
 static void node_row(const struct core *c, struct table *t, const struct catalog_node *k)
 {
     const struct node *n = node_find(c, k->name);
@@ -208,6 +232,7 @@ static struct status ask_nodes(const struct core *c, const struct query *q, stru
     (void)msg;
     for (struct catalog_node *k = c->catalog.nodes; k != NULL; k = k->hh.next) {
         node_row(c, t, k);
+        put_gpus(t, node_find(c, k->name));
     }
     return status_ok();
 }
@@ -223,6 +248,7 @@ static struct status ask_node(const struct core *c, const struct query *q, struc
     node_row(c, t, k);
     const struct node *n = node_find(c, k->name);
     if (n == NULL) {
+        put_gpus(t, n);
         return status_ok();
     }
     put_number(t, "load1_milli", n->beat.load1_milli);
@@ -237,6 +263,76 @@ static struct status ask_node(const struct core *c, const struct query *q, struc
                                  n->labels[i].key, n->labels[i].value);
     }
     put(t, "labels", VALUE_TEXT, labels);
+    put_gpus(t, n);
+    if (n->gpu_said) {
+        put(t, "gpu_state", VALUE_TEXT, gpu_state_name(n->gpu.state));
+        put(t, "gpu_why", VALUE_TEXT, n->gpu.why);
+        put(t, "gpu_driver", VALUE_TEXT, n->gpu.driver);
+        put(t, "gpu_cuda", VALUE_TEXT, n->gpu.cuda);
+    }
+    return status_ok();
+}
+
+/* What the driver has not told is left out. */
+static void put_known(struct table *t, const struct gpu_report *g, uint32_t known, const char *key,
+                      uint64_t value)
+{
+    if ((g->known & known) != 0) {
+        put_number(t, key, value);
+    }
+}
+
+static void gpu_row(struct table *t, const struct node *n, const struct gpu_report *g)
+{
+    bool silent = n->gpu.state == GPU_STATE_SILENT;
+    char text[32];
+    if (gpu_whole(g)) {
+        (void)snprintf(text, sizeof text, "%u", g->index);
+    } else {
+        (void)snprintf(text, sizeof text, "%u:%u", g->index, g->mig_index);
+    }
+    row_begin(t);
+    put(t, "node", VALUE_TEXT, n->name);
+    put(t, "gpu", VALUE_TEXT, text);
+    put(t, "uuid", VALUE_TEXT, g->uuid);
+    put(t, "parent", VALUE_TEXT, g->parent);
+    put(t, "model", VALUE_TEXT, g->model);
+    put(t, "mig_profile", VALUE_TEXT, g->profile);
+    put_bool(t, "mig", g->mig);
+    put(t, "pci", VALUE_TEXT, g->pci);
+    put_bool(t, "simulated", g->simulated);
+    put(t, "health", VALUE_TEXT, silent ? "unknown" : gpu_health_name(g->health));
+    put(t, "why", VALUE_TEXT, silent ? n->gpu.why : g->why);
+    put_known(t, g, GPU_KNOWS_MEMORY, "memory_bytes", g->memory_bytes);
+    put_known(t, g, GPU_KNOWS_MEMORY, "memory_used_bytes", g->memory_used_bytes);
+    put_known(t, g, GPU_KNOWS_BUSY, "busy_percent", g->busy_percent);
+    put_known(t, g, GPU_KNOWS_TEMPERATURE, "temperature_c", g->temperature_c);
+    put_known(t, g, GPU_KNOWS_POWER, "power_w", (g->power_mw + 500) / 1000);
+    put_known(t, g, GPU_KNOWS_PROCESSES, "processes", g->processes);
+    put_known(t, g, GPU_KNOWS_ECC, "ecc_uncorrected", g->ecc_uncorrected);
+    put_known(t, g, GPU_KNOWS_ROWS, "rows_remapped", g->rows_remapped);
+    put_known(t, g, GPU_KNOWS_PAGES, "pages_retired", g->pages_retired);
+    put_known(t, g, GPU_KNOWS_XID, "xid_count", g->xid_count);
+    if (g->xid_count > 0) {
+        put_known(t, g, GPU_KNOWS_XID, "xid", g->xid);
+        put_known(t, g, GPU_KNOWS_XID, "xid_time_ms", g->xid_time_ms);
+    }
+}
+
+/* Of one node, or of all. */
+static struct status ask_gpus(const struct core *c, const struct query *q, struct table *t,
+                              struct errmsg *msg)
+{
+    if (q->name[0] != '\0' && catalog_node_find(&c->catalog, q->name) == NULL) {
+        return status_fail(msg, STATUS_NOT_FOUND, "no node is named %.80s; see skep node list",
+                           q->name);
+    }
+    for (const struct node *n = c->nodes; n != NULL; n = n->hh.next) {
+        bool asked = q->name[0] == '\0' || strcmp(q->name, n->name) == 0;
+        for (size_t i = 0; asked && i < n->gpu.gpus_count; i++) {
+            gpu_row(t, n, &n->gpu.gpus[i]);
+        }
+    }
     return status_ok();
 }
 
@@ -527,6 +623,7 @@ static const struct {
     {"history", ask_history},
     {"nodes", ask_nodes},
     {"node", ask_node},
+    {"gpus", ask_gpus},
     {"instances", ask_instances},
     {"tokens", ask_tokens},
     {"revoked", ask_revoked},

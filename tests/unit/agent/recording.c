@@ -39,8 +39,12 @@ static bool on_send(void *data, uint64_t peer, const struct message *m)
     note(r, "send %llu ", (unsigned long long)peer);
     switch (m->type) {
     case MESSAGE_NODE_REGISTER:
-        note(r, "node_register instances=%zu attempts=%zu\n", m->node_register.instances_count,
+        note(r, "node_register instances=%zu attempts=%zu", m->node_register.instances_count,
              m->node_register.attempts_count);
+        if (m->node_register.gpu_count > 0) {
+            note(r, " gpus=%zu", m->node_register.gpu[0].gpus_count);
+        }
+        note(r, "\n");
         break;
     case MESSAGE_RESULT:
         note(r, "result v%llu.%u ", (unsigned long long)m->result.invocation.low - 100,

@@ -72,6 +72,22 @@ static void a_registration_that_was_not_taken_is_sent_again(void **state)
     assert_true(agent_core_next_us(r->core) == UINT64_MAX);
 }
 
+static void registrations_tell_of_the_gpus_as_they_are_by_then(void **state)
+{
+    struct recording *r = *state;
+    struct gpu_report reports[2] = {{0}};
+    struct gpu_inventory gpu = {.gpus = reports, .gpus_count = 2};
+    agent_core_gpus(r->core, &gpu);
+    assert_true(status_is_ok(agent_core_peer_open(r->core, r->now_us, 1)));
+    recording_expect(r, "send 1 node_register instances=0 attempts=0 gpus=2\n");
+    gpu.gpus_count = 1;
+    assert_true(status_is_ok(agent_core_peer_open(r->core, r->now_us, 2)));
+    recording_expect(r, "send 2 node_register instances=0 attempts=0 gpus=1\n");
+    agent_core_gpus(r->core, NULL);
+    assert_true(status_is_ok(agent_core_peer_open(r->core, r->now_us, 3)));
+    recording_expect(r, "send 3 node_register instances=0 attempts=0\n");
+}
+
 /* A leader that had given the node up for lost asks for its report. */
 static void a_lead_that_asks_is_answered_by_a_registration(void **state)
 {
@@ -260,6 +276,7 @@ int main(void)
         BARE(connections_have_a_limit),
         BARE(peer_open_survives_oom),
         BARE(a_registration_that_was_not_taken_is_sent_again),
+        BARE(registrations_tell_of_the_gpus_as_they_are_by_then),
         LED(a_lead_that_asks_is_answered_by_a_registration),
         BARE(registers_again_with_a_newer_leader_only),
         LED(refuses_a_leader_of_an_older_term),

@@ -17,6 +17,9 @@ static const char agent[] =
     "data: /var/lib/a\nca: /etc/ca.pem\ncert: /etc/cert.pem\nkey: /etc/key.pem\n"
     "capacity: {cpu: 7.5, memory: 3Gi}\nlabels: {zone: eu-1, arch: x86}\n"
     "cells: {cgroup: off, root: /srv/root}\nlease: 2s\nlimits: {chunks: 2Gi}\n"
+    "gpu: {discovery: off, library: /opt/libnvidia-ml.so.1, simulate: [{model: H100, memory: "
+    "80Gi,\n"
+    "  count: 8}, {model: T4, memory: 16Gi}]}\n"
     "log: {level: debug}\n";
 
 static struct scheduler_config *scheduler_of(const char *text)
@@ -142,6 +145,14 @@ static void every_agent_key_is_read(void **state)
     assert_string_equal(c->labels[1].value, "eu-1");
     assert_int_equal(c->cells_cgroup, CELLS_CGROUP_OFF);
     assert_string_equal(c->cells_root, "/srv/root");
+    assert_int_equal(c->gpu_discovery, GPU_DISCOVERY_OFF);
+    assert_string_equal(c->gpu_library, "/opt/libnvidia-ml.so.1");
+    assert_int_equal(c->gpu_simulate_count, 2);
+    assert_string_equal(c->gpu_simulate[0].model, "H100");
+    assert_true(c->gpu_simulate[0].memory_bytes == UINT64_C(80) << 30);
+    assert_int_equal(c->gpu_simulate[0].count, 8);
+    assert_string_equal(c->gpu_simulate[1].model, "T4");
+    assert_int_equal(c->gpu_simulate[1].count, 1);
     assert_int_equal(c->lease_ms, 2000);
     assert_true(c->chunk_bytes_max == UINT64_C(2) << 30);
     assert_int_equal(c->log.level, LOG_LEVEL_DEBUG);

@@ -89,6 +89,20 @@ static void node_register_keeps_its_bytes(void **state)
     message_is(MESSAGE_NODE_REGISTER, golden_node_register);
 }
 
+static void a_registration_without_gpus_is_read(void **state)
+{
+    (void)state;
+    struct arena a = {0};
+    struct message m;
+    struct buffer before = bytes_from(golden_node_register_before);
+    assert_int_equal(message_decode(bytes_of(before.data, before.size), &a, &m, NULL).code,
+                     STATUS_OK);
+    assert_int_equal(m.node_register.instances_count, 2);
+    assert_int_equal(m.node_register.gpu_count, 0);
+    arena_close(&a);
+    buffer_close(&before);
+}
+
 static void command_deploy_keeps_its_bytes(void **state)
 {
     (void)state;
@@ -148,6 +162,7 @@ int main(void)
         cmocka_unit_test(invoke_keeps_its_bytes),
         cmocka_unit_test(result_keeps_its_bytes),
         cmocka_unit_test(node_register_keeps_its_bytes),
+        cmocka_unit_test(a_registration_without_gpus_is_read),
         cmocka_unit_test(command_deploy_keeps_its_bytes),
         cmocka_unit_test(state_keeps_its_bytes),
         cmocka_unit_test(a_plain_hello_is_as_the_specification_says),

@@ -285,6 +285,160 @@ static void a_node_is_shown_with_its_measures_and_labels(void **state)
     expect(w, "u1 records 8 NOT_FOUND rows=0 no node is named n9; see skep node list\n");
 }
 
+static struct gpu_report gpu_named(const char *uuid)
+{
+    return (struct gpu_report){.uuid = uuid,
+                               .model = "H100",
+                               .pci = "0:1",
+                               .parent = "",
+                               .profile = "",
+                               .why = "",
+                               .known = GPU_KNOWS_MEMORY | GPU_KNOWS_POWER,
+                               .memory_bytes = 80,
+                               .memory_used_bytes = 5,
+                               .power_mw = 1500};
+}
+
+/* Node n2, whose agent says this of its GPUs. */
+static void have_gpus(struct world *w, struct gpu_inventory *i)
+{
+    agent_open(w, 2);
+    const struct node_register r = {.gpu = i, .gpu_count = 1};
+    agent_register(w, 2, &r);
+    forget_lines(w);
+}
+
+static void beat_gpus(struct world *w, struct gpu_inventory *i)
+{
+    const struct message beat = {.type = MESSAGE_HEARTBEAT,
+                                 .heartbeat = {.gpu = i, .gpu_count = i != NULL ? 1 : 0}};
+    core_receive(w->core, w->now, 102, &beat);
+    forget_lines(w);
+}
+
+static void gpus_are_listed_with_what_is_known(void **state)
+{
+    struct world *w = *state;
+    struct gpu_report g[] = {gpu_named("GPU-1"), gpu_named("MIG-a")};
+    g[0].mig = true;
+    g[0].health = GPU_HEALTH_FAILED;
+    g[0].why = "Xid 79";
+    g[0].known |= GPU_KNOWS_XID;
+    g[0].xid = 79;
+    g[0].xid_count = 2;
+    g[0].xid_time_ms = 9;
+    g[1].parent = "GPU-1";
+    g[1].profile = "1g.5gb";
+    g[1].mig_index = 3;
+    struct gpu_inventory i = {.state = GPU_STATE_OK,
+                              .why = "",
+                              .driver = "550",
+                              .cuda = "12.4",
+                              .gpus = g,
+                              .gpus_count = 2};
+    have_gpus(w, &i);
+    user_query(w, 7, "gpus", "n2");
+    expect(w, "u1 records 7 OK rows=2\n");
+    expect_records(w, "node=n2 gpu=0 uuid=GPU-1 parent= model=H100 mig_profile= mig=true pci=0:1 "
+                      "simulated=false health=failed why=Xid 79 memory_bytes=80 "
+                      "memory_used_bytes=5 power_w=2 xid_count=2 xid=79 xid_time_ms=9");
+    expect_records(w, "gpu=0:3 uuid=MIG-a parent=GPU-1 model=H100 mig_profile=1g.5gb mig=false");
+    user_query(w, 8, "node", "n2");
+    expect_records(w, "gpu_count=1 gpu_model=H100 gpu_state=ok gpu_why= gpu_driver=550 "
+                      "gpu_cuda=12.4");
+    user_query(w, 9, "nodes", "");
+    expect_records(w, "gpu_count=1 gpu_model=H100");
+    forget_lines(w);
+    user_query(w, 10, "gpus", "");
+    expect(w, "u1 records 10 OK rows=2\n");
+    user_query(w, 11, "gpus", "n9");
+    expect(w, "u1 records 11 NOT_FOUND rows=0 no node is named n9; see skep node list\n");
+}
+
+static void a_heartbeat_without_gpus_leaves_them_and_one_with_them_replaces_them(void **state)
+{
+    struct world *w = *state;
+    struct gpu_report g[] = {gpu_named("GPU-1"), gpu_named("GPU-2")};
+    struct gpu_inventory i = {.state = GPU_STATE_OK, .gpus = g, .gpus_count = 2};
+    have_gpus(w, &i);
+    beat_gpus(w, NULL);
+    user_query(w, 7, "gpus", "n2");
+    expect(w, "u1 records 7 OK rows=2\n");
+    i.gpus_count = 1;
+    beat_gpus(w, &i);
+    user_query(w, 8, "gpus", "n2");
+    expect(w, "u1 records 8 OK rows=1\n");
+}
+
+static void gpus_of_a_silent_driver_are_of_unknown_health(void **state)
+{
+    struct world *w = *state;
+    struct gpu_report g = gpu_named("GPU-1");
+    struct gpu_inventory i = {
+        .state = GPU_STATE_SILENT, .why = "not answering since then", .gpus = &g, .gpus_count = 1};
+    have_gpus(w, &i);
+    user_query(w, 7, "gpus", "n2");
+    expect_records(w, "health=unknown why=not answering since then");
+}
+
+static void gpus_go_with_their_node(void **state)
+{
+    struct world *w = *state;
+    struct gpu_report g = gpu_named("GPU-1");
+    struct gpu_inventory i = {
+        .state = GPU_STATE_SIMULATED, .driver = "550", .gpus = &g, .gpus_count = 1};
+    have_gpus(w, &i);
+    user_query(w, 7, "nodes", "");
+    expect_records(w, "gpu_count=1 gpu_model=H100 (simulated)");
+    agent_close(w, 2);
+    user_query(w, 8, "gpus", "n2"); /* suspect: it may return */
+    forget_lines(w);
+    world_run(w, 4000);
+    forget_lines(w);
+    user_query(w, 9, "gpus", "n2");
+    expect(w, "u1 records 9 OK rows=0\n");
+    user_query(w, 10, "node", "n2");
+    expect_records(w, "gpu_count=0 gpu_model=");
+}
+
+static void an_agent_without_gpus_in_its_registration_has_none(void **state)
+{
+    struct world *w = *state;
+    struct gpu_report g = gpu_named("GPU-1");
+    struct gpu_inventory i = {.state = GPU_STATE_OK, .gpus = &g, .gpus_count = 1};
+    have_gpus(w, &i);
+    agent_close(w, 2);
+    agent_open(w, 2);
+    agent_register_empty(w, 2);
+    forget_lines(w);
+    user_query(w, 7, "gpus", "n2");
+    expect(w, "u1 records 7 OK rows=0\n");
+}
+
+static void what_an_agent_says_of_gpus_is_bounded_and_printable(void **state)
+{
+    struct world *w = *state;
+    static struct gpu_report g[GPUS_MAX + 1];
+    char model[2 * GPU_TEXT_BYTES];
+    memset(model, 'x', sizeof model - 1);
+    model[sizeof model - 1] = '\0';
+    for (size_t k = 0; k <= GPUS_MAX; k++) {
+        g[k] = gpu_named("\033[2J\n");
+        g[k].model = model;
+    }
+    struct gpu_inventory i = {.state = 99, .gpus = g, .gpus_count = GPUS_MAX + 1};
+    have_gpus(w, &i);
+    user_query(w, 7, "gpus", "n2");
+    expect(w, "u1 records 7 OK rows=64\n");
+    expect_records(w, "uuid=?[2J? parent= ");
+    model[GPU_TEXT_BYTES - 1] = '\0';
+    char part[2 * GPU_TEXT_BYTES];
+    (void)snprintf(part, sizeof part, "model=%s mig_profile=", model);
+    expect_records(w, part);
+    user_query(w, 8, "node", "n2");
+    expect_records(w, "gpu_state=unknown");
+}
+
 static void instances_are_listed_with_their_usage(void **state)
 {
     struct world *w = *state;
@@ -430,6 +584,12 @@ int main(void)
         LED(a_history_lists_revisions_oldest_first),
         LED(a_node_is_shown_in_each_of_its_states),
         LED(a_node_is_shown_with_its_measures_and_labels),
+        LED(gpus_are_listed_with_what_is_known),
+        LED(a_heartbeat_without_gpus_leaves_them_and_one_with_them_replaces_them),
+        LED(gpus_of_a_silent_driver_are_of_unknown_health),
+        LED(gpus_go_with_their_node),
+        LED(an_agent_without_gpus_in_its_registration_has_none),
+        LED(what_an_agent_says_of_gpus_is_bounded_and_printable),
         LED(instances_are_listed_with_their_usage),
         LED(tokens_and_revocations_are_listed),
         LED(an_unknown_question_is_invalid),

@@ -1,0 +1,175 @@
+#include "agent/gpus.h"
+
+#include "agent/gpu/gpu.h"
+#include "common/log.h"
+#include "common/mem.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+static_assert((int)CONFIG_GPUS_MAX <= (int)GPUS_MAX, "a configuration's devices fit");
+
+/* What the log has said of a device. */
+struct said {
+    char uuid[GPU_TEXT_BYTES];
+    uint32_t health;
+};
+
+struct gpus {
+    struct gpu *gpu;
+    uint32_t beats; /* since the last that said something */
+    bool logged;
+    uint32_t state;
+    char why[GPU_TEXT_BYTES];
+    struct said said[GPUS_MAX];
+    size_t said_count;
+};
+
+struct status gpus_open(struct gpus **out, const struct agent_config *config, struct errmsg *msg)
+{
+    struct gpu_simulated simulated[CONFIG_GPUS_MAX];
+    size_t count = 0;
+    for (; count < config->gpu_simulate_count && count < CONFIG_GPUS_MAX; count++) {
+        const struct config_gpu *from = &config->gpu_simulate[count];
+        simulated[count] = (struct gpu_simulated){from->model, from->memory_bytes, from->count};
+    }
+    const struct gpu_config gpu = {
+        .off = config->gpu_discovery == GPU_DISCOVERY_OFF,
+        .library = config->gpu_library,
+        .node = config->name.text,
+        .simulated = simulated,
+        .simulated_count = count,
+    };
+    struct gpus *g = mem_zalloc(1, sizeof *g);
+    if (g == NULL) {
+        return status_fail(msg, STATUS_NOMEM, "out of memory");
+    }
+    struct status s = gpu_open(&g->gpu, &gpu, msg);
+    if (!status_is_ok(s)) {
+        mem_free(g);
+        return s;
+    }
+    *out = g;
+    return status_ok();
+}
+
+void gpus_close(struct gpus *g)
+{
+    if (g != NULL) {
+        gpu_close(g->gpu);
+        mem_free(g);
+    }
+}
+
+struct gpu_inventory *gpus_inventory(struct gpus *g)
+{
+    return gpu_inventory(g->gpu);
+}
+
+/* ---- The log ---- */
+
+static void log_state(struct gpus *g, const struct gpu_inventory *i)
+{
+    if (g->logged && g->state == i->state && strncmp(g->why, i->why, sizeof g->why - 1) == 0) {
+        return;
+    }
+    g->logged = true;
+    g->state = i->state;
+    (void)snprintf(g->why, sizeof g->why, "%s", i->why);
+    switch ((enum gpu_state)i->state) {
+    case GPU_STATE_NONE:
+        LOG_INFO("no GPUs", LOG_STR("why", i->why));
+        break;
+    case GPU_STATE_OK:
+        LOG_INFO("GPUs found", LOG_UINT("devices", i->gpus_count), LOG_STR("driver", i->driver),
+                 LOG_STR("cuda", i->cuda), LOG_STR("why", i->why));
+        break;
+    case GPU_STATE_SIMULATED:
+        LOG_WARN("GPUs are simulated", LOG_UINT("devices", i->gpus_count));
+        break;
+    case GPU_STATE_FAILING:
+    case GPU_STATE_SILENT:
+        LOG_WARN("GPUs cannot be read", LOG_STR("state", gpu_state_name(i->state)),
+                 LOG_STR("why", i->why));
+        break;
+    case GPU_STATE_OFF:
+    case GPU_STATE_STARTING:
+        break;
+    }
+}
+
+static const struct gpu_report *report_of(const struct gpu_inventory *i, const char *uuid)
+{
+    for (size_t k = 0; k < i->gpus_count; k++) {
+        if (strcmp(i->gpus[k].uuid, uuid) == 0) {
+            return &i->gpus[k];
+        }
+    }
+    return NULL;
+}
+
+static uint32_t health_said(const struct gpus *g, const char *uuid, bool *known)
+{
+    for (size_t k = 0; k < g->said_count; k++) {
+        if (strcmp(g->said[k].uuid, uuid) == 0) {
+            *known = true;
+            return g->said[k].health;
+        }
+    }
+    *known = false;
+    return GPU_HEALTH_OK;
+}
+
+static void log_device(const struct gpus *g, const struct gpu_report *r)
+{
+    bool known;
+    uint32_t before = health_said(g, r->uuid, &known);
+    if (!known) {
+        LOG_INFO("GPU found", LOG_STR("gpu", r->uuid), LOG_STR("model", r->model),
+                 LOG_STR("mig", r->profile), LOG_STR("pci", r->pci),
+                 LOG_UINT("memory_bytes", r->memory_bytes));
+    }
+    if (r->health != before && r->health != GPU_HEALTH_OK) {
+        LOG_WARN("GPU unwell", LOG_STR("gpu", r->uuid),
+                 LOG_STR("health", gpu_health_name(r->health)), LOG_STR("why", r->why));
+    } else if (r->health != before) {
+        LOG_INFO("GPU well again", LOG_STR("gpu", r->uuid));
+    }
+}
+
+static void log_devices(struct gpus *g, const struct gpu_inventory *i)
+{
+    for (size_t k = 0; k < g->said_count; k++) {
+        if (report_of(i, g->said[k].uuid) == NULL) {
+            LOG_WARN("GPU gone", LOG_STR("gpu", g->said[k].uuid));
+        }
+    }
+    for (size_t k = 0; k < i->gpus_count; k++) {
+        log_device(g, &i->gpus[k]);
+    }
+    g->said_count = 0;
+    for (size_t k = 0; k < i->gpus_count; k++) {
+        struct said *s = &g->said[g->said_count++];
+        (void)snprintf(s->uuid, sizeof s->uuid, "%s", i->gpus[k].uuid);
+        s->health = i->gpus[k].health;
+    }
+}
+
+/* ---- Heartbeats ---- */
+
+struct gpu_inventory *gpus_beat(struct gpus *g, uint64_t now_us, bool *changed)
+{
+    *changed = gpu_poll(g->gpu, now_us);
+    struct gpu_inventory *i = gpu_inventory(g->gpu);
+    g->beats++;
+    if (*changed) {
+        log_state(g, i);
+        log_devices(g, i);
+    }
+    if (!*changed && g->beats < GPUS_AGAIN_BEATS) {
+        return NULL;
+    }
+    g->beats = 0;
+    return i;
+}

@@ -1,0 +1,27 @@
+/* The node's GPUs, as the agent tells of them: to its log, once for each change, and to the
+ * schedulers.
+ *
+ * Thread: the loop's. */
+#ifndef AGENT_GPUS_H
+#define AGENT_GPUS_H
+
+#include "common/config.h"
+#include "common/status.h"
+#include "proto/message.h"
+
+/* Unchanged ones are said again so many heartbeats later, for schedulers that missed it. */
+enum { GPUS_AGAIN_BEATS = 30 };
+
+struct gpus;
+
+/* config is borrowed for the call. Errors are those of gpu_open. */
+NODISCARD struct status gpus_open(struct gpus **out, const struct agent_config *config,
+                                  struct errmsg *msg);
+void gpus_close(struct gpus *g); /* NULL is fine */
+/* At each heartbeat. *changed: something is new. Returns what this heartbeat says; NULL:
+ * nothing. */
+struct gpu_inventory *gpus_beat(struct gpus *g, uint64_t now_us, bool *changed);
+/* What registrations say: borrowed for g's life, and kept up to date by gpus_beat. */
+struct gpu_inventory *gpus_inventory(struct gpus *g);
+
+#endif
