@@ -307,8 +307,9 @@ static void mig_device_read(struct nvml *n, struct gpu_snapshot *s, const struct
         (void)snprintf(g->uuid, sizeof g->uuid, "unknown-%u:%u", whole->report.index, at);
         unwell(g, GPU_HEALTH_FAILED, "the driver does not tell its UUID");
     }
-    (void)snprintf(g->parent, sizeof g->parent, "%s", whole->uuid);
-    (void)snprintf(g->pci, sizeof g->pci, "%s", whole->pci);
+    _Static_assert(sizeof g->parent == sizeof whole->uuid, "copied whole");
+    memcpy(g->parent, whole->uuid, sizeof g->parent);
+    memcpy(g->pci, whole->pci, sizeof g->pci);
     if (whole->report.health != GPU_HEALTH_OK) {
         char why[GPU_TEXT_BYTES + 1];
         (void)snprintf(why, sizeof why, "its GPU: %.80s", whole->why);
