@@ -110,8 +110,14 @@ def _stat(pid):
 
 
 def pid_alive(pid):
+    """A process of several threads is a zombie while the last of them still holds its ports and memory."""
     stat = _stat(pid)
-    return stat is not None and stat[0] not in "ZX"
+    if stat is None:
+        return False
+    try:
+        return stat[0] not in "ZX" or len(os.listdir(f"/proc/{pid}/task")) > 1
+    except OSError:
+        return False
 
 
 def cmdline(pid):
