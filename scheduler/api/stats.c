@@ -142,6 +142,10 @@ static const struct stat_row rows[] = {
     {COUNTER("skep_raft_last_index", "The last entry of the log."), REPLICA(last_index), true},
     {COUNTER("skep_raft_snapshot_index", "The last entry in a snapshot."), REPLICA(snapshot_index),
      true},
+    {COUNTER("skep_raft_snapshot_bytes", "The size of the last snapshot that was made here."),
+     REPLICA(snapshot_bytes), true},
+    {COUNTER("skep_raft_snapshot_milliseconds", "How long the last one took, to the disk."),
+     REPLICA(snapshot_ms), true},
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
 

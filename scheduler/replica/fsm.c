@@ -62,6 +62,7 @@ static int fsm_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsign
         return RAFT_BUSY;
     }
     pressure_pinned(&r->pressure, &r->raft);
+    r->snapshot_begun_ms = now_ms(r);
     return 0;
 }
 
@@ -130,7 +131,10 @@ static int fsm_snapshot_finalize(struct raft_fsm *fsm, struct raft_buffer *bufs[
     for (unsigned i = 0; *bufs != NULL && i < *n_bufs; i++) {
         bytes += (*bufs)[i].len;
     }
-    r->pressure.snapshot_bytes = bytes == 0 ? r->pressure.snapshot_bytes : bytes;
+    if (bytes > 0) {
+        r->pressure.snapshot_bytes = bytes;
+        r->snapshot_took_ms = now_ms(r) - r->snapshot_begun_ms;
+    }
     works_free(&r->works, (struct works_garbage){*bufs, *bufs == NULL ? 0 : *n_bufs});
     *bufs = NULL;
     *n_bufs = 0;

@@ -276,6 +276,8 @@ struct replica_status replica_status(const struct replica *r)
         .applied_index = raft->last_applied,
         .last_index = raft_last_index(raft),
         .snapshot_index = raft->log.snapshot.last_index,
+        .snapshot_bytes = r->pressure.snapshot_bytes,
+        .snapshot_ms = r->snapshot_took_ms,
         .proposals = proposals_count(&r->proposals),
         .unwritten_bytes = r->pressure.unwritten_bytes,
         .disk_free_bytes = r->pressure.free_bytes,

@@ -53,6 +53,8 @@ struct replica_status {
     uint64_t applied_index;
     uint64_t last_index;
     uint64_t snapshot_index;
+    uint64_t snapshot_bytes; /* of the last one that was made here; 0: none */
+    uint64_t snapshot_ms;    /* which took so long, from the pinned state to the disk */
     uint64_t proposals;
     uint64_t unwritten_bytes; /* of entries on their way to the disk */
     uint64_t disk_free_bytes; /* UINT64_MAX: not known */

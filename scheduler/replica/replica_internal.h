@@ -63,6 +63,8 @@ struct replica {
     uint64_t told_leader_id;
     uint64_t ticks_seen;
     void *pin;                  /* of a snapshot that is being encoded; NULL: none */
+    uint64_t snapshot_begun_ms; /* when it was pinned */
+    uint64_t snapshot_took_ms;  /* the last one */
     uint64_t snapshot_retry_ms; /* none before this time */
     bool told_leader;
     char *folder; /* for messages; NULL: none */

@@ -49,8 +49,10 @@ static void commands_commit_while_a_snapshot_is_being_encoded(void **state)
     assert_int_equal(gate_passed(&gate), 0); /* none has been encoded meanwhile */
     assert_int_equal(replica_status(leader->replica).snapshot_index, 0);
     assert_true(leader->applied_count >= pinned + 500);
+    assert_int_equal(replica_status(leader->replica).snapshot_bytes, 0);
     gate_open(&gate, false);
     WAIT(c, has_snapshot, leader->id);
+    assert_true(replica_status(leader->replica).snapshot_bytes > 0);
     end(c, &gate);
 }
 
