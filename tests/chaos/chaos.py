@@ -166,7 +166,6 @@ class Chaos:
         without = set() if self.hosts.schedulers[0].clock else faults.NEEDS_CLOCKS
         without |= set() if self.load.promised() else faults.NEEDS_SPAWNS
         chosen = [f for f in faults.FAULTS if f not in without and only in (None, f.__name__)]
-        drawn = chosen + [f for f in faults.LONG if f not in without and only in (None, f.__name__)]
         for name in sorted(f.__name__ for f in without):
             print(f"left out: {name}")
         until = time.monotonic() + minutes * 60
@@ -174,7 +173,7 @@ class Chaos:
         for which in chosen:
             self.fault(which)
         while time.monotonic() < until:
-            self.fault(self.draw.choice(drawn))
+            self.fault(self.draw.choice(chosen))
         print(f"chaos_seconds {time.monotonic() - start:.0f} s", flush=True)
         return self.verdict()
 
@@ -245,7 +244,7 @@ def main():
     parser.add_argument("--logs", action="store_true", help="print the daemons' logs at the end")
     parser.add_argument("--no-clocks", dest="clocks", action="store_false")
     options = parser.parse_args()
-    names = [f.__name__ for f in faults.FAULTS + faults.LONG]
+    names = [f.__name__ for f in faults.FAULTS]
     if options.only is not None and options.only not in names:
         parser.error(f"--only is one of {' '.join(names)}")
     if os.environ.get(INSIDE):

@@ -20,7 +20,7 @@ from network import Network, command
 BIN = os.environ.get("SKEP_BIN", "")
 CLIENT = "c1"
 PORT = 7400
-DISK = "512m"
+DISK = "1g"  # room for what a burst leaves behind in log and snapshots, over raft.free_min
 PAGE = 4096
 
 # Preloaded before a scheduler whose clock can be moved. Only CLOCK_REALTIME moves, as on a machine whose clock is set:
