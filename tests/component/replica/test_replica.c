@@ -214,6 +214,17 @@ static void low_snapshots(struct cluster *c)
     c->config.snapshot_trailing = 16;
 }
 
+/* A leader that loses its office on a busy machine does not know what became of it: asked again. */
+static void add_again(struct cluster *c, const struct node *n)
+{
+    struct replica_member m = member_of(n, REPLICA_VOTER);
+    do {
+        replica_add(cluster_wait_leader(c)->replica, &m, change_answered, c);
+        cluster_wait_change(c);
+    } while (c->change_status.code == STATUS_UNKNOWN || c->change_status.code == STATUS_NOT_LEADER);
+    assert_true(c->change_status.code == STATUS_OK || c->change_status.code == STATUS_EXISTS);
+}
+
 static void a_wiped_member_leaves_joins_again_and_gets_a_snapshot_in_parts(void **state)
 {
     (void)state;
@@ -235,10 +246,7 @@ static void a_wiped_member_leaves_joins_again_and_gets_a_snapshot_in_parts(void 
     cluster_wait_change(c);
     assert_int_equal(c->change_status.code, STATUS_OK);
     node_start(follower);
-    struct replica_member m = member_of(follower, REPLICA_VOTER);
-    replica_add(leader->replica, &m, change_answered, c);
-    cluster_wait_change(c);
-    assert_int_equal(c->change_status.code, STATUS_OK);
+    add_again(c, follower);
     WAIT(c, all_agree, 400);
     assert_true(follower->restores >= 1);
     assert_true(c->bulk_sent >= 4);
