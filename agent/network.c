@@ -281,7 +281,6 @@ static void on_dial_failed(void *data, const char *address, struct status why, c
               LOG_STR("status", status_name(why.code)), LOG_STR("why", reason));
 }
 
-/* On nng's threads too. */
 static bool on_allow(void *data, const struct identity *peer)
 {
     struct network *n = data;

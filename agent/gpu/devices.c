@@ -33,7 +33,7 @@ uint32_t xid_health(uint32_t xid)
 {
     /* Caused by programs; the device is well afterwards. */
     static const uint32_t harmless[] = {13, 31, 43, 45, 68, 109};
-    /* The device has cured itself for now: a row remapped, an error contained, many corrected. */
+    /* The device goes on by itself: a row remapped, an error contained, many corrected. */
     static const uint32_t cured[] = {63, 92, 94};
     for (size_t i = 0; i < sizeof harmless / sizeof harmless[0]; i++) {
         if (harmless[i] == xid) {

@@ -183,8 +183,13 @@ static int write_zeros(int fd, off_t offset, off_t bytes)
         }
         left -= n > 0 ? n : 0;
     }
-    /* Direct writes of the log go their fast way only where no page is cached. */
-    return fsync(fd) == 0 ? posix_fadvise(fd, offset, bytes, POSIX_FADV_DONTNEED) : errno;
+    if (fsync(fd) != 0) {
+        return errno;
+    }
+    /* Direct writes of the log go their fast way only where no page is cached. A file system that
+     * takes no such advice still has the segment. */
+    (void)posix_fadvise(fd, offset, bytes, POSIX_FADV_DONTNEED);
+    return 0;
 }
 
 /* Likewise. */

@@ -71,6 +71,19 @@ int sync_file_range(int fd, off64_t offset, off64_t count, unsigned flags)
     return piece_error == 0 ? 0 : -1;
 }
 
+static unsigned advices;
+
+/* Likewise: this one takes no advice. */
+int posix_fadvise(int fd, off_t offset, off_t count, int advice)
+{
+    (void)fd;
+    (void)offset;
+    (void)count;
+    assert_int_equal(advice, POSIX_FADV_DONTNEED);
+    advices++;
+    return EINVAL;
+}
+
 static int make_file(char path[])
 {
     int fd = mkostemp(path, O_CLOEXEC);
@@ -162,6 +175,10 @@ static void what_is_allocated_for_a_segment_is_written(void **state)
     assert_int_equal(lseek(fd, 0, SEEK_END), bytes);
     assert_int_equal(pread(fd, data, sizeof data, 0), sizeof data);
     assert_memory_equal(data, zeros, sizeof data);
+    assert_int_equal(advices, 1);
+    piece_error = EIO;
+    assert_int_equal(posix_fallocate(fd, 0, 2 * SLOW_ENDS_PIECE_BYTES), EIO);
+    piece_error = 0;
     (void)close(fd);
     assert_int_equal(posix_fallocate(fd, 0, bytes), EBADF);
     assert_int_equal(unlink(path), 0);

@@ -371,6 +371,60 @@ static int few_setup(void **state)
     return 0;
 }
 
+/* Of links that are not secured. */
+static unsigned letters_in(const struct link_hub *hub)
+{
+    unsigned count = 0;
+    for (const struct letter *at = atomic_load(&hub->mailbox.newest); at != NULL; at = at->next) {
+        count += !((const struct link_letter *)(const void *)at)->link->secured;
+    }
+    return count;
+}
+
+static unsigned later_in(const struct link_hub *hub)
+{
+    unsigned count = 0;
+    for (const struct link *l = hub->later; l != NULL; l = l->later_next) {
+        count++;
+    }
+    return count;
+}
+
+static void handshakes_are_taken_a_few_a_turn(void **state)
+{
+    enum { STRANGERS = 3 * HANDSHAKES_TURN_MAX };
+    struct net_fixture *f = *state;
+    struct link_hub *hub = f->server.hub;
+    struct raw_client strangers[STRANGERS];
+    for (size_t i = 0; i < STRANGERS; i++) {
+        assert_true(raw_open(&strangers[i], f->port));
+    }
+    RUN_UNTIL(f, link_hub_stats(hub).half_open == STRANGERS);
+    for (size_t i = 0; i < STRANGERS; i++) {
+        assert_true(raw_write(&strangers[i], "\x16", 1));
+    }
+    /* The loop stands still until all have been heard. */
+    uint64_t deadline_ns = uv_hrtime() + UINT64_C(1000000) * FIXTURE_WAIT_MS;
+    while (letters_in(hub) < STRANGERS) {
+        assert_true(uv_hrtime() < deadline_ns);
+        (void)sched_yield();
+    }
+    RUN_UNTIL(f, later_in(hub) > 0);
+    unsigned left = later_in(hub);
+    assert_true(left >= STRANGERS - HANDSHAKES_TURN_MAX);
+    while (left > 0) {
+        (void)uv_run(&f->loop, UV_RUN_NOWAIT);
+        unsigned now = later_in(hub);
+        assert_true(now < left && left - now <= HANDSHAKES_TURN_MAX);
+        left = now;
+    }
+    fixture_ping(f);
+    for (size_t i = 0; i < STRANGERS; i++) {
+        raw_close(&strangers[i]);
+    }
+    RUN_UNTIL(f, link_hub_stats(hub).half_open == 0);
+}
+
 static void half_open_connections_are_limited(void **state)
 {
     struct net_fixture *f = *state;
@@ -854,6 +908,7 @@ int main(int argc, char **argv)
         GOOD(connections_that_leave_at_once_do_no_harm),
         GOOD(a_silent_connection_is_closed_in_time),
         GOOD(a_handshake_without_a_frame_is_closed_in_time),
+        GOOD(handshakes_are_taken_a_few_a_turn),
         cmocka_unit_test_setup_teardown(half_open_connections_are_limited, few_setup,
                                         fixture_teardown),
         cmocka_unit_test_setup_teardown(connections_are_limited, few_setup, fixture_teardown),
