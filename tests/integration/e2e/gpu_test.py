@@ -100,9 +100,9 @@ class Gpu(ClusterCase):
 
     def test_a_node_without_a_driver_says_so(self):
         self.configure("n1", "gpu: {library: /nonexistent/libnvidia-ml.so.1}\n")
-        row = self.showing("n1", lambda r: r.get("gpu_state") == "none", "no GPUs")
-        self.assertIn("/nonexistent/libnvidia-ml.so.1", row["gpu_why"])
-        self.assertEqual(row["gpus"], [])
+        # The agent before said "none" too, of another library.
+        row = self.showing("n1", lambda r: "/nonexistent/libnvidia-ml.so.1" in r.get("gpu_why", ""), "no driver there")
+        self.assertEqual((row["gpu_state"], row["gpus"]), ("none", []))
         self.assertEqual(self.cluster.log("n1").count("/nonexistent/libnvidia-ml.so.1"), 1)
 
     def test_a_driver_s_gpu_is_shown_fails_and_falls_silent(self):
