@@ -13,7 +13,9 @@
 #define FIELDS_pair(F, L, M) F(STR, key) F(STR, value) F(U32, value_kind)
 #define FIELDS_record(F, L, M) L(pair, fields)
 /* One revision of a function, as deployed. chunks: SHA-256 digests of the package's chunks, one
- * behind the other. */
+ * behind the other. image: a name with its digest, empty: the node's own root. isolation: cell (or
+ * empty) or gvisor. egress: CIDR:port each. gpu_count 0: none; gpu_model empty: any;
+ * gpu_memory_bytes: of each, at least. */
 #define FIELDS_function_spec(F, L, M)                                                              \
     F(STR, name)                                                                                   \
     F(STR, runtime)                                                                                \
@@ -45,7 +47,13 @@
     F(U32, poison_max)                                                                             \
     F(U32, durable_queue_max)                                                                      \
     F(STR, data_class)                                                                             \
-    L(schedule_spec, schedules)
+    L(schedule_spec, schedules)                                                                    \
+    F(STR, image)                                                                                  \
+    F(STR, isolation)                                                                              \
+    L(text, egress)                                                                                \
+    F(U32, gpu_count)                                                                              \
+    F(STR, gpu_model)                                                                              \
+    F(U64, gpu_memory_bytes)
 #define FIELDS_text(F, L, M) F(STR, text)
 #define FIELDS_instance_report(F, L, M)                                                            \
     F(ID, instance)                                                                                \
