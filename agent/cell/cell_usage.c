@@ -101,6 +101,7 @@ struct status cell_usage_read(const struct cgroup_mounts *mounts, const char *pa
     TRY(cpu_read(mounts, path, &usage.cpu_usage_us, msg));
     uint64_t count = 0;
     TRY(number_read(pids, path, "pids.current", &count, msg));
+    count -= count > 0 ? 1 : 0; /* The sentry is none of the function's. */
     usage.pids = count < UINT32_MAX ? (uint32_t)count : UINT32_MAX;
     *out = usage;
     return status_ok();

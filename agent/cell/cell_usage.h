@@ -10,7 +10,7 @@ struct cell_usage {
     uint64_t memory_bytes;
     uint64_t memory_peak_bytes; /* 0 where the kernel does not say (v2 before 5.19) */
     uint64_t cpu_usage_us;
-    uint32_t pids;
+    uint32_t pids; /* without the sentry */
 };
 
 /* NOT_FOUND when the group is gone; UNSUPPORTED when memory is not mounted; IO. */

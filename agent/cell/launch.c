@@ -2,6 +2,7 @@
 
 #include "agent/cell/plan.h"
 #include "agent/cell/root_scan.h"
+#include "agent/cell/sentry/sentry.h"
 #include "agent/cell/walls.h"
 #include "common/check.h"
 #include "common/cleanup.h"
@@ -11,7 +12,9 @@
 #include <linux/sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -88,7 +91,7 @@ static struct status cgroup_make(const struct cell_spec *spec, struct cgroup *cg
         struct cgroup_limits limits = {
             .memory_bytes = spec->memory_bytes,
             .cpu_millis = spec->cpu_millis,
-            .pids_max = spec->pids_max,
+            .pids_max = spec->pids_max + 1, /* the sentry is one */
         };
         s = cgroup_limit(cgroup, &limits, msg);
     }
@@ -100,11 +103,12 @@ struct ends {
     int report[2];
     int log[2];
     int go[2];
+    int sentry[2]; /* process 1 sends, the sentry receives */
 };
 
 static void ends_close(struct ends *e)
 {
-    int *all[] = {e->report, e->log, e->go};
+    int *all[] = {e->report, e->log, e->go, e->sentry};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         cleanup_close(&all[i][0]);
         cleanup_close(&all[i][1]);
@@ -115,9 +119,11 @@ static void ends_close(struct ends *e)
 
 static struct status ends_open(struct ends *e, struct errmsg *msg)
 {
-    *e = (struct ends){{-1, -1}, {-1, -1}, {-1, -1}};
+    *e = (struct ends){{-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}};
     if (pipe2(e->report, O_CLOEXEC) != 0 || pipe2(e->log, O_CLOEXEC) != 0 ||
-        pipe2(e->go, O_CLOEXEC) != 0 || fcntl(e->report[0], F_SETFL, O_NONBLOCK) != 0 ||
+        pipe2(e->go, O_CLOEXEC) != 0 ||
+        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, e->sentry) != 0 ||
+        fcntl(e->report[0], F_SETFL, O_NONBLOCK) != 0 ||
         fcntl(e->log[0], F_SETFL, O_NONBLOCK) != 0) {
         struct status s = step_fail(msg, "pipes", errno);
         ends_close(e);
@@ -144,7 +150,81 @@ static void end_child(pid_t pid, int pidfd)
     (void)close(pidfd);
 }
 
-/* Clones and lets the child go once its maps and limits are in place. */
+/* ---- The sentry ---- */
+
+static int namespace_open(pid_t pid, const char *name)
+{
+    char path[64];
+    (void)snprintf(path, sizeof path, "/proc/%d/ns/%s", (int)pid, name);
+    return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+/* The kernel tells the sentry the numbers that its own pid namespace has: /proc must have the same.
+ */
+static bool proc_is_ours(int proc_fd)
+{
+    char text[32];
+    ssize_t size = readlinkat(proc_fd, "self", text, sizeof text - 1);
+    if (size <= 0) {
+        return false;
+    }
+    text[size] = '\0';
+    return strtol(text, NULL, 10) == (long)getpid();
+}
+
+static struct status sentry_fork(const struct ends *e, pid_t cell, struct launched *out,
+                                 struct errmsg *msg)
+{
+    AUTO_CLOSE int user_fd = namespace_open(cell, "user");
+    AUTO_CLOSE int mount_fd = namespace_open(cell, "mnt");
+    AUTO_CLOSE int proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (user_fd < 0 || mount_fd < 0 || proc_fd < 0) {
+        return step_fail(msg, "sentry's namespaces", errno);
+    }
+    if (!proc_is_ours(proc_fd)) {
+        return status_fail(msg, STATUS_UNSUPPORTED,
+                           "step sentry: /proc is of another pid namespace");
+    }
+    int pidfd = -1;
+    struct clone_args args = {
+        .flags = CLONE_PIDFD,
+        .pidfd = (uint64_t)(uintptr_t)&pidfd,
+        .exit_signal = SIGCHLD,
+    };
+    pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
+    if (pid < 0) {
+        return step_fail(msg, "sentry", errno);
+    }
+    if (pid == 0) {
+        const struct sentry_start start = {
+            .socket_fd = e->sentry[0],
+            .user_fd = user_fd,
+            .mount_fd = mount_fd,
+            .proc_fd = proc_fd,
+            .log_fd = e->log[1],
+            .drop_groups = geteuid() == 0,
+        };
+        (void)close(e->sentry[1]); /* So that the end of process 1 is seen. */
+        (void)close(e->go[1]);
+        sentry_run(&start);
+    }
+    out->sentry_pid = pid;
+    out->sentry_pidfd = pidfd;
+    return status_ok();
+}
+
+/* It works for the cell and is paid by it. Where the machine allows, memory that runs short takes
+ * the cell first. */
+static struct status sentry_attach(struct cgroup *cgroup, pid_t pid, struct errmsg *msg)
+{
+    if (cgroup->count > 0) {
+        TRY(status_prefix(msg, cgroup_attach(cgroup, pid, msg), "step cgroup"));
+    }
+    (void)!status_is_ok(proc_write(pid, "oom_score_adj", "-1000", NULL));
+    return status_ok();
+}
+
+/* Clones both and lets process 1 go once its maps and limits are in place. */
 static struct status start(const struct walls *w, struct ends *e, uint32_t uid,
                            struct cgroup *cgroup, struct launched *out, struct errmsg *msg)
 {
@@ -156,25 +236,33 @@ static struct status start(const struct walls *w, struct ends *e, uint32_t uid,
     if (pid == 0) {
         (void)close(e->report[0]); /* So that the child notices a dead parent. */
         (void)close(e->go[1]);
+        (void)close(e->sentry[0]);
         walls_build(w);
     }
+    struct launched made = {.pid = pid, .pidfd = pidfd, .sentry_pidfd = -1};
     struct status s = maps_write(pid, uid, msg);
     if (status_is_ok(s)) {
         s = status_prefix(msg, cgroup_attach(cgroup, pid, msg), "step cgroup");
+    }
+    if (status_is_ok(s)) {
+        s = sentry_fork(e, pid, &made, msg);
+    }
+    if (status_is_ok(s)) {
+        s = sentry_attach(cgroup, made.sentry_pid, msg);
     }
     if (status_is_ok(s) && write(e->go[1], "g", 1) != 1) {
         s = step_fail(msg, "go", errno);
     }
     if (!status_is_ok(s)) {
         end_child(pid, pidfd);
+        if (made.sentry_pidfd >= 0) {
+            end_child(made.sentry_pid, made.sentry_pidfd);
+        }
         return s;
     }
-    *out = (struct launched){
-        .pid = pid,
-        .pidfd = pidfd,
-        .report_fd = fd_steal(&e->report[0]),
-        .log_fd = fd_steal(&e->log[0]),
-    };
+    made.report_fd = fd_steal(&e->report[0]);
+    made.log_fd = fd_steal(&e->log[0]);
+    *out = made;
     return status_ok();
 }
 
@@ -186,6 +274,12 @@ static struct status launch_planned(const struct cell_spec *spec, const struct p
     struct ends ends;
     TRY(uid_choose(spec, &uid, msg));
     TRY(ends_open(&ends, msg));
+    /* /dev/stdout can be opened by whom it belongs to. */
+    if (geteuid() == 0 && fchown(ends.log[1], uid, uid) != 0) {
+        struct status s = step_fail(msg, "pipes", errno);
+        ends_close(&ends);
+        return s;
+    }
     static char *no_env[] = {NULL};
     struct walls w = {
         .plan = plan,
@@ -196,6 +290,7 @@ static struct status launch_planned(const struct cell_spec *spec, const struct p
         .report_fd = ends.report[1],
         .log_fd = ends.log[1],
         .channel_fd = channel_fd,
+        .sentry_fd = ends.sentry[1],
     };
     struct status s = spec->cgroup[0] != '\0' ? cgroup_make(spec, cgroup, msg) : status_ok();
     if (status_is_ok(s)) {

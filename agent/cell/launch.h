@@ -16,6 +16,8 @@ struct launched {
     int pidfd;
     int report_fd; /* non-blocking; walls.h says what comes */
     int log_fd;    /* non-blocking: the cell's standard output and error */
+    pid_t sentry_pid;
+    int sentry_pidfd;
 };
 
 /* channel_fd is the runner's end of the channel: borrowed. On failure nothing runs and *cgroup is

@@ -1,5 +1,6 @@
 #include "agent/cell/supervisor.h"
 
+#include "agent/cell/sentry/sentry.h"
 #include "agent/cell/walls.h"
 #include "common/check.h"
 #include "common/cleanup.h"
@@ -277,12 +278,65 @@ static void on_end(struct supervisor *s)
 
 /* The loop. */
 
-enum { POLL_CELL, POLL_LOG, POLL_REPORT, POLL_OOM, POLL_SIGNAL, POLL_LISTEN, POLL_AGENT, POLLS };
+/* Without its sentry the cell could do nothing more: it ends. */
+static void on_sentry_end(struct supervisor *s)
+{
+    siginfo_t info = {0};
+    if (waitid(P_PIDFD, (id_t)s->cell.sentry_pidfd, &info, WEXITED | WNOHANG) != 0 ||
+        info.si_pid == 0) {
+        return;
+    }
+    cleanup_close(&s->cell.sentry_pidfd);
+    s->cell.sentry_pidfd = -1;
+    bool exited = info.si_code == CLD_EXITED;
+    if (exited && info.si_status == 0) {
+        return; /* Process 1 ended before it needed one. */
+    }
+    struct cgroup_counters counters;
+    cgroup_count(s->cgroup, &counters);
+    if (!exited && info.si_status == SIGKILL && counters.oom_kills > 0) {
+        s->out_of_memory = true; /* It is in the cell's group, which may be ended as a whole. */
+    } else if (s->event.end != CELL_END_SETUP) {
+        s->event.end = CELL_END_SETUP;
+        s->event.detail = 0;
+        if (exited && info.si_status >= SENTRY_EXIT_STEP) {
+            say(s, "step sentry: cannot %s",
+                sentry_step_name((enum sentry_step)(info.si_status - SENTRY_EXIT_STEP)));
+        } else {
+            say(s, "the sentry was ended by signal %d", info.si_status);
+        }
+    }
+    kill_cell(s);
+}
+
+/* Its control groups can go only when it is gone. */
+static void sentry_end(struct supervisor *s)
+{
+    if (s->cell.sentry_pidfd >= 0) {
+        (void)kill(s->cell.sentry_pid, SIGKILL); /* Ours and not yet reaped. */
+        (void)waitid(P_PIDFD, (id_t)s->cell.sentry_pidfd, &(siginfo_t){0}, WEXITED);
+        cleanup_close(&s->cell.sentry_pidfd);
+        s->cell.sentry_pidfd = -1;
+    }
+}
+
+enum {
+    POLL_CELL,
+    POLL_SENTRY,
+    POLL_LOG,
+    POLL_REPORT,
+    POLL_OOM,
+    POLL_SIGNAL,
+    POLL_LISTEN,
+    POLL_AGENT,
+    POLLS
+};
 
 static void polls_set(const struct supervisor *s, struct pollfd polls[POLLS])
 {
     int log_fd = s->log_budget > 0 ? s->cell.log_fd : -1;
     polls[POLL_CELL] = (struct pollfd){.fd = s->cell.pidfd, .events = POLLIN};
+    polls[POLL_SENTRY] = (struct pollfd){.fd = s->cell.sentry_pidfd, .events = POLLIN};
     polls[POLL_LOG] = (struct pollfd){.fd = log_fd, .events = POLLIN};
     polls[POLL_REPORT] = (struct pollfd){.fd = s->cell.report_fd, .events = POLLIN};
     polls[POLL_OOM] = (struct pollfd){.fd = s->oom_fd, .events = s->oom_events};
@@ -373,6 +427,8 @@ static void turn(struct supervisor *s, const struct pollfd polls[POLLS], uint64_
     }
     if (polls[POLL_CELL].revents != 0) {
         on_end(s);
+    } else if (polls[POLL_SENTRY].revents != 0) {
+        on_sentry_end(s);
     }
 }
 
@@ -397,6 +453,7 @@ void supervisor_run(struct supervisor *s)
         }
         deadlines_check(s, now_us);
     }
+    sentry_end(s);
     cleanup_close(&s->cell.pidfd);
     cleanup_close(&s->cell.log_fd);
     cleanup_close(&s->cell.report_fd);

@@ -35,6 +35,7 @@ struct builder {
     int report_fd;
     int log_fd;
     int channel_fd;
+    int sentry_fd;
 };
 
 /* Every step answers 0 or an errno. */
@@ -247,8 +248,9 @@ static int do_STDIO(struct builder *b, const struct step *s)
     b->report_fd = fcntl(b->w->report_fd, F_DUPFD_CLOEXEC, HIGH_FD);
     b->log_fd = fcntl(b->w->log_fd, F_DUPFD_CLOEXEC, HIGH_FD);
     b->channel_fd = fcntl(b->w->channel_fd, F_DUPFD_CLOEXEC, HIGH_FD);
+    b->sentry_fd = fcntl(b->w->sentry_fd, F_DUPFD_CLOEXEC, HIGH_FD);
     int null_fd = open(s->path, O_RDONLY | O_CLOEXEC);
-    if (b->report_fd < 0 || b->log_fd < 0 || b->channel_fd < 0 || null_fd < 0) {
+    if (b->report_fd < 0 || b->log_fd < 0 || b->channel_fd < 0 || b->sentry_fd < 0 || null_fd < 0) {
         int error = errno;
         b->report_fd = b->report_fd < 0 ? b->w->report_fd : b->report_fd;
         return error;
@@ -330,15 +332,48 @@ static int do_PARENT_DEATH(struct builder *b, const struct step *s)
     return (report.revents & POLLERR) != 0 ? ECANCELED : 0;
 }
 
+/* One byte with the descriptor beside it. */
+static int send_descriptor(int socket_fd, int fd)
+{
+    char byte = WALLS_READY;
+    struct iovec part = {.iov_base = &byte, .iov_len = 1};
+    union {
+        char bytes[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control = {0};
+    struct msghdr header = {
+        .msg_iov = &part,
+        .msg_iovlen = 1,
+        .msg_control = control.bytes,
+        .msg_controllen = sizeof control.bytes,
+    };
+    struct cmsghdr *c = CMSG_FIRSTHDR(&header);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(c), &fd, sizeof fd);
+    return sendmsg(socket_fd, &header, MSG_NOSIGNAL) == 1 ? 0 : errno;
+}
+
+/* From here on every call that names something waits for the sentry; what is left to do until the
+ * exec is native. A call that the sentry has begun ends before a signal is taken, so that none is
+ * done twice. */
 static int do_FILTER(struct builder *b, const struct step *s)
 {
-    (void)b;
     (void)s;
     struct sock_fprog program = {
         .len = filter_program_size,
         .filter = (struct sock_filter *)(uintptr_t)filter_program,
     };
-    return errno_of(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0));
+    unsigned long flags = SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    int listener = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+    if (listener < 0) {
+        return errno;
+    }
+    int error = send_descriptor(b->sentry_fd, listener);
+    (void)close(listener);
+    (void)close(b->sentry_fd);
+    return error;
 }
 
 static int do_EXEC(struct builder *b, const struct step *s)

@@ -30,6 +30,7 @@ struct walls {
     int report_fd;
     int log_fd;     /* becomes 1 and 2 */
     int channel_fd; /* becomes 3 */
+    int sentry_fd;  /* the filter's notification descriptor goes there */
 };
 
 __attribute__((noreturn)) void walls_build(const struct walls *w);

@@ -297,11 +297,24 @@ static void orphans_end_with_process_1(void **state)
     harness_close(&h);
 }
 
+/* The kernel may still be ending the last process in it. */
+static void remove_group(const struct harness *h, const char *path)
+{
+    struct errmsg msg = {""};
+    struct status s = cgroup_remove(&h->mounts, path, &msg);
+    for (int ms = 0; s.code == STATUS_CONFLICT && ms < HARNESS_DEADLINE_MS; ms++) {
+        (void)poll(NULL, 0, 1);
+        s = cgroup_remove(&h->mounts, path, &msg);
+    }
+    if (!status_is_ok(s)) {
+        fail_msg("%s", msg.text);
+    }
+}
+
 static void the_cell_dies_with_skep_cell(void **state)
 {
     (void)state;
     struct harness h;
-    struct errmsg msg = {""};
     harness_open(&h, "stubborn", NULL);
     harness_start(&h);
     harness_wait_started(&h);
@@ -315,10 +328,8 @@ static void the_cell_dies_with_skep_cell(void **state)
     harness_wait_ended(&h);
     assert_int_equal(h.exit_code, -SIGKILL);
     if (h.spec.cgroup[0] != '\0') {
-        struct status s = cgroup_remove(&h.mounts, h.spec.cgroup, &msg);
-        assert_true(status_is_ok(s));
-        s = cgroup_remove(&h.mounts, h.cgroup_parent, &msg);
-        assert_true(status_is_ok(s));
+        remove_group(&h, h.spec.cgroup);
+        remove_group(&h, h.cgroup_parent);
     }
     harness_close(&h);
 }

@@ -8,6 +8,8 @@
 #include <cmocka.h>
 
 #include "agent/cell/filter.h"
+#include "agent/cell/sentry/calls.h"
+#include "agent/cell/syscall_table.h"
 
 #include <errno.h>
 #include <linux/audit.h>
@@ -81,12 +83,22 @@ static uint32_t ask(long number, uint64_t a0, uint64_t a1, uint64_t a2)
 }
 
 #define ALLOWED SECCOMP_RET_ALLOW
-#define REFUSED(error) (SECCOMP_RET_ERRNO | (uint32_t)(error))
+#define ANSWERED(error) (SECCOMP_RET_ERRNO | (uint32_t)(error))
+#define TO_SENTRY SECCOMP_RET_USER_NOTIF
+
+static void assert_refused(long number, int error)
+{
+    const struct syscall_row *row = syscall_find((int)number);
+    assert_non_null(row);
+    assert_int_equal(row->error, error);
+    assert_true(row->class == SYSCALL_REFUSED || row->class == SYSCALL_CHECKED);
+    assert_null(call_handler((int)number));
+}
 
 static void ordinary_calls_are_allowed(void **state)
 {
     (void)state;
-    static const long calls[] = {SYS_read,    SYS_write,        SYS_openat,     SYS_mmap,
+    static const long calls[] = {SYS_read,    SYS_write,        SYS_fstat,      SYS_mmap,
                                  SYS_futex,   SYS_execve,       SYS_exit_group, SYS_sendmsg,
                                  SYS_recvmsg, SYS_rt_sigreturn, SYS_getrandom,  SYS_clock_gettime};
     for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
@@ -104,15 +116,17 @@ static void dangerous_calls_are_refused(void **state)
         SYS_seccomp, SYS_setgroups, SYS_pidfd_getfd,
     };
     for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
-        assert_int_equal(ask(calls[i], 0, 0, 0), REFUSED(EPERM));
+        assert_int_equal(ask(calls[i], 0, 0, 0), TO_SENTRY);
+        assert_refused(calls[i], EPERM);
     }
 }
 
 static void calls_with_an_older_way_do_not_exist(void **state)
 {
     (void)state;
-    assert_int_equal(ask(SYS_clone3, 0, 0, 0), REFUSED(ENOSYS));
-    assert_int_equal(ask(SYS_io_uring_setup, 0, 0, 0), REFUSED(ENOSYS));
+    assert_int_equal(ask(SYS_clone3, 0, 0, 0), ANSWERED(ENOSYS));
+    assert_int_equal(ask(SYS_io_uring_setup, 0, 0, 0), TO_SENTRY);
+    assert_refused(SYS_io_uring_setup, ENOSYS);
 }
 
 /* Also those that the kernel will only have tomorrow. */
@@ -120,8 +134,40 @@ static void unknown_calls_do_not_exist(void **state)
 {
     (void)state;
     for (long number = 470; number < 2000; number++) {
-        assert_int_equal(ask(number, 0, 0, 0), REFUSED(ENOSYS));
+        assert_int_equal(ask(number, 0, 0, 0), TO_SENTRY);
+        assert_null(call_handler((int)number));
+        assert_null(syscall_find((int)number));
     }
+}
+
+/* Whatever names something is done by the sentry, and only that. */
+static void mediated_calls_have_a_handler(void **state)
+{
+    (void)state;
+    size_t count = 0;
+    const struct syscall_row *rows = syscall_rows(&count);
+    for (size_t i = 0; i < count; i++) {
+        bool mediated = rows[i].class == SYSCALL_MEDIATED;
+        assert_int_equal(mediated, call_handler(rows[i].number) != NULL);
+        if (mediated && rows[i].number != SYS_sendto) { /* with an address: the test below */
+            assert_int_equal(ask(rows[i].number, 1, 1, 1), TO_SENTRY);
+        }
+        assert_ptr_equal(syscall_find(rows[i].number), &rows[i]); /* each has one row */
+    }
+}
+
+/* fstat, and the data of a connected socket, cost nothing extra. */
+static void calls_on_descriptors_are_native(void **state)
+{
+    (void)state;
+    struct seccomp_data data = {.nr = SYS_newfstatat, .arch = ARCH, .args = {3, 1, 1, 0x1000}};
+    assert_int_equal(run(&data), ALLOWED);
+    data.args[3] = 0;
+    assert_int_equal(run(&data), TO_SENTRY);
+    data = (struct seccomp_data){.nr = SYS_sendto, .arch = ARCH, .args = {3, 1, 1, 0, 0, 0}};
+    assert_int_equal(run(&data), ALLOWED);
+    data.args[4] = UINT64_C(1) << 32;
+    assert_int_equal(run(&data), TO_SENTRY);
 }
 
 static void clone_may_make_threads_and_no_namespaces(void **state)
@@ -136,8 +182,8 @@ static void clone_may_make_threads_and_no_namespaces(void **state)
     static const uint64_t flags[] = {CLONE_NEWNS,   CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC,
                                      CLONE_NEWUSER, CLONE_NEWPID,    CLONE_NEWNET};
     for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
-        assert_int_equal(ask(SYS_clone, flags[i] | 17, 0, 0), REFUSED(EPERM));
-        assert_int_equal(ask(SYS_clone, flags[i] | CLONE_VM | (1ULL << 40), 0, 0), REFUSED(EPERM));
+        assert_int_equal(ask(SYS_clone, flags[i] | 17, 0, 0), TO_SENTRY);
+        assert_int_equal(ask(SYS_clone, flags[i] | CLONE_VM | (1ULL << 40), 0, 0), TO_SENTRY);
     }
 }
 
@@ -147,14 +193,14 @@ static void sockets_are_unix_tcp_and_udp(void **state)
     assert_int_equal(ask(SYS_socket, AF_UNIX, SOCK_STREAM, 0), ALLOWED);
     assert_int_equal(ask(SYS_socket, AF_INET, SOCK_STREAM, 6), ALLOWED);
     assert_int_equal(ask(SYS_socket, AF_INET6, SOCK_DGRAM, 17), ALLOWED);
-    assert_int_equal(ask(SYS_socket, AF_INET, SOCK_STREAM, 132), REFUSED(ENOSYS));
+    assert_int_equal(ask(SYS_socket, AF_INET, SOCK_STREAM, 132), TO_SENTRY);
     for (uint64_t family = 0; family < 64; family++) {
         if (family != AF_UNIX && family != AF_INET && family != AF_INET6) {
-            assert_int_equal(ask(SYS_socket, family, SOCK_STREAM, 0), REFUSED(EAFNOSUPPORT));
+            assert_int_equal(ask(SYS_socket, family, SOCK_STREAM, 0), TO_SENTRY);
         }
     }
     assert_int_equal(ask(SYS_socketpair, AF_UNIX, SOCK_STREAM, 0), ALLOWED);
-    assert_int_equal(ask(SYS_socketpair, AF_INET, SOCK_STREAM, 0), REFUSED(ENOSYS));
+    assert_int_equal(ask(SYS_socketpair, AF_INET, SOCK_STREAM, 0), TO_SENTRY);
 }
 
 /* The kernel looks at 32 bits of an ioctl's number: no upper bit may turn a refused one into an
@@ -180,8 +226,8 @@ static void personality_stays(void **state)
 static void flushing_every_disk_succeeds_without_doing_it(void **state)
 {
     (void)state;
-    assert_int_equal(ask(SYS_sync, 0, 0, 0), REFUSED(0));
-    assert_int_equal(ask(SYS_syncfs, 0, 0, 0), REFUSED(0));
+    assert_int_equal(ask(SYS_sync, 0, 0, 0), ANSWERED(0));
+    assert_int_equal(ask(SYS_syncfs, 0, 0, 0), ANSWERED(0));
 }
 
 static void another_architecture_is_killed(void **state)
@@ -201,6 +247,8 @@ int main(void)
         cmocka_unit_test(dangerous_calls_are_refused),
         cmocka_unit_test(calls_with_an_older_way_do_not_exist),
         cmocka_unit_test(unknown_calls_do_not_exist),
+        cmocka_unit_test(mediated_calls_have_a_handler),
+        cmocka_unit_test(calls_on_descriptors_are_native),
         cmocka_unit_test(clone_may_make_threads_and_no_namespaces),
         cmocka_unit_test(sockets_are_unix_tcp_and_udp),
         cmocka_unit_test(terminals_cannot_be_typed_into),
