@@ -132,7 +132,7 @@ static void usage_is_read_from_v2_files(void **state)
     assert_int_equal(usage.memory_bytes, 1048576);
     assert_int_equal(usage.memory_peak_bytes, 0);
     assert_int_equal(usage.cpu_usage_us, 777);
-    assert_int_equal(usage.pids, 3);
+    assert_int_equal(usage.pids, 2);
     write_file(folder, "memory.peak", "2097152\n");
     assert_true(status_is_ok(cell_usage_read(&m, path, &usage, &msg)));
     assert_int_equal(usage.memory_peak_bytes, 2097152);
