@@ -89,8 +89,10 @@ bool cell_walls_print(const struct agent_config *config, FILE *out)
         if ((found.missing & bit(i)) != 0) {
             (void)fprintf(out, "%-18s missing     %s\n", row->name, found.why[i]);
         } else {
-            (void)fprintf(out, "%-18s %s\n", row->name,
-                          (not_needed & bit(i)) != 0 ? "not_needed" : "up");
+            const char *state = (not_needed & bit(i)) != 0      ? "not_needed"
+                                : (found.untried & bit(i)) != 0 ? "untried"
+                                                                : "up";
+            (void)fprintf(out, "%-18s %s\n", row->name, state);
         }
     }
     if (found.missing != 0 && found.missing == excusable(found.missing)) {

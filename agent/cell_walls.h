@@ -14,8 +14,8 @@
  * write where they may be named as not needed. */
 NODISCARD struct status cell_walls_check(const struct agent_config *config, struct errmsg *msg);
 
-/* Prints the table: each wall, "up", "missing" or "not_needed", and why; then the line to write, if
- * one helps. config NULL: the defaults of a node without a name. False when a wall is
+/* Prints the table: each wall, "up", "missing", "not_needed" or "untried", and why; then the line
+ * to write, if one helps. config NULL: the defaults of a node without a name. False when a wall is
  * missing. */
 bool cell_walls_print(const struct agent_config *config, FILE *out);
 

@@ -390,6 +390,7 @@ void walls_probe(const struct walls_question *q, struct walls_found *out)
             note(out, p->wall, error == EPROTO ? "it does not hold" : strerror(error));
         }
         if (error != 0 && p->wall == WALL_USER_NAMESPACE) {
+            out->untried = q->walls & ~WALL_BIT(USER_NAMESPACE);
             return;
         }
     }

@@ -19,10 +19,12 @@ struct walls_question {
 
 struct walls_found {
     wall_set missing;
+    wall_set untried;                        /* for want of user namespaces */
     char why[WALLS_COUNT_][WALLS_WHY_BYTES]; /* of the missing ones */
 };
 
-/* Without user namespaces nothing that leans on them is tried: they alone are missing then. */
+/* Without user namespaces nothing that leans on them is tried: they alone are missing then, the
+ * others untried. */
 void walls_probe(const struct walls_question *q, struct walls_found *out);
 
 #endif
