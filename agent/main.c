@@ -7,7 +7,7 @@
  *
  * Exit codes: 0 done, 1 failed, 2 usage. */
 #include "agent/agent.h"
-#include "agent/cell_walls.h"
+#include "agent/walls_check.h"
 #include "agent/instances.h"
 #include "common/check.h"
 #include "common/cleanup.h"

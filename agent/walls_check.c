@@ -1,4 +1,4 @@
-#include "agent/cell_walls.h"
+#include "agent/walls_check.h"
 
 #include "agent/cell/walls_probe.h"
 #include "common/cleanup.h"

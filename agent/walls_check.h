@@ -3,8 +3,8 @@
  * named as not needed.
  *
  * Thread: the only one of the process, before the loop. */
-#ifndef AGENT_CELL_WALLS_H_
-#define AGENT_CELL_WALLS_H_
+#ifndef AGENT_WALLS_CHECK_H
+#define AGENT_WALLS_CHECK_H
 
 #include "common/config.h"
 

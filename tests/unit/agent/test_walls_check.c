@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "agent/cell_walls.h"
+#include "agent/walls_check.h"
 
 #include <stdlib.h>
 #include <string.h>
