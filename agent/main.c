@@ -7,8 +7,8 @@
  *
  * Exit codes: 0 done, 1 failed, 2 usage. */
 #include "agent/agent.h"
-#include "agent/walls_check.h"
 #include "agent/instances.h"
+#include "agent/walls_check.h"
 #include "common/check.h"
 #include "common/cleanup.h"
 #include "common/log.h"
