@@ -464,26 +464,11 @@ static struct status data_lock(struct agent *a, struct errmsg *msg)
     return status_ok();
 }
 
-/* Can cells have control groups here? The operator may say no; where they cannot, that is said
- * aloud. */
-static void cgroups_find(struct agent *a)
+/* Cells have control groups unless none of those walls is needed. */
+static struct status cgroups_find(struct agent *a, struct errmsg *msg)
 {
-    struct errmsg msg = {{0}};
-    if (a->config->cells_cgroup == CELLS_CGROUP_OFF) {
-        return;
-    }
-    struct cgroup *probe = mem_zalloc(1, sizeof *probe);
-    char path[128];
-    (void)snprintf(path, sizeof path, "skep/%s/probe-%d", a->config->name.text, (int)getpid());
-    if (probe != NULL && status_is_ok(cgroup_mounts_find(&a->mounts, &msg)) &&
-        status_is_ok(cgroup_open(probe, &a->mounts, path, &msg))) {
-        (void)cgroup_close(probe);
-        a->cgroups = true;
-    } else {
-        LOG_WARN("no control groups: memory and processor limits of cells are not enforced",
-                 LOG_STR("why", msg.text));
-    }
-    mem_free(probe);
+    a->cgroups = (a->config->walls_not_needed & WALLS_CGROUP) != WALLS_CGROUP;
+    return a->cgroups ? cgroup_mounts_find(&a->mounts, msg) : status_ok();
 }
 
 static struct status core_open(struct agent *a, struct errmsg *msg)
@@ -503,6 +488,7 @@ static struct status core_open(struct agent *a, struct errmsg *msg)
         .lease_ms = a->config->lease_ms,
         .labels = a->labels,
         .labels_count = a->config->labels_count,
+        .walls_not_needed = a->config->walls_not_needed,
     };
     const struct agent_env env = {
         .data = a,
@@ -562,6 +548,10 @@ static struct status instances_part(struct agent *a, struct errmsg *msg)
         .runners = a->paths->runners,
         .root = a->config->cells_root,
         .cgroups = a->cgroups,
+        .walls_not_needed = a->config->walls_not_needed,
+        .io_bps = a->config->cells_io_bps,
+        .uid_first = a->config->cells_uid_first,
+        .uid_count = geteuid() == 0 ? a->config->cells_uid_count : 0,
         .code = a->code,
     };
     const struct instances_events events = {a, on_ready, on_ended, on_result};
@@ -600,8 +590,9 @@ static struct status open_parts(struct agent *a, struct errmsg *msg)
         .cluster = a->config->cluster, .role = ROLE_AGENT, .name = a->config->name};
     TRY(credentials_open(&a->credentials, &a->config->identity, &expect, (int64_t)time(NULL), msg));
     TRY(stats_open(&a->stats));
+    stats_walls(a->stats, a->config->walls_not_needed);
     probe_init(&a->probe, a->config->data);
-    cgroups_find(a);
+    TRY(cgroups_find(a, msg));
     TRY(core_open(a, msg));
     TRY(gpus_open(&a->gpus, a->config, msg));
     agent_core_gpus(a->core, gpus_inventory(a->gpus));

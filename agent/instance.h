@@ -61,6 +61,7 @@ struct instances {
     char ended_folder[INSTANCE_PATH_BYTES_MAX];
     struct instance *all; /* oldest first */
     struct instance *ends;
+    uint32_t uid_last; /* the one given out last, from 0 */
     struct packet_batch batch;
     uv_timer_t soon; /* tells ends from the loop */
     bool closing;

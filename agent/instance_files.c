@@ -35,11 +35,11 @@ struct status instance_meta_encode(const struct instance_meta *m, struct buffer 
     char revision[DIGEST_STRING_BYTES];
     id_format(m->instance, INSTANCE_PREFIX, instance);
     digest_format(&m->revision, revision);
-    json_t *root = json_pack("{ss ss ss sI sI sI sI ss}", "instance", instance, "revision",
-                             revision, "function", m->function.text, "concurrency",
-                             (json_int_t)m->concurrency, "cpu_millis", (json_int_t)m->cpu_millis,
-                             "memory_bytes", (json_int_t)m->memory_bytes, "timeout_ms",
-                             (json_int_t)m->timeout_ms, "cgroup", m->cgroup);
+    json_t *root = json_pack(
+        "{ss ss ss sI sI sI sI ss sI}", "instance", instance, "revision", revision, "function",
+        m->function.text, "concurrency", (json_int_t)m->concurrency, "cpu_millis",
+        (json_int_t)m->cpu_millis, "memory_bytes", (json_int_t)m->memory_bytes, "timeout_ms",
+        (json_int_t)m->timeout_ms, "cgroup", m->cgroup, "uid", (json_int_t)m->uid);
     char *text = root == NULL ? NULL : json_dumps(root, JSON_COMPACT);
     json_decref(root);
     if (text == NULL) {
@@ -53,7 +53,7 @@ struct status instance_meta_encode(const struct instance_meta *m, struct buffer 
 /* What json_unpack borrows from the parsed text. */
 struct meta_texts {
     const char *instance, *revision, *function, *cgroup;
-    json_int_t concurrency, cpu_millis, memory_bytes, timeout_ms;
+    json_int_t concurrency, cpu_millis, memory_bytes, timeout_ms, uid;
 };
 
 static struct status meta_of_texts(const struct meta_texts *t, struct instance_meta *out,
@@ -64,13 +64,14 @@ static struct status meta_of_texts(const struct meta_texts *t, struct instance_m
         .cpu_millis = (uint32_t)t->cpu_millis,
         .memory_bytes = (uint64_t)t->memory_bytes,
         .timeout_ms = (uint64_t)t->timeout_ms,
+        .uid = (uint32_t)t->uid,
     };
     TRY(id_parse(t->instance, INSTANCE_PREFIX, &m.instance, msg));
     TRY(digest_parse(t->revision, &m.revision, msg));
     TRY(name_parse("function", t->function, strlen(t->function), &m.function, msg));
     if (t->concurrency < 1 || t->concurrency > INFLIGHT_SLOTS_MAX || t->cpu_millis < 0 ||
-        t->cpu_millis > INT32_MAX || t->memory_bytes < 0 || t->timeout_ms < 0 ||
-        strlen(t->cgroup) >= sizeof m.cgroup) {
+        t->cpu_millis > INT32_MAX || t->memory_bytes < 0 || t->timeout_ms < 0 || t->uid < 0 ||
+        t->uid > UINT32_MAX || strlen(t->cgroup) >= sizeof m.cgroup) {
         return status_fail(msg, STATUS_INVALID, "a value is out of range");
     }
     (void)snprintf(m.cgroup, sizeof m.cgroup, "%s", t->cgroup);
@@ -86,12 +87,12 @@ struct status instance_meta_decode(struct bytes json, struct instance_meta *out,
     }
     json_error_t error;
     json_t *root = json_loadb((const char *)json.data, json.size, JSON_REJECT_DUPLICATES, &error);
-    struct meta_texts t;
+    struct meta_texts t = {0};
     if (root == NULL ||
-        json_unpack_ex(root, &error, JSON_STRICT, "{ss ss ss sI sI sI sI ss}", "instance",
+        json_unpack_ex(root, &error, JSON_STRICT, "{ss ss ss sI sI sI sI ss s?I}", "instance",
                        &t.instance, "revision", &t.revision, "function", &t.function, "concurrency",
                        &t.concurrency, "cpu_millis", &t.cpu_millis, "memory_bytes", &t.memory_bytes,
-                       "timeout_ms", &t.timeout_ms, "cgroup", &t.cgroup) != 0) {
+                       "timeout_ms", &t.timeout_ms, "cgroup", &t.cgroup, "uid", &t.uid) != 0) {
         json_decref(root);
         return status_fail(msg, STATUS_CORRUPT, "meta.json: %.200s", error.text);
     }
@@ -239,9 +240,13 @@ static struct status spec_fill(struct spec_parts *p, const struct start *s,
 }
 
 static struct status spec_write(struct spec_parts *p, const char *folder, const struct start *s,
-                                const struct instance_place *place, struct errmsg *msg)
+                                const struct instance_place *place, uint32_t uid,
+                                struct errmsg *msg)
 {
     TRY(spec_fill(p, s, place, msg));
+    p->spec.uid = uid;
+    p->spec.walls_not_needed = place->walls_not_needed;
+    p->spec.io_bps = place->io_bps;
     const char *words[MANIFEST_COMMAND_ARGS_MAX + 1] = {NULL};
     if (s->spec->command_count > MANIFEST_COMMAND_ARGS_MAX) {
         return status_fail(msg, STATUS_LIMIT, "command: more than %d words",
@@ -278,7 +283,7 @@ struct status instance_files_write(const char *folder, const struct start *s,
     if (p == NULL) {
         return status_fail(msg, STATUS_NOMEM, "out of memory");
     }
-    struct status status = spec_write(p, folder, s, place, msg);
+    struct status status = spec_write(p, folder, s, place, meta->uid, msg);
     mem_free(p);
     TRY(status);
     struct buffer json = {0};

@@ -14,6 +14,7 @@
 #include "common/buffer.h"
 #include "common/ids.h"
 #include "common/status.h"
+#include "common/wall.h"
 #include "proto/message.h"
 
 enum { INSTANCE_META_BYTES_MAX = 4096, INSTANCE_PATH_BYTES_MAX = 4096 };
@@ -27,15 +28,18 @@ struct instance_meta {
     uint64_t memory_bytes;
     uint64_t timeout_ms;
     char cgroup[256]; /* empty: without */
+    uint32_t uid;     /* as in cell_spec; 0 in files of before */
 };
 
 /* Where the things are that a cell is made of. */
 struct instance_place {
-    const char *code;    /* folder of the unpacked revision */
-    const char *runners; /* folder of the runners */
-    const char *root;    /* root file system, or NULL */
-    const char *node;    /* hostname of the cell */
-    const char *cgroup;  /* as in cell_spec; empty: without */
+    const char *code;          /* folder of the unpacked revision */
+    const char *runners;       /* folder of the runners */
+    const char *root;          /* root file system, or NULL */
+    const char *node;          /* hostname of the cell */
+    const char *cgroup;        /* as in cell_spec; empty: without */
+    wall_set walls_not_needed; /* as in cell_spec */
+    uint64_t io_bps;
 };
 
 void instance_meta_of(const struct start *s, const char *cgroup, struct instance_meta *out);

@@ -207,6 +207,35 @@ static void on_code(void *data, struct status s, const char *message)
     }
 }
 
+static bool uid_is_taken(const struct instances *t, uint32_t uid)
+{
+    for (const struct instance *i = t->all; i != NULL; i = i->hh.next) {
+        if (i->meta.uid == uid) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A user that no other cell of ours has, and lately none had: an instance keeps its own until its
+ * process is gone. LIMIT. */
+static struct status uid_choose(struct instances *t, uint32_t *uid, struct errmsg *msg)
+{
+    *uid = 0;
+    if (t->config.uid_count == 0) {
+        return status_ok();
+    }
+    for (uint32_t n = 0; n < t->config.uid_count; n++) {
+        t->uid_last = (t->uid_last + 1) % t->config.uid_count;
+        if (!uid_is_taken(t, t->config.uid_first + t->uid_last)) {
+            *uid = t->config.uid_first + t->uid_last;
+            return status_ok();
+        }
+    }
+    return status_fail(msg, STATUS_LIMIT, "all %u users of cells.uids are in use",
+                       t->config.uid_count);
+}
+
 static struct status files_write(struct instance *i, const struct start *s, struct errmsg *msg)
 {
     struct instances *t = i->table;
@@ -225,8 +254,13 @@ static struct status files_write(struct instance *i, const struct start *s, stru
         .root = t->config.root,
         .node = t->config.node,
         .cgroup = cgroup,
+        .walls_not_needed = t->config.walls_not_needed,
+        .io_bps = t->config.io_bps,
     };
+    uint32_t uid;
+    TRY(uid_choose(t, &uid, msg));
     instance_meta_of(s, cgroup, &i->meta);
+    i->meta.uid = uid;
     TRY(folder_make(i->folder, true, msg));
     TRY(instance_files_write(i->folder, s, &place, &i->meta, msg));
     (void)snprintf(attempts, sizeof attempts, "%s/attempts", i->folder);
@@ -493,6 +527,8 @@ struct status instances_open(struct instances **out, const struct instances_conf
         mem_free(t);
         return s;
     }
+    /* Not those that a former agent gave out last. */
+    t->uid_last = config->uid_count == 0 ? 0 : (uint32_t)(uv_hrtime() / 1000 % config->uid_count);
     int rc = uv_timer_init(config->loop, &t->soon);
     CHECK(rc == 0);
     t->soon.data = t;

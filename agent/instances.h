@@ -15,6 +15,7 @@
 
 #include "agent/code.h"
 #include "common/status.h"
+#include "common/wall.h"
 #include "proto/message.h"
 
 #include <uv.h>
@@ -47,6 +48,10 @@ struct instances_config {
     const char *runners;      /* folder mounted at /opt/skep */
     const char *root;         /* of cells, or NULL */
     bool cgroups;
+    wall_set walls_not_needed; /* as in cell_spec, and so is io_bps */
+    uint64_t io_bps;
+    /* Outside users of cells: each that lives has one of its own. count 0: they have ours. */
+    uint32_t uid_first, uid_count;
     struct code *code;
 };
 

@@ -3,10 +3,12 @@
  *     skep-agent --config FILE                 runs; SIGTERM and SIGINT end it, its instances go on
  *     skep-agent join --token-file F --name NAME --data DIR --config-out FILE
  *     skep-agent stop-instances --data DIR     ends what a stopped agent left running
+ *     skep-agent walls [--config FILE]         shows which walls of cells this machine can build
  *
  * Exit codes: 0 done, 1 failed, 2 usage. */
 #include "agent/agent.h"
 #include "agent/instances.h"
+#include "agent/walls_check.h"
 #include "common/check.h"
 #include "common/cleanup.h"
 #include "common/log.h"
@@ -57,7 +59,8 @@ static int usage(const char *what)
         "skep-agent: %s\n"
         "usage: skep-agent --config FILE [--cell FILE] [--runners DIR]\n"
         "       skep-agent join --token-file FILE --name NAME --data DIR --config-out FILE\n"
-        "       skep-agent stop-instances --data DIR\n",
+        "       skep-agent stop-instances --data DIR\n"
+        "       skep-agent walls [--config FILE]\n",
         what);
     return EXIT_USAGE;
 }
@@ -147,6 +150,17 @@ static void files_raise(void)
     }
 }
 
+/* What must be known of the machine before anything else runs, and before there are threads. */
+static struct status machine_check(const struct agent_config *config, struct errmsg *msg)
+{
+    static const struct user_files files = {"/etc/passwd", "/etc/group", "/etc/subuid",
+                                            "/etc/subgid"};
+    if (geteuid() == 0) {
+        TRY(cell_users_check(config->cells_uid_first, config->cells_uid_count, &files, msg));
+    }
+    return cell_walls_check(config, msg);
+}
+
 static int run_daemon(const struct options *o, const struct agent_config *config)
 {
     struct errmsg msg = {{0}};
@@ -158,6 +172,9 @@ static int run_daemon(const struct options *o, const struct agent_config *config
     log_open("skep-agent", config->log.level, config->log.format, STDERR_FILENO);
     files_raise();
     (void)signal(SIGPIPE, SIG_IGN);
+    if (!status_is_ok(machine_check(config, &msg))) {
+        return fail(&msg);
+    }
     const struct agent_paths paths = {.cell = cell, .runners = runners};
     struct daemon d = {0};
     int rc = uv_loop_init(&d.loop);
@@ -302,6 +319,20 @@ static int main_stop_instances(const struct options *o)
     return status_is_ok(s) ? EXIT_DONE : fail(&msg);
 }
 
+/* ---- Looking at the machine ---- */
+
+static int main_walls(const struct options *o)
+{
+    struct errmsg msg = {{0}};
+    struct agent_config *config = NULL;
+    if (o->config != NULL && !status_is_ok(agent_config_load(o->config, &config, &msg))) {
+        return fail(&msg);
+    }
+    bool all = cell_walls_print(config, stdout);
+    agent_config_close(config);
+    return all ? EXIT_DONE : EXIT_FAILED;
+}
+
 static const struct {
     const char *verb;
     int (*main)(const struct options *o);
@@ -309,6 +340,7 @@ static const struct {
     {"run", main_run},
     {"join", main_join},
     {"stop-instances", main_stop_instances},
+    {"walls", main_walls},
 };
 
 static int dispatch(poptContext context, const struct options *o)

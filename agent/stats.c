@@ -378,6 +378,22 @@ void stats_gpus(struct stats *s, const struct gpu_inventory *gpu)
     gpu_metrics_set(s->gpus, gpu);
 }
 
+static const struct metric_def wall_def = {
+    "skep_agent_wall", "1 for the state that the wall of cells is in: up or not_needed.", 1, NULL,
+    0};
+
+void stats_walls(struct stats *s, wall_set not_needed)
+{
+    for (unsigned i = 0; i < WALLS_COUNT_; i++) {
+        bool up = (not_needed & (UINT32_C(1) << i)) == 0;
+        const char *name = wall_row((enum wall)i)->name;
+        struct gauge *g =
+            metrics_gauge(s->metrics, &wall_def,
+                          METRIC_LABELS({"wall", name}, {"state", up ? "up" : "not_needed"}));
+        gauge_set(g, 1);
+    }
+}
+
 struct status stats_print(struct stats *s, const struct agent_counts *counts, struct buffer *out)
 {
     s->counts = *counts;

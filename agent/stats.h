@@ -8,6 +8,7 @@
 #include "agent/probe/probe.h"
 #include "common/metrics.h"
 #include "common/net/link.h"
+#include "common/wall.h"
 
 /* What is copied together when somebody asks. */
 struct agent_counts {
@@ -29,6 +30,8 @@ void stats_started(struct stats *s, uint64_t startup_us);
 void stats_ran(struct stats *s, uint64_t run_us);
 /* What is known of the GPUs now. */
 void stats_gpus(struct stats *s, const struct gpu_inventory *gpu);
+/* Which walls of cells are not built on this machine; once, at the start. */
+void stats_walls(struct stats *s, wall_set not_needed);
 /* Appends the exposition text. NOMEM. */
 NODISCARD struct status stats_print(struct stats *s, const struct agent_counts *counts,
                                     struct buffer *out);

@@ -26,7 +26,7 @@ struct options {
     char *revision, *duration, *ca_dir, *folder, *schedulers_list, *valid, *labels;
     char *key, *delay, *at, *deadline, *ttl, *function;
     int yes, detach, follow, plan, schedulers, agents, concurrency, payload, tail, port;
-    char *ca, *cluster_key;
+    char *ca, *cluster_key, *walls_not_needed;
     int each, wait, priority, stale;
     char *config;
     long long check_index;

@@ -62,6 +62,7 @@ struct dev {
     struct daemon daemons[DEV_DAEMONS_MAX];
     size_t count;
     int schedulers, agents;
+    wall_set walls_not_needed; /* of every agent */
 };
 
 static void wait_a_little(void)
@@ -274,6 +275,20 @@ static struct status scheduler_write(const struct dev *d, const struct daemon *k
     return s;
 }
 
+/* Walls that the machine lacks, and, as the agents share a machine, users of their own for the
+ * cells of each; the first has the default's. */
+static struct status put_cells(const struct dev *d, const struct daemon *k, struct buffer *out)
+{
+    int others = (int)(k - d->daemons) - d->schedulers;
+    if (d->walls_not_needed == 0 && others == 0) {
+        return status_ok();
+    }
+    char walls[WALLS_TEXT_BYTES];
+    walls_format(d->walls_not_needed, walls);
+    return buffer_printf(out, "cells: {walls_not_needed: [%s], uids: {first: %d}}\n", walls,
+                         CONFIG_UID_FIRST_DEFAULT + others * CONFIG_UID_COUNT_DEFAULT);
+}
+
 static struct status agent_write(const struct dev *d, const struct daemon *k, struct errmsg *msg)
 {
     struct buffer text = {0};
@@ -294,6 +309,9 @@ static struct status agent_write(const struct dev *d, const struct daemon *k, st
     if (status_is_ok(s)) {
         s = buffer_printf(&text, "capacity: {cpu: %d, memory: %" PRIu64 "Mi}\nlabels: {node: %s}\n",
                           get_nprocs(), share_mib, k->name);
+    }
+    if (status_is_ok(s)) {
+        s = put_cells(d, k, &text);
     }
     if (status_is_ok(s)) {
         s = buffer_append(&text, "", 1);
@@ -658,6 +676,22 @@ static struct status check_numbers(struct dev *d, const struct options *o, struc
     return status_ok();
 }
 
+static struct status check_walls(struct dev *d, const char *names, struct errmsg *msg)
+{
+    for (const char *at = names; at != NULL && *at != '\0';) {
+        char name[64];
+        enum wall wall = WALLS_COUNT_;
+        size_t size = strcspn(at, ",");
+        (void)snprintf(name, sizeof name, "%.*s", (int)size, at);
+        if (!status_is_ok(wall_find_excusable(name, &wall, msg))) {
+            return status_prefix(msg, status_of(STATUS_INVALID), "--walls-not-needed");
+        }
+        d->walls_not_needed |= UINT32_C(1) << wall;
+        at += size + (at[size] == ',' ? 1 : 0);
+    }
+    return status_ok();
+}
+
 static struct status check_absent(struct dev *d, struct errmsg *msg)
 {
     struct dev known = *d;
@@ -696,6 +730,9 @@ int verb_dev(struct cli *cli)
     struct dev d = {.count = 0};
     struct errmsg msg = {.text = ""};
     struct status s = check_numbers(&d, &cli->options, &msg);
+    if (status_is_ok(s)) {
+        s = check_walls(&d, cli->options.walls_not_needed, &msg);
+    }
     if (status_is_ok(s)) {
         s = find_data(&d, cli->options.data, &msg);
     }

@@ -495,9 +495,18 @@ struct raw_capacity {
     char *memory;
 };
 
+struct raw_uids {
+    char *first;
+    char *count;
+};
+
 struct raw_cells {
     char *cgroup;
     char *root;
+    char *io_bps;
+    char **walls_not_needed;
+    uint32_t walls_not_needed_count;
+    struct raw_uids uids;
 };
 
 struct raw_simulate {
@@ -527,9 +536,22 @@ static const cyaml_schema_field_t capacity_fields[] = {
     CYAML_FIELD_END,
 };
 
+static const cyaml_schema_value_t text_schema = {
+    CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char, 1, YAMLDOC_BYTES_MAX)};
+
+static const cyaml_schema_field_t uids_fields[] = {
+    YAMLDOC_TEXT("first", struct raw_uids, first),
+    YAMLDOC_TEXT("count", struct raw_uids, count),
+    CYAML_FIELD_END,
+};
+
 static const cyaml_schema_field_t cells_fields[] = {
     YAMLDOC_TEXT("cgroup", struct raw_cells, cgroup),
     YAMLDOC_TEXT("root", struct raw_cells, root),
+    YAMLDOC_TEXT("io_bps", struct raw_cells, io_bps),
+    CYAML_FIELD_SEQUENCE("walls_not_needed", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
+                         struct raw_cells, walls_not_needed, &text_schema, 0, WALLS_COUNT_),
+    YAMLDOC_PART("uids", struct raw_cells, uids, uids_fields),
     CYAML_FIELD_END,
 };
 
@@ -555,14 +577,11 @@ static const cyaml_schema_field_t agent_limits_fields[] = {
     CYAML_FIELD_END,
 };
 
-static const cyaml_schema_value_t address_schema = {
-    CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char, 1, YAMLDOC_BYTES_MAX)};
-
 static const cyaml_schema_field_t agent_fields[] = {
     YAMLDOC_REQUIRED_TEXT("cluster", struct raw_agent, cluster),
     YAMLDOC_REQUIRED_TEXT("name", struct raw_agent, name),
     CYAML_FIELD_SEQUENCE("schedulers", CYAML_FLAG_POINTER, struct raw_agent, schedulers,
-                         &address_schema, 1, CONFIG_SCHEDULERS_MAX),
+                         &text_schema, 1, CONFIG_SCHEDULERS_MAX),
     YAMLDOC_REQUIRED_TEXT("data", struct raw_agent, data),
     YAMLDOC_REQUIRED_TEXT("ca", struct raw_agent, ca),
     YAMLDOC_REQUIRED_TEXT("cert", struct raw_agent, cert),
@@ -598,6 +617,12 @@ static const struct yamldoc_number agent_numbers[] = {
     YAMLDOC_NUMBER("capacity.memory", struct raw_agent, capacity.memory, UNIT_BYTES,
                    CONFIG_MEMORY_BYTES_MIN, CONFIG_MEMORY_BYTES_MAX, struct agent_config,
                    memory_bytes),
+    YAMLDOC_NUMBER("cells.uids.first", struct raw_agent, cells.uids.first, UNIT_COUNT,
+                   CONFIG_UID_MIN, CONFIG_UID_MAX, struct agent_config, cells_uid_first),
+    YAMLDOC_NUMBER("cells.uids.count", struct raw_agent, cells.uids.count, UNIT_COUNT, 1,
+                   CONFIG_UID_MAX, struct agent_config, cells_uid_count),
+    YAMLDOC_NUMBER("cells.io_bps", struct raw_agent, cells.io_bps, UNIT_BYTES, CONFIG_IO_BPS_MIN,
+                   CONFIG_IO_BPS_MAX, struct agent_config, cells_io_bps),
     YAMLDOC_NUMBER("lease", struct raw_agent, lease, UNIT_DURATION, CONFIG_LEASE_MS_MIN,
                    CONFIG_LEASE_MS_MAX, struct agent_config, lease_ms),
     YAMLDOC_NUMBER("limits.chunks", struct raw_agent, limits.chunks, UNIT_BYTES,
@@ -740,6 +765,36 @@ static struct status gpu_take(const struct yamldoc *d, struct raw_gpu *raw, stru
                               "makes %u devices, at most %d are allowed", count, CONFIG_GPUS_MAX);
 }
 
+static struct status cells_take(const struct yamldoc *d, struct raw_cells *raw,
+                                struct agent_config *c, struct errmsg *msg)
+{
+    static const char *const words[] = {"auto", "off", NULL};
+    unsigned cgroup = 0;
+    TRY(word_take(d, "cells.cgroup", words, raw->cgroup, &cgroup, msg));
+    c->walls_not_needed = cgroup == 1 ? WALLS_CGROUP : 0;
+    for (uint32_t i = 0; i < raw->walls_not_needed_count; i++) {
+        char path[YAMLDOC_PATH_BYTES];
+        enum wall wall = WALLS_COUNT_;
+        (void)snprintf(path, sizeof path, "cells.walls_not_needed[%u]", i);
+        if (!status_is_ok(wall_find_excusable(raw->walls_not_needed[i], &wall, msg))) {
+            return yamldoc_blame(d, path, status_of(STATUS_INVALID), msg);
+        }
+        c->walls_not_needed |= UINT32_C(1) << wall;
+    }
+    if ((c->walls_not_needed & WALL_BIT(CGROUP_MEMORY)) != 0) {
+        c->walls_not_needed |= WALL_BIT(CGROUP_SWAP); /* it is a part of the other */
+    }
+    if ((uint64_t)c->cells_uid_first + c->cells_uid_count - 1 > CONFIG_UID_MAX) {
+        return yamldoc_fail(d, "cells.uids", STATUS_INVALID, msg, "ends above the highest user, %u",
+                            (unsigned)CONFIG_UID_MAX);
+    }
+    if (c->cells_io_bps != 0 && (c->walls_not_needed & WALL_BIT(CGROUP_IO)) != 0) {
+        return yamldoc_fail(d, "cells.io_bps", STATUS_INVALID, msg,
+                            "needs the wall cgroup_io, which is named as not needed");
+    }
+    return status_ok();
+}
+
 /* What this machine has, as far as we may use it. */
 static void capacity_default(struct agent_config *c)
 {
@@ -754,10 +809,11 @@ static void capacity_default(struct agent_config *c)
 static struct status agent_fill(const struct yamldoc *d, struct raw_agent *raw,
                                 struct agent_config *c, struct errmsg *msg)
 {
-    static const char *const cgroups[] = {"auto", "off", NULL};
     *c = (struct agent_config){
         .lease_ms = CONFIG_LEASE_MS_DEFAULT,
         .chunk_bytes_max = CONFIG_AGENT_CHUNK_BYTES_DEFAULT,
+        .cells_uid_first = CONFIG_UID_FIRST_DEFAULT,
+        .cells_uid_count = CONFIG_UID_COUNT_DEFAULT,
     };
     capacity_default(c);
     TRY(texts_take(d, agent_texts, sizeof agent_texts / sizeof agent_texts[0], raw, c, msg));
@@ -765,9 +821,7 @@ static struct status agent_fill(const struct yamldoc *d, struct raw_agent *raw,
     TRY(yamldoc_numbers(d, agent_numbers, sizeof agent_numbers / sizeof agent_numbers[0], raw, c,
                         msg));
     TRY(labels_take(d, c, msg));
-    unsigned cgroup = CELLS_CGROUP_AUTO;
-    TRY(word_take(d, "cells.cgroup", cgroups, raw->cells.cgroup, &cgroup, msg));
-    c->cells_cgroup = (enum cells_cgroup)cgroup;
+    TRY(cells_take(d, &raw->cells, c, msg));
     TRY(gpu_take(d, &raw->gpu, c, msg));
     return log_take(d, &raw->log, &c->log, msg);
 }

@@ -35,7 +35,16 @@
  *     ca: PATH                        required, and so are cert and key
  *     capacity: {cpu: 8, memory: 32Gi}    default: the machine's
  *     labels: {zone: a}
- *     cells: {cgroup: auto, root: PATH}   cgroup: auto or off; root default: made from /usr
+ *     cells: {root: PATH, walls_not_needed: [landlock, cgroup_io], uids: {first: 2000000000,
+ *             count: 65536}, io_bps: 100Mi}
+ *                                     root default: made from /usr; walls_not_needed: of
+ *                                     common/wall.h, those that are not built on this machine,
+ *                                     where
+ *                                     the agent does not start without the others; uids: of root's
+ *                                     agent, the users outside that cells run as; io_bps: bytes a
+ *                                     second from and to each disk, default: no limit;
+ *                                     cgroup: off says the same as naming the five cgroup walls
+ *                                     that limit
  *     gpu: {discovery: auto, library: PATH, simulate: [{model: H100, memory: 80Gi, count: 8}]}
  *                                     discovery: auto or off; library: libnvidia-ml.so.1, where the
  *                                     loader does not find it; simulate: devices for development,
@@ -57,6 +66,7 @@
 #include "common/log.h"
 #include "common/manifest.h"
 #include "common/status.h"
+#include "common/wall.h"
 
 #include <stdint.h>
 
@@ -68,6 +78,9 @@ enum {
     CONFIG_CONTEXTS_MAX = 64,
     CONFIG_GPUS_MAX = 64, /* simulated ones of an agent */
     CONFIG_GPU_MODEL_BYTES_MAX = 64,
+    CONFIG_UID_FIRST_DEFAULT = 2000000000,
+    CONFIG_UID_COUNT_DEFAULT = 65536,
+    CONFIG_UID_MIN = 1000, /* below are the system's own (deb-policy 9.2.2) */
 };
 
 enum {
@@ -105,6 +118,9 @@ enum { CONFIG_BACKUP_KEEP_MAX = 10000, CONFIG_BACKUP_KEEP_DEFAULT = 28 };
 #define CONFIG_PAYLOAD_BYTES_MIN (UINT64_C(8) << 20)
 #define CONFIG_PAYLOAD_BYTES_DEFAULT (UINT64_C(8) << 30)
 #define CONFIG_AGENT_CHUNK_BYTES_DEFAULT (UINT64_C(16) << 30)
+#define CONFIG_UID_MAX UINT64_C(4294967293) /* what is above means nobody and nothing */
+#define CONFIG_IO_BPS_MIN (UINT64_C(64) << 10)
+#define CONFIG_IO_BPS_MAX (UINT64_C(64) << 40)
 #define CONFIG_MEMORY_BYTES_MIN (UINT64_C(16) << 20)
 #define CONFIG_MEMORY_BYTES_MAX (UINT64_C(64) << 40)
 
@@ -173,8 +189,6 @@ struct scheduler_config {
     struct config_log log;
 };
 
-enum cells_cgroup { CELLS_CGROUP_AUTO, CELLS_CGROUP_OFF };
-
 enum gpu_discovery { GPU_DISCOVERY_AUTO, GPU_DISCOVERY_OFF };
 
 /* So many GPUs that are not there. */
@@ -195,8 +209,11 @@ struct agent_config {
     uint64_t memory_bytes;
     struct text_pair *labels; /* sorted by key */
     size_t labels_count;
-    enum cells_cgroup cells_cgroup;
-    char *cells_root; /* a root file system for cells; NULL: made from the host's /usr */
+    wall_set walls_not_needed;
+    uint32_t cells_uid_first; /* outside uids of cells, where the agent is root */
+    uint32_t cells_uid_count;
+    uint64_t cells_io_bps; /* 0: no limit */
+    char *cells_root;      /* a root file system for cells; NULL: made from the host's /usr */
     enum gpu_discovery gpu_discovery;
     char *gpu_library; /* NULL: as the loader finds it */
     struct config_gpu *gpu_simulate;

@@ -191,7 +191,8 @@
 #define FIELDS_cancel(F, L, M) F(ID, invocation) F(U32, attempt) F(ID, instance) F(STR, reason)
 
 /* ---- Agent to schedulers ---- */
-/* gpu, in both: none when nothing is new, else one. */
+/* gpu, in both: none when nothing is new, else one. walls_not_needed: names of common/wall.h, all
+ * others stand; walls_said: false of agents of before, who do not say. */
 #define FIELDS_node_register(F, L, M)                                                              \
     F(U64, boot)                                                                                   \
     F(U32, cpu_millis)                                                                             \
@@ -199,7 +200,9 @@
     L(pair, labels)                                                                                \
     L(instance_report, instances)                                                                  \
     L(attempt_report, attempts)                                                                    \
-    L(gpu_inventory, gpu)
+    L(gpu_inventory, gpu)                                                                          \
+    F(BOOL, walls_said)                                                                            \
+    L(text, walls_not_needed)
 #define FIELDS_heartbeat(F, L, M)                                                                  \
     F(U64, sequence)                                                                               \
     F(U32, cpu_used_millis)                                                                        \

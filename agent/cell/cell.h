@@ -43,6 +43,7 @@
 #include "common/buffer.h"
 #include "common/ids.h"
 #include "common/status.h"
+#include "common/wall.h"
 
 #include <stdint.h>
 
@@ -55,6 +56,7 @@ enum {
     CELL_LOG_BYTES_DEFAULT = 1 << 20,
     CELL_MEMORY_BYTES_MIN = 4 << 20,
     CELL_CPU_MILLIS_MIN = 10, /* the kernel takes no quota below 1 ms */
+    CELL_IO_BPS_MIN = 64 << 10,
 };
 
 /* A host path bound read-only into the cell. */
@@ -90,6 +92,9 @@ struct cell_spec {
     /* Outside uid and gid the cell's user maps to; 0: the caller's when unprivileged, 65534
      * otherwise. */
     uint32_t uid;
+    /* Walls that are not to be built on this machine; every other one must stand. */
+    wall_set walls_not_needed;
+    uint64_t io_bps; /* bytes a second from and to each disk, 0: no limit */
 };
 
 /* Appends the JSON text to *json. INVALID for a text that is not UTF-8; NOMEM. */

@@ -6,9 +6,11 @@
 #include "common/mem.h"
 
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,15 +24,24 @@ enum {
     FILE_BYTES_MAX = 4096,
     CPU_PERIOD_US = 100000,
     MAKE_TRIES_MAX = 8,
+    CPU_SHARES_MIN = 2,
+    CPU_SHARES_OF_ONE = 1024,
+    CPU_WEIGHT_OF_ONE = 100, /* cgroup-v2.rst: the default, as 1024 shares are in v1 */
+    CPU_WEIGHT_MAX = 10000,
+    IO_WEIGHT = 100,
+    DISKS_MAX = 64,
     CLOSE_PAUSE_MS = 1,
 };
 
 static const char *const controller_names[CGROUP_CONTROLLERS_COUNT_] = {
-    [CGROUP_MEMORY] = "memory",
-    [CGROUP_CPU] = "cpu",
-    [CGROUP_PIDS] = "pids",
-    [CGROUP_CPUACCT] = "cpuacct",
+    [CGROUP_MEMORY] = "memory",   [CGROUP_CPU] = "cpu", [CGROUP_PIDS] = "pids",
+    [CGROUP_CPUACCT] = "cpuacct", [CGROUP_IO] = "io",
 };
+
+static const char *v1_name(size_t controller)
+{
+    return controller == CGROUP_IO ? "blkio" : controller_names[controller];
+}
 
 /* Finding the mounts. */
 
@@ -93,7 +104,7 @@ static void mounts_add_line(struct cgroup_mounts *out, char *line)
         return;
     }
     for (size_t i = 0; i < CGROUP_CONTROLLERS_COUNT_; i++) {
-        if (list_has(super, ",", controller_names[i])) {
+        if (list_has(super, ",", v1_name(i))) {
             memcpy(out->of[i].path, path, sizeof path);
             out->of[i].v2 = false;
         }
@@ -179,6 +190,25 @@ struct status cgroup_mounts_find(struct cgroup_mounts *out, struct errmsg *msg)
         }
     }
     return status_fail(msg, STATUS_UNSUPPORTED, "no cgroup controller is mounted");
+}
+
+void cgroup_mounts_drop(struct cgroup_mounts *mounts, wall_set walls_not_needed)
+{
+    static const struct {
+        enum cgroup_controller controller;
+        wall_set wall;
+    } rows[] = {
+        {CGROUP_MEMORY, WALL_BIT(CGROUP_MEMORY)},
+        {CGROUP_CPU, WALL_BIT(CGROUP_CPU)},
+        {CGROUP_PIDS, WALL_BIT(CGROUP_PIDS)},
+        {CGROUP_IO, WALL_BIT(CGROUP_IO)},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        if ((walls_not_needed & rows[i].wall) != 0) {
+            mounts->of[rows[i].controller].path[0] = '\0';
+            mounts->dropped |= 1U << rows[i].controller;
+        }
+    }
 }
 
 /* Making a group. */
@@ -319,11 +349,11 @@ static struct status places_list(struct cgroup *g, const struct cgroup_mounts *m
     for (unsigned i = 0; i < CGROUP_CONTROLLERS_COUNT_; i++) {
         const struct cgroup_mount *m = &mounts->of[i];
         if (m->path[0] == '\0') {
-            if (i == CGROUP_CPUACCT) {
+            if (i == CGROUP_CPUACCT || i == CGROUP_IO || (mounts->dropped & (1U << i)) != 0) {
                 continue;
             }
             return status_fail(msg, STATUS_UNSUPPORTED, "cgroup controller %s is not mounted",
-                               controller_names[i]);
+                               v1_name(i));
         }
         char dir[sizeof g->places[0].dir];
         if ((size_t)snprintf(dir, sizeof dir, "%s/%s", m->path, path) >= sizeof dir) {
@@ -365,6 +395,82 @@ struct status cgroup_open(struct cgroup *g, const struct cgroup_mounts *mounts, 
     return s;
 }
 
+/* Limits every disk of the machine in the files, by its MAJOR:MINOR: what /sys/block calls a block
+ * device with a device behind it (no loop device, no memory). */
+static struct status disks_limit(const struct cgroup_place *p, const char *const *files,
+                                 uint64_t bps, struct errmsg *msg)
+{
+    DIR *dir = opendir("/sys/block");
+    if (dir == NULL) {
+        return status_fail(msg, STATUS_UNSUPPORTED, "/sys/block: %s", strerror(errno));
+    }
+    struct status s = status_ok();
+    size_t disks = 0;
+    for (const struct dirent *e = readdir(dir); e != NULL && status_is_ok(s); e = readdir(dir)) {
+        char path[NAME_MAX + 16];
+        char number[32];
+        (void)snprintf(path, sizeof path, "%s/device", e->d_name);
+        if (e->d_name[0] == '.' || faccessat(dirfd(dir), path, F_OK, 0) != 0) {
+            continue;
+        }
+        (void)snprintf(path, sizeof path, "%s/dev", e->d_name);
+        if (disks++ == DISKS_MAX) {
+            s = status_fail(msg, STATUS_LIMIT, "more than %d disks", DISKS_MAX);
+        } else if (!file_read(dirfd(dir), path, number, sizeof number)) {
+            s = status_fail(msg, STATUS_IO, "/sys/block/%s: %s", path, strerror(errno));
+        }
+        number[strcspn(number, "\n")] = '\0';
+        for (size_t i = 0; files[i] != NULL && status_is_ok(s); i++) {
+            char text[128];
+            if (p->v2) {
+                (void)snprintf(text, sizeof text, "%s rbps=%" PRIu64 " wbps=%" PRIu64, number, bps,
+                               bps);
+            } else {
+                (void)snprintf(text, sizeof text, "%s %" PRIu64, number, bps);
+            }
+            s = file_write(p, files[i], text, msg);
+        }
+    }
+    (void)closedir(dir);
+    return disks == 0 && status_is_ok(s)
+               ? status_fail(msg, STATUS_UNSUPPORTED, "the machine has no disk to limit")
+               : s;
+}
+
+/* The first of the files that is there: which one depends on the scheduler of the disks. */
+static struct status io_weigh(const struct cgroup_place *p, const char *const *files,
+                              struct errmsg *msg)
+{
+    for (size_t i = 0; files[i] != NULL; i++) {
+        if (file_exists(p, files[i])) {
+            return number_write(p, files[i], IO_WEIGHT, msg);
+        }
+    }
+    return status_ok();
+}
+
+static struct status v1_io_limit(const struct cgroup_place *p, uint64_t bps, struct errmsg *msg)
+{
+    static const char *const weights[] = {"blkio.weight", "blkio.bfq.weight", NULL};
+    static const char *const limits[] = {"blkio.throttle.read_bps_device",
+                                         "blkio.throttle.write_bps_device", NULL};
+    TRY(io_weigh(p, weights, msg));
+    return bps == 0 ? status_ok() : disks_limit(p, limits, bps, msg);
+}
+
+static struct status v2_io_limit(const struct cgroup_place *p, uint64_t bps, struct errmsg *msg)
+{
+    static const char *const weights[] = {"io.weight", "io.bfq.weight", NULL};
+    static const char *const limits[] = {"io.max", NULL};
+    TRY(io_weigh(p, weights, msg));
+    return bps == 0 ? status_ok() : disks_limit(p, limits, bps, msg);
+}
+
+static struct status swap_fail(const struct cgroup_place *p, struct errmsg *msg)
+{
+    return status_fail(msg, STATUS_UNSUPPORTED, "%s: the kernel does not count swap", p->dir);
+}
+
 static struct status v1_limit(const struct cgroup_place *p, const struct cgroup_limits *limits,
                               struct errmsg *msg)
 {
@@ -373,17 +479,23 @@ static struct status v1_limit(const struct cgroup_place *p, const struct cgroup_
         TRY(number_write(p, "memory.limit_in_bytes", limits->memory_bytes, msg));
         if (file_exists(p, "memory.memsw.limit_in_bytes")) {
             TRY(number_write(p, "memory.memsw.limit_in_bytes", limits->memory_bytes, msg));
+        } else if (limits->swap_needed) {
+            return swap_fail(p, msg);
         }
     }
     if ((p->controllers & (1U << CGROUP_CPU)) != 0) {
         TRY(number_write(p, "cpu.cfs_period_us", CPU_PERIOD_US, msg));
         TRY(number_write(p, "cpu.cfs_quota_us", (uint64_t)limits->cpu_millis * CPU_PERIOD_US / 1000,
                          msg));
+        uint64_t shares = (uint64_t)limits->cpu_millis * CPU_SHARES_OF_ONE / 1000;
+        shares = shares < CPU_SHARES_MIN ? CPU_SHARES_MIN : shares;
+        TRY(number_write(p, "cpu.shares", shares, msg));
     }
     if ((p->controllers & (1U << CGROUP_PIDS)) != 0) {
         TRY(number_write(p, "pids.max", limits->pids_max, msg));
     }
-    return status_ok();
+    return (p->controllers & (1U << CGROUP_IO)) != 0 ? v1_io_limit(p, limits->io_bps, msg)
+                                                     : status_ok();
 }
 
 static struct status v2_limit(const struct cgroup_place *p, const struct cgroup_limits *limits,
@@ -393,6 +505,8 @@ static struct status v2_limit(const struct cgroup_place *p, const struct cgroup_
         TRY(number_write(p, "memory.max", limits->memory_bytes, msg));
         if (file_exists(p, "memory.swap.max")) {
             TRY(number_write(p, "memory.swap.max", 0, msg));
+        } else if (limits->swap_needed) {
+            return swap_fail(p, msg);
         }
         TRY(number_write(p, "memory.oom.group", 1, msg));
     }
@@ -401,15 +515,35 @@ static struct status v2_limit(const struct cgroup_place *p, const struct cgroup_
         (void)snprintf(text, sizeof text, "%" PRIu64 " %d",
                        (uint64_t)limits->cpu_millis * CPU_PERIOD_US / 1000, CPU_PERIOD_US);
         TRY(file_write(p, "cpu.max", text, msg));
+        uint64_t weight = (uint64_t)limits->cpu_millis * CPU_WEIGHT_OF_ONE / 1000;
+        weight = weight < 1 ? 1 : weight;
+        weight = weight > CPU_WEIGHT_MAX ? CPU_WEIGHT_MAX : weight;
+        TRY(number_write(p, "cpu.weight", weight, msg));
     }
     if ((p->controllers & (1U << CGROUP_PIDS)) != 0) {
         TRY(number_write(p, "pids.max", limits->pids_max, msg));
     }
-    return status_ok();
+    return (p->controllers & (1U << CGROUP_IO)) != 0 ? v2_io_limit(p, limits->io_bps, msg)
+                                                     : status_ok();
+}
+
+static const struct cgroup_place *place_of(const struct cgroup *g,
+                                           enum cgroup_controller controller)
+{
+    for (size_t i = 0; i < g->count; i++) {
+        if ((g->places[i].controllers & (1U << controller)) != 0) {
+            return &g->places[i];
+        }
+    }
+    return NULL;
 }
 
 struct status cgroup_limit(struct cgroup *g, const struct cgroup_limits *limits, struct errmsg *msg)
 {
+    if ((limits->io_needed || limits->io_bps != 0) && place_of(g, CGROUP_IO) == NULL) {
+        return status_fail(msg, STATUS_UNSUPPORTED,
+                           "cgroup controller io (v1: blkio) is not mounted");
+    }
     for (size_t i = 0; i < g->count; i++) {
         const struct cgroup_place *p = &g->places[i];
         TRY(p->v2 ? v2_limit(p, limits, msg) : v1_limit(p, limits, msg));
@@ -423,17 +557,6 @@ struct status cgroup_attach(struct cgroup *g, pid_t pid, struct errmsg *msg)
         TRY(number_write(&g->places[i], "cgroup.procs", (uint64_t)pid, msg));
     }
     return status_ok();
-}
-
-static const struct cgroup_place *place_of(const struct cgroup *g,
-                                           enum cgroup_controller controller)
-{
-    for (size_t i = 0; i < g->count; i++) {
-        if ((g->places[i].controllers & (1U << controller)) != 0) {
-            return &g->places[i];
-        }
-    }
-    return NULL;
 }
 
 struct status cgroup_watch_oom(struct cgroup *g, int *fd, short *events, struct errmsg *msg)

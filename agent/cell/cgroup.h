@@ -1,7 +1,8 @@
 /* The control group of one cell, on machines with cgroup v1, v2 or both (hybrid). The machine's
  * mounts are found, never changed; groups are made below them and removed again.
  *
- * Controllers used: memory, cpu, pids, and cpuacct for reading (v2 has its figures in cpu.stat).
+ * Controllers used: memory, cpu, pids, io (v1: blkio), and cpuacct for reading (v2 has its figures
+ * in cpu.stat).
  * Sources: cgroups(7), the kernel's admin-guide/cgroup-v1/memory.rst and admin-guide/cgroup-v2.rst.
  *
  * Thread: the owner's. */
@@ -9,6 +10,7 @@
 #define AGENT_CELL_CGROUP_H
 
 #include "common/status.h"
+#include "common/wall.h"
 
 #include <stdint.h>
 #include <sys/types.h>
@@ -18,6 +20,7 @@ enum cgroup_controller {
     CGROUP_CPU,
     CGROUP_PIDS,
     CGROUP_CPUACCT,
+    CGROUP_IO,
     CGROUP_CONTROLLERS_COUNT_,
 };
 
@@ -30,6 +33,8 @@ struct cgroup_mounts {
         bool v2;
     } of[CGROUP_CONTROLLERS_COUNT_];
     char v2[CGROUP_MOUNT_BYTES_MAX]; /* of the unified hierarchy, empty when there is none */
+    /* bits of enum cgroup_controller that are not used although they may be here */
+    unsigned dropped;
 };
 
 /* Reads the v1 controllers and the place of the v2 hierarchy out of the text of /proc/PID/mountinfo
@@ -41,10 +46,18 @@ void cgroup_mounts_add_v2(struct cgroup_mounts *mounts, const char *controllers)
 /* Both, from this machine's files. IO; UNSUPPORTED when there is no cgroup mount at all. */
 NODISCARD struct status cgroup_mounts_find(struct cgroup_mounts *out, struct errmsg *msg);
 
+/* Forgets the controllers of walls that are not needed: groups are made without them. */
+void cgroup_mounts_drop(struct cgroup_mounts *mounts, wall_set walls_not_needed);
+
 struct cgroup_limits {
-    uint64_t memory_bytes; /* swap included */
-    uint32_t cpu_millis;
+    uint64_t memory_bytes;
+    uint32_t cpu_millis; /* the quota, and the weight where processors are short */
     uint32_t pids_max;
+    uint64_t io_bps; /* from and to each disk, 0: no limit */
+    /* The memory limit must hold for swap too: UNSUPPORTED where the kernel does not count it.
+     * Without: where it does, swap is limited all the same. */
+    bool swap_needed;
+    bool io_needed; /* UNSUPPORTED where there is no io controller */
 };
 
 struct cgroup_place {
@@ -62,7 +75,8 @@ struct cgroup {
 };
 
 /* Makes the group `path` (relative, plain) below every controller's mount, parents too. An empty
- * group of that name is replaced. UNSUPPORTED when memory, cpu or pids is not mounted; CONFLICT
+ * group of that name is replaced. UNSUPPORTED when memory, cpu or pids is neither mounted nor
+ * dropped; CONFLICT
  * when the group is in use; DENIED, IO. Nothing is left on failure. */
 NODISCARD struct status cgroup_open(struct cgroup *g, const struct cgroup_mounts *mounts,
                                     const char *path, struct errmsg *msg);

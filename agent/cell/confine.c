@@ -1,11 +1,11 @@
 #include "agent/cell/confine.h"
 
+#include "agent/cell/landlock.h"
 #include "common/cleanup.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <linux/landlock.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -13,12 +13,10 @@
 
 /* Every right of Landlock's first version: what is not granted below is refused (landlock(7)). */
 enum {
-    RIGHTS_ALL = (LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1,
-    RIGHTS_FOLDER = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE |
-                    LANDLOCK_ACCESS_FS_READ_DIR | LANDLOCK_ACCESS_FS_REMOVE_FILE |
-                    LANDLOCK_ACCESS_FS_MAKE_REG,
-    RIGHTS_GROUP = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR,
-    RIGHTS_ABOVE_GROUP = LANDLOCK_ACCESS_FS_REMOVE_DIR,
+    RIGHTS_FOLDER = LANDLOCK_READ_FILE | LANDLOCK_WRITE_FILE | LANDLOCK_READ_DIR |
+                    LANDLOCK_REMOVE_FILE | LANDLOCK_MAKE_REG,
+    RIGHTS_GROUP = LANDLOCK_READ_FILE | LANDLOCK_READ_DIR,
+    RIGHTS_ABOVE_GROUP = LANDLOCK_REMOVE_DIR,
 };
 
 static int capabilities_set(uint64_t permitted, uint64_t effective)
@@ -31,12 +29,6 @@ static int capabilities_set(uint64_t permitted, uint64_t effective)
     return (int)syscall(SYS_capset, &header, data);
 }
 
-static bool allow(int ruleset, int fd, uint64_t rights)
-{
-    struct landlock_path_beneath_attr rule = {.allowed_access = rights, .parent_fd = fd};
-    return syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) == 0;
-}
-
 /* The group itself, and whatever above it cgroup_close will remove. */
 static bool allow_group(int ruleset, const struct cgroup_place *p)
 {
@@ -47,17 +39,21 @@ static bool allow_group(int ruleset, const struct cgroup_place *p)
     }
     *strrchr(above, '/') = '\0';
     AUTO_CLOSE int fd = open(above, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    return fd >= 0 && allow(ruleset, fd, RIGHTS_ABOVE_GROUP) && allow(ruleset, p->fd, RIGHTS_GROUP);
+    return fd >= 0 && landlock_allow(ruleset, fd, RIGHTS_ABOVE_GROUP) &&
+           landlock_allow(ruleset, p->fd, RIGHTS_GROUP);
 }
 
 static bool landlock(int folder_fd, const struct cgroup *g)
 {
-    struct landlock_ruleset_attr handled = {.handled_access_fs = RIGHTS_ALL};
-    AUTO_CLOSE int ruleset = (int)syscall(SYS_landlock_create_ruleset, &handled, sizeof handled, 0);
-    if (ruleset < 0) {
-        return errno == ENOSYS || errno == EOPNOTSUPP;
+    int abi = landlock_abi();
+    if (abi == 0) {
+        return true;
     }
-    if (!allow(ruleset, folder_fd, RIGHTS_FOLDER)) {
+    AUTO_CLOSE int ruleset = landlock_open(abi, landlock_rights(1), false);
+    if (ruleset < 0) {
+        return false;
+    }
+    if (!landlock_allow(ruleset, folder_fd, RIGHTS_FOLDER)) {
         return false;
     }
     for (size_t i = 0; i < g->count; i++) {
@@ -65,7 +61,7 @@ static bool landlock(int folder_fd, const struct cgroup *g)
             return false;
         }
     }
-    return syscall(SYS_landlock_restrict_self, ruleset, 0) == 0;
+    return landlock_enter(ruleset);
 }
 
 /* What is left to do needs no capability: the folder and the groups belong to our user, and the

@@ -85,6 +85,7 @@ static struct status cgroup_make(const struct cell_spec *spec, struct cgroup *cg
     struct cgroup_mounts mounts;
     struct status s = cgroup_mounts_find(&mounts, msg);
     if (status_is_ok(s)) {
+        cgroup_mounts_drop(&mounts, spec->walls_not_needed);
         s = cgroup_open(cgroup, &mounts, spec->cgroup, msg);
     }
     if (status_is_ok(s)) {
@@ -92,6 +93,9 @@ static struct status cgroup_make(const struct cell_spec *spec, struct cgroup *cg
             .memory_bytes = spec->memory_bytes,
             .cpu_millis = spec->cpu_millis,
             .pids_max = spec->pids_max + 1, /* the sentry is one */
+            .io_bps = spec->io_bps,
+            .swap_needed = (spec->walls_not_needed & WALL_BIT(CGROUP_SWAP)) == 0,
+            .io_needed = (spec->walls_not_needed & WALL_BIT(CGROUP_IO)) == 0,
         };
         s = cgroup_limit(cgroup, &limits, msg);
     }

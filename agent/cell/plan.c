@@ -11,6 +11,7 @@
 #include <sys/resource.h>
 
 enum { INODE_BYTES = 4096, INODES_MIN = 1024, INODES_MAX = 65536, NPROC_SLACK = 16 };
+enum { STACK_BYTES = 8 << 20, SIGNALS_MAX = 1024 };
 
 /* A builder keeps the first failure and ignores what comes after, so that a plan reads as a list.
  * */
@@ -223,6 +224,11 @@ static void add_rlimit(struct builder *b, int resource, const char *name, uint64
     add(b, (struct step){.kind = STEP_RLIMIT, .path = name, .resource = resource, .value = value});
 }
 
+static bool needs(const struct cell_spec *spec, wall_set walls)
+{
+    return (spec->walls_not_needed & walls) == 0;
+}
+
 static void add_limits(struct builder *b, const struct cell_spec *spec, bool has_cgroup)
 {
     /* Not 0, which still feeds a core_pattern that is a pipe to a program of the machine; 1 byte is
@@ -235,9 +241,14 @@ static void add_limits(struct builder *b, const struct cell_spec *spec, bool has
     add_rlimit(b, RLIMIT_MSGQUEUE, "msgqueue", 64 << 10);
     add_rlimit(b, RLIMIT_RTPRIO, "rtprio", 0);
     add_rlimit(b, RLIMIT_NICE, "nice", 0);
+    /* The same layout of memory, whatever the agent was started with: an unlimited stack would turn
+     * most of its randomisation off (mmap_base of arch/x86/mm/mmap.c). */
+    add_rlimit(b, RLIMIT_STACK, "stack", STACK_BYTES);
+    add_rlimit(b, RLIMIT_SIGPENDING, "sigpending", SIGNALS_MAX);
     /* With a cgroup its limit comes first, because it counts and reports what it refused. */
-    add_rlimit(b, RLIMIT_NPROC, "nproc", (uint64_t)spec->pids_max + (has_cgroup ? NPROC_SLACK : 0));
-    if (!has_cgroup) {
+    bool counted = has_cgroup && needs(spec, WALL_BIT(CGROUP_PIDS));
+    add_rlimit(b, RLIMIT_NPROC, "nproc", (uint64_t)spec->pids_max + (counted ? NPROC_SLACK : 0));
+    if (!has_cgroup || !needs(spec, WALL_BIT(CGROUP_MEMORY))) {
         add_rlimit(b, RLIMIT_DATA, "data", spec->memory_bytes);
     }
 }
@@ -245,7 +256,9 @@ static void add_limits(struct builder *b, const struct cell_spec *spec, bool has
 static void add_all(struct builder *b, const struct cell_spec *spec, const struct plan_facts *facts,
                     struct trees *trees)
 {
-    add(b, (struct step){.kind = STEP_UNSHARE_CGROUP});
+    if (needs(spec, WALL_BIT(CGROUP_NAMESPACE))) {
+        add(b, (struct step){.kind = STEP_UNSHARE_CGROUP});
+    }
     add(b, (struct step){.kind = STEP_PRIVATE_MOUNTS});
     add_sources(b, spec, facts, trees);
     add(b, (struct step){.kind = STEP_IDENTITY});
@@ -263,6 +276,9 @@ static void add_all(struct builder *b, const struct cell_spec *spec, const struc
     add(b, (struct step){.kind = STEP_CAPABILITIES});
     add(b, (struct step){.kind = STEP_NO_NEW_PRIVILEGES});
     add(b, (struct step){.kind = STEP_PARENT_DEATH});
+    if (needs(spec, WALL_BIT(LANDLOCK))) {
+        add(b, (struct step){.kind = STEP_LANDLOCK});
+    }
     add(b, (struct step){.kind = STEP_FILTER});
     add(b, (struct step){.kind = STEP_EXEC, .path = spec->args[0]});
 }

@@ -49,6 +49,7 @@ enum {
     X(CAPABILITIES, "capabilities")                                                                \
     X(NO_NEW_PRIVILEGES, "no_new_privs")                                                           \
     X(PARENT_DEATH, "parent death signal")                                                         \
+    X(LANDLOCK, "landlock")                                                                        \
     X(FILTER, "seccomp filter")                                                                    \
     X(EXEC, "exec")
 

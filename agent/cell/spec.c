@@ -12,7 +12,15 @@
 #include <jansson.h>
 #include <string.h>
 
-enum field_kind { FIELD_TEXT, FIELD_U32, FIELD_U64, FIELD_ARGS, FIELD_ENV, FIELD_MOUNTS };
+enum field_kind {
+    FIELD_TEXT,
+    FIELD_U32,
+    FIELD_U64,
+    FIELD_ARGS,
+    FIELD_ENV,
+    FIELD_MOUNTS,
+    FIELD_WALLS
+};
 
 struct field {
     const char *key;
@@ -55,6 +63,8 @@ static const struct field fields[] = {
     NUMBER_FIELD(stop_ms, FIELD_U32, false, 1, 600000),
     TEXT_FIELD(cgroup, false),
     NUMBER_FIELD(uid, FIELD_U32, false, 1, UINT32_MAX - 1),
+    LIST_FIELD(walls_not_needed, FIELD_WALLS, false, WALLS_COUNT_),
+    NUMBER_FIELD(io_bps, FIELD_U64, false, CELL_IO_BPS_MIN, 1ULL << 46),
 };
 enum { FIELDS_COUNT = sizeof fields / sizeof fields[0] };
 
@@ -155,6 +165,21 @@ static struct status set_mounts(json_t *object, const struct cell_spec *spec, st
     return status_ok();
 }
 
+static struct status set_walls(json_t *object, const char *key, wall_set walls)
+{
+    json_t *list = json_array();
+    if (list == NULL || json_object_set_new(object, key, list) != 0) {
+        return status_of(STATUS_NOMEM);
+    }
+    for (unsigned i = 0; i < WALLS_COUNT_; i++) {
+        if ((walls & (UINT32_C(1) << i)) != 0 &&
+            json_array_append_new(list, json_string(wall_row((enum wall)i)->name)) != 0) {
+            return status_of(STATUS_NOMEM);
+        }
+    }
+    return status_ok();
+}
+
 static struct status field_encode(json_t *object, const struct cell_spec *spec,
                                   const struct field *f, struct errmsg *msg)
 {
@@ -174,6 +199,8 @@ static struct status field_encode(json_t *object, const struct cell_spec *spec,
         return set_texts(object, f->key, spec->env, spec->env_count, msg);
     case FIELD_MOUNTS:
         return set_mounts(object, spec, msg);
+    case FIELD_WALLS:
+        return set_walls(object, f->key, spec->walls_not_needed);
     }
     CHECK(false);
     return status_of(STATUS_INTERNAL);
@@ -319,6 +346,24 @@ static struct status mounts_decode(const struct field *f, const json_t *value,
     return status_ok();
 }
 
+static struct status walls_decode(const struct field *f, const json_t *value, struct cell_spec *out,
+                                  struct errmsg *msg)
+{
+    TRY(list_check(f, value, msg));
+    for (size_t i = 0; i < json_array_size(value); i++) {
+        const json_t *entry = json_array_get(value, i);
+        enum wall wall = WALLS_COUNT_;
+        if (!json_is_string(entry)) {
+            return status_fail(msg, STATUS_INVALID, "%s[%zu]: a string is needed", f->key, i);
+        }
+        if (!status_is_ok(wall_find_excusable(json_string_value(entry), &wall, msg))) {
+            return status_prefix(msg, status_of(STATUS_INVALID), "%s[%zu]", f->key, i);
+        }
+        out->walls_not_needed |= UINT32_C(1) << wall;
+    }
+    return status_ok();
+}
+
 static struct status field_decode(const struct field *f, const json_t *value, struct cell_spec *out,
                                   struct errmsg *msg)
 {
@@ -334,6 +379,8 @@ static struct status field_decode(const struct field *f, const json_t *value, st
         return texts_decode(f, value, &out->env, &out->env_count, msg);
     case FIELD_MOUNTS:
         return mounts_decode(f, value, out, msg);
+    case FIELD_WALLS:
+        return walls_decode(f, value, out, msg);
     }
     CHECK(false);
     return status_of(STATUS_INTERNAL);

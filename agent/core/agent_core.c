@@ -2,6 +2,7 @@
 #include "agent/core/core_internal.h"
 
 #include "common/check.h"
+#include "common/wall.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -62,6 +63,17 @@ static size_t register_attempts(const struct agent_core *c, struct attempt_repor
     return count;
 }
 
+static size_t register_walls(const struct agent_core *c, struct text out[WALLS_COUNT_])
+{
+    size_t count = 0;
+    for (unsigned i = 0; i < WALLS_COUNT_; i++) {
+        if ((c->config.walls_not_needed & (UINT32_C(1) << i)) != 0) {
+            out[count++] = (struct text){.text = wall_row((enum wall)i)->name};
+        }
+    }
+    return count;
+}
+
 /* Tells one scheduler what this node is and what runs on it. The term says which leader's commands
  * this already contains. */
 static struct status node_register(struct agent_core *c, uint64_t peer)
@@ -79,6 +91,7 @@ static struct status node_register(struct agent_core *c, uint64_t peer)
         core_instance_report(i, &instances[at++]);
     }
     CHECK(at == instances_count);
+    struct text walls[WALLS_COUNT_];
     struct message m = {
         .type = MESSAGE_NODE_REGISTER,
         .term = c->term, /* The leader takes only reports of its own term. */
@@ -92,7 +105,10 @@ static struct status node_register(struct agent_core *c, uint64_t peer)
                           .attempts = attempts,
                           .attempts_count = register_attempts(c, attempts),
                           .gpu = c->gpu,
-                          .gpu_count = c->gpu != NULL ? 1 : 0},
+                          .gpu_count = c->gpu != NULL ? 1 : 0,
+                          .walls_said = true,
+                          .walls_not_needed = walls,
+                          .walls_not_needed_count = register_walls(c, walls)},
     };
     bool sent = c->env.send(c->env.data, peer, &m);
     mem_free(instances);

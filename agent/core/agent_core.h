@@ -79,6 +79,7 @@ struct agent_core_config {
     uint32_t lease_ms;     /* for leaders that name none; 0: AGENT_LEASE_MS_DEFAULT */
     struct pair *labels;
     size_t labels_count;
+    uint32_t walls_not_needed; /* wall_set of common/wall.h, said at each registration */
 };
 
 struct agent_core_stats {

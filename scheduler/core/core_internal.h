@@ -3,6 +3,7 @@
 #define SCHEDULER_CORE_CORE_INTERNAL_H
 
 #include "common/hash.h"
+#include "common/wall.h"
 #include "scheduler/core/catalog.h"
 #include "scheduler/core/core.h"
 #include "scheduler/core/restore.h"
@@ -40,6 +41,8 @@ struct node {
     struct arena gpu_arena;
     struct gpu_inventory gpu; /* the last one; what it points to is in gpu_arena */
     bool gpu_said;            /* not by agents of before, and not while the node is lost */
+    bool walls_said;          /* not by agents of before */
+    char walls_not_needed[WALLS_TEXT_BYTES]; /* "landlock, cgroup_io" */
     uint32_t instances;
     struct heartbeat beat; /* the last one, without its lists */
     UT_hash_handle hh;

@@ -159,6 +159,18 @@ static void keep_gpus(struct node *n, const struct gpu_inventory *gpu)
     n->gpu_said = status_is_ok(gpu_inventory_copy(&n->gpu_arena, gpu, &n->gpu));
 }
 
+/* Of names that we do not know only the beginning is kept. */
+static void keep_walls(struct node *n, const struct node_register *r)
+{
+    size_t used = 0;
+    n->walls_said = r->walls_said;
+    n->walls_not_needed[0] = '\0';
+    for (size_t i = 0; i < r->walls_not_needed_count && used < sizeof n->walls_not_needed; i++) {
+        used += (size_t)snprintf(n->walls_not_needed + used, sizeof n->walls_not_needed - used,
+                                 "%s%.40s", i > 0 ? ", " : "", r->walls_not_needed[i].text);
+    }
+}
+
 static struct node *node_of_peer(const struct core *c, uint64_t peer)
 {
     const struct peer *p = peer_find(c, peer);
@@ -186,6 +198,7 @@ void nodes_register(struct core *c, struct core_time now, uint64_t peer, const s
     n->memory_bytes = m->node_register.memory_bytes;
     n->seen_us = now.mono_us;
     keep_labels(n, &m->node_register);
+    keep_walls(n, &m->node_register);
     if (m->node_register.gpu_count > 0) {
         keep_gpus(n, &m->node_register.gpu[0]);
     } else {

@@ -237,6 +237,15 @@ static struct status ask_nodes(const struct core *c, const struct query *q, stru
     return status_ok();
 }
 
+/* "all", or which walls of cells are not there. */
+static void put_walls(struct table *t, const struct node *n)
+{
+    char text[WALLS_TEXT_BYTES + 16];
+    (void)snprintf(text, sizeof text, "%s%s",
+                   n->walls_not_needed[0] == '\0' ? "all" : "not needed: ", n->walls_not_needed);
+    put(t, "walls", VALUE_TEXT, n->walls_said ? text : "unknown");
+}
+
 static struct status ask_node(const struct core *c, const struct query *q, struct table *t,
                               struct errmsg *msg)
 {
@@ -263,6 +272,7 @@ static struct status ask_node(const struct core *c, const struct query *q, struc
                                  n->labels[i].key, n->labels[i].value);
     }
     put(t, "labels", VALUE_TEXT, labels);
+    put_walls(t, n);
     put_gpus(t, n);
     if (n->gpu_said) {
         put(t, "gpu_state", VALUE_TEXT, gpu_state_name(n->gpu.state));

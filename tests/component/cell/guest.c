@@ -301,6 +301,35 @@ static int do_close_output(const char *argument)
     return 0;
 }
 
+/* What the mounts of a cell allow and Landlock does not. */
+static int do_write_proc(const char *argument)
+{
+    (void)argument;
+    int fd = open("/proc/self/comm", O_WRONLY);
+    printf("comm: %s\n", fd >= 0 && write(fd, "x", 1) == 1 ? "written" : strerror(errno));
+    fd = open("/tmp/a", O_WRONLY | O_CREAT, 0600);
+    printf("tmp: %s\n", fd >= 0 && write(fd, "x", 1) == 1 ? "written" : strerror(errno));
+    mkdir("/tmp/b", 0700);
+    printf("rename: %s\n", rename("/tmp/a", "/tmp/b/a") == 0 ? "done" : strerror(errno));
+    fd = open("/dev/null", O_WRONLY | O_TRUNC);
+    printf("null: %s\n", fd >= 0 && write(fd, "x", 1) == 1 ? "written" : strerror(errno));
+    return 0;
+}
+
+/* Every name at the top of /proc that is no process, and what is in /. */
+static int do_list_proc(const char *argument)
+{
+    (void)argument;
+    DIR *dir = opendir("/proc");
+    for (struct dirent *e = readdir(dir); e != NULL; e = readdir(dir)) {
+        if (e->d_name[0] != '.' && strspn(e->d_name, "0123456789") != strlen(e->d_name)) {
+            printf("proc %s\n", e->d_name);
+        }
+    }
+    printf("sys: %s\n", access("/sys", F_OK) == 0 ? "there" : strerror(errno));
+    return 0;
+}
+
 int guest_try(void);
 
 static int do_try(const char *argument)
@@ -332,6 +361,8 @@ static const struct {
     {"echo", do_echo},
     {"orphans", do_orphans},
     {"close_output", do_close_output},
+    {"write_proc", do_write_proc},
+    {"list_proc", do_list_proc},
     {"try", do_try},
 };
 

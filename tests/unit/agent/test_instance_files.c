@@ -55,6 +55,7 @@ static struct status write_files(struct function_spec *spec, struct errmsg *msg)
     const struct start s = {.instance = {7 << 16, 9}, .spec = spec};
     struct instance_meta meta;
     instance_meta_of(&s, place.cgroup, &meta);
+    meta.uid = 2000000007;
     return instance_files_write(folder, &s, &place, &meta, msg);
 }
 
@@ -158,6 +159,7 @@ static void meta_reads_back(void **state)
     assert_int_equal(m.memory_bytes, 64 << 20);
     assert_int_equal(m.timeout_ms, 9000);
     assert_string_equal(m.cgroup, "skep/n1/i");
+    assert_int_equal(m.uid, 2000000007);
 }
 
 static void expect_corrupt(const char *text)
@@ -181,6 +183,7 @@ static void meta_that_is_none_is_refused(void **state)
     struct instance_meta m;
     const char *good = META("1", "");
     assert_true(status_is_ok(instance_meta_decode(bytes_of(good, strlen(good)), &m, NULL)));
+    assert_int_equal(m.uid, 0); /* of an agent of before */
     expect_corrupt("");
     expect_corrupt("{}");
     expect_corrupt("[1]");
@@ -188,6 +191,8 @@ static void meta_that_is_none_is_refused(void **state)
     expect_corrupt(META("1025", ""));
     expect_corrupt(META("\"1\"", ""));
     expect_corrupt(META("1", ",\"more\":1"));
+    expect_corrupt(META("1", ",\"uid\":-1"));
+    expect_corrupt(META("1", ",\"uid\":4294967296"));
 }
 
 static void meta_has_a_limit(void **state)

@@ -108,6 +108,7 @@ static void privileges_fall_in_order_after_the_last_mount(void **state)
         STEP_CAPABILITIES,
         STEP_NO_NEW_PRIVILEGES,
         STEP_PARENT_DEATH,
+        STEP_LANDLOCK,
         STEP_FILTER,
         STEP_EXEC,
     };
@@ -121,8 +122,45 @@ static void privileges_fall_in_order_after_the_last_mount(void **state)
         assert_int_not_equal(plan.steps[i].kind, STEP_TMPFS);
         assert_int_not_equal(plan.steps[i].kind, STEP_OPEN_TREE);
     }
+    assert_int_equal(at(STEP_LANDLOCK, NULL), plan.count - 3);
     assert_int_equal(at(STEP_FILTER, NULL), plan.count - 2);
     assert_int_equal(at(STEP_EXEC, NULL), plan.count - 1);
+}
+
+static bool has(enum step_kind kind)
+{
+    for (size_t i = 0; i < plan.count; i++) {
+        if (plan.steps[i].kind == kind) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void walls_that_are_not_needed_are_left_out(void **state)
+{
+    (void)state;
+    build();
+    assert_true(has(STEP_LANDLOCK) && has(STEP_UNSHARE_CGROUP));
+    plan_close(&plan);
+    spec.walls_not_needed = WALL_BIT(LANDLOCK);
+    build();
+    assert_false(has(STEP_LANDLOCK));
+    assert_true(has(STEP_UNSHARE_CGROUP));
+    plan_close(&plan);
+    spec.walls_not_needed = WALL_BIT(CGROUP_NAMESPACE);
+    build();
+    assert_true(has(STEP_LANDLOCK));
+    assert_false(has(STEP_UNSHARE_CGROUP));
+}
+
+static void what_no_group_limits_a_process_limits(void **state)
+{
+    (void)state;
+    spec.walls_not_needed = WALL_BIT(CGROUP_PIDS) | WALL_BIT(CGROUP_MEMORY);
+    build();
+    assert_int_equal(step(STEP_RLIMIT, "nproc")->value, 10);
+    assert_int_equal(step(STEP_RLIMIT, "data")->value, 64 << 20);
 }
 
 static void sources_are_opened_before_the_user_changes(void **state)
@@ -223,6 +261,8 @@ static void limits_come_from_the_spec(void **state)
     assert_int_equal(step(STEP_RLIMIT, "nofile")->value, CELL_FILES_DEFAULT);
     assert_int_equal(step(STEP_RLIMIT, "fsize")->value, 1 << 20);
     assert_true(step(STEP_RLIMIT, "nproc")->value > 10);
+    assert_int_equal(step(STEP_RLIMIT, "stack")->resource, RLIMIT_STACK);
+    assert_int_equal(step(STEP_RLIMIT, "sigpending")->resource, RLIMIT_SIGPENDING);
     plan_close(&plan);
     spec.files_max = 77;
     facts.has_cgroup = false;
@@ -291,6 +331,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         PLAN_TEST(privileges_fall_in_order_after_the_last_mount),
+        PLAN_TEST(walls_that_are_not_needed_are_left_out),
+        PLAN_TEST(what_no_group_limits_a_process_limits),
         PLAN_TEST(sources_are_opened_before_the_user_changes),
         PLAN_TEST(every_tree_is_attached_once),
         PLAN_TEST(devices_hold_no_programs_and_folders_no_devices),

@@ -86,6 +86,8 @@ static void fill(struct cell_spec *spec, struct cell_mount mounts[2], char **arg
     spec->log_bytes = 65536;
     spec->stop_ms = 1500;
     spec->uid = 100007;
+    spec->walls_not_needed = WALL_BIT(LANDLOCK) | WALL_BIT(CGROUP_IO);
+    spec->io_bps = 1 << 20;
 }
 
 static void what_is_written_is_read_back(void **state)
@@ -116,6 +118,8 @@ static void what_is_written_is_read_back(void **state)
     assert_string_equal(back.env[0], env[0]);
     assert_int_equal(back.memory_bytes, spec.memory_bytes);
     assert_int_equal(back.cpu_millis, 2500);
+    assert_int_equal(back.walls_not_needed, WALL_BIT(LANDLOCK) | WALL_BIT(CGROUP_IO));
+    assert_int_equal(back.io_bps, 1 << 20);
     assert_int_equal(back.pids_max, 100);
     assert_int_equal(back.tmp_bytes, 1 << 20);
     assert_int_equal(back.files_max, 4096);

@@ -16,7 +16,8 @@ static const char agent[] =
     "cluster: prod\nname: node-7\nschedulers: [\"10.0.0.1:7400\", \"s2.example:7400\"]\n"
     "data: /var/lib/a\nca: /etc/ca.pem\ncert: /etc/cert.pem\nkey: /etc/key.pem\n"
     "capacity: {cpu: 7.5, memory: 3Gi}\nlabels: {zone: eu-1, arch: x86}\n"
-    "cells: {cgroup: off, root: /srv/root}\nlease: 2s\nlimits: {chunks: 2Gi}\n"
+    "cells: {root: /srv/root, walls_not_needed: [landlock, cgroup_memory], io_bps: 1Mi,\n"
+    "  uids: {first: 100000, count: 500}}\nlease: 2s\nlimits: {chunks: 2Gi}\n"
     "gpu: {discovery: off, library: /opt/libnvidia-ml.so.1, simulate: [{model: H100, memory: "
     "80Gi,\n"
     "  count: 8}, {model: T4, memory: 16Gi}]}\n"
@@ -143,7 +144,11 @@ static void every_agent_key_is_read(void **state)
     assert_int_equal(c->labels_count, 2);
     assert_string_equal(c->labels[0].key, "arch");
     assert_string_equal(c->labels[1].value, "eu-1");
-    assert_int_equal(c->cells_cgroup, CELLS_CGROUP_OFF);
+    assert_int_equal(c->walls_not_needed,
+                     WALL_BIT(LANDLOCK) | WALL_BIT(CGROUP_MEMORY) | WALL_BIT(CGROUP_SWAP));
+    assert_int_equal(c->cells_io_bps, 1 << 20);
+    assert_int_equal(c->cells_uid_first, 100000);
+    assert_int_equal(c->cells_uid_count, 500);
     assert_string_equal(c->cells_root, "/srv/root");
     assert_int_equal(c->gpu_discovery, GPU_DISCOVERY_OFF);
     assert_string_equal(c->gpu_library, "/opt/libnvidia-ml.so.1");
@@ -167,10 +172,54 @@ static void an_agent_without_capacity_has_the_machines(void **state)
     assert_true(c->cpu_millis >= 1000);
     assert_int_equal(c->cpu_millis % 1000, 0);
     assert_true(c->memory_bytes > CONFIG_MEMORY_BYTES_MIN);
-    assert_int_equal(c->cells_cgroup, CELLS_CGROUP_AUTO);
+    assert_int_equal(c->walls_not_needed, 0);
+    assert_int_equal(c->cells_uid_first, CONFIG_UID_FIRST_DEFAULT);
+    assert_int_equal(c->cells_uid_count, CONFIG_UID_COUNT_DEFAULT);
     assert_null(c->cells_root);
     assert_int_equal(c->lease_ms, CONFIG_LEASE_MS_DEFAULT);
     agent_config_close(c);
+}
+
+#define SMALL_AGENT                                                                                \
+    "cluster: c\nname: n\nschedulers: [\"h:1\"]\ndata: /d\nca: /a\ncert: /b\nkey: /k\n"
+
+static void cgroup_off_names_the_walls_that_limit(void **state)
+{
+    (void)state;
+    struct agent_config *c = agent_of(SMALL_AGENT "cells: {cgroup: off}\n");
+    assert_int_equal(c->walls_not_needed, WALLS_CGROUP);
+    agent_config_close(c);
+    c = agent_of(SMALL_AGENT "cells: {cgroup: auto}\n");
+    assert_int_equal(c->walls_not_needed, 0);
+    agent_config_close(c);
+}
+
+static void walls_and_users_that_cannot_be_are_refused(void **state)
+{
+    static const char *const rows[][2] = {
+        {"cells: {walls_not_needed: [landlock, moat]}\n",
+         "a:8: cells.walls_not_needed[1]: no wall is named \"moat\"; these may be named: "
+         "cgroup_namespace, landlock, cgroup_memory"},
+        {"cells: {walls_not_needed: [seccomp]}\n",
+         "a:8: cells.walls_not_needed[0]: the wall seccomp is always needed"},
+        {"cells: {uids: {first: 4294967000, count: 1000}}\n", "a:8: cells.uids: ends above"},
+        {"cells: {uids: {first: 0}}\n", "a:8: cells.uids.first: "},
+        {"cells: {uids: {count: 0}}\n", "a:8: cells.uids.count: "},
+        {"cells: {io_bps: 1}\n", "a:8: cells.io_bps: "},
+        {"cells: {io_bps: 1Mi, cgroup: off}\n", "a:8: cells.io_bps: needs the wall cgroup_io"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char text[512];
+        struct agent_config *c = NULL;
+        struct errmsg msg = {""};
+        (void)snprintf(text, sizeof text, "%s%s", SMALL_AGENT, rows[i][0]);
+        struct status s = agent_config_parse("a", bytes_of(text, strlen(text)), &c, &msg);
+        assert_false(status_is_ok(s));
+        if (strncmp(msg.text, rows[i][1], strlen(rows[i][1])) != 0) {
+            fail_msg("%s", msg.text);
+        }
+    }
 }
 
 static void out_of_memory_in_a_daemon_file_leaks_nothing(void **state)
@@ -403,6 +452,8 @@ int main(void)
         cmocka_unit_test(a_seal_has_a_cluster_key_of_a_known_form),
         cmocka_unit_test(every_agent_key_is_read),
         cmocka_unit_test(an_agent_without_capacity_has_the_machines),
+        cmocka_unit_test(cgroup_off_names_the_walls_that_limit),
+        cmocka_unit_test(walls_and_users_that_cannot_be_are_refused),
         cmocka_unit_test(out_of_memory_in_a_daemon_file_leaks_nothing),
         cmocka_unit_test(addresses_are_host_and_port),
         cmocka_unit_test(saved_contexts_read_back),

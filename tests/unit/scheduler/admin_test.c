@@ -381,6 +381,43 @@ static void gpus_of_a_silent_driver_are_of_unknown_health(void **state)
     expect_records(w, "health=unknown why=not answering since then");
 }
 
+static void the_walls_of_a_node_are_shown(void **state)
+{
+    struct world *w = *state;
+    static struct text missing[] = {{.text = "landlock"}, {.text = "cgroup_io"}};
+    const struct node_register rows[] = {
+        {.walls_said = true},
+        {.walls_said = true, .walls_not_needed = missing, .walls_not_needed_count = 2},
+        {.walls_said = false}, /* an agent of before */
+    };
+    static const char *const nodes[] = {"n2", "n3", "n4"};
+    static const char *const says[] = {"walls=all ", "walls=not needed: landlock, cgroup_io ",
+                                       "walls=unknown "};
+    for (unsigned i = 0; i < 3; i++) {
+        agent_open(w, 2 + i);
+        agent_register(w, 2 + i, &rows[i]);
+        forget_lines(w);
+        user_query(w, 7 + i, "node", nodes[i]);
+        expect_records(w, says[i]);
+    }
+}
+
+static void more_walls_than_are_known_are_cut(void **state)
+{
+    struct world *w = *state;
+    static struct text many[64];
+    for (size_t i = 0; i < 64; i++) {
+        many[i].text = "a_wall_of_a_version_of_after_with_a_name_of_more_than_forty_bytes";
+    }
+    const struct node_register r = {
+        .walls_said = true, .walls_not_needed = many, .walls_not_needed_count = 64};
+    agent_open(w, 2);
+    agent_register(w, 2, &r);
+    forget_lines(w);
+    user_query(w, 7, "node", "n2");
+    expect_records(w, "walls=not needed: a_wall_of_a_version_of_after_with_a_name, a_wall");
+}
+
 static void gpus_go_with_their_node(void **state)
 {
     struct world *w = *state;
@@ -588,6 +625,8 @@ int main(void)
         LED(a_heartbeat_without_gpus_leaves_them_and_one_with_them_replaces_them),
         LED(gpus_of_a_silent_driver_are_of_unknown_health),
         LED(gpus_go_with_their_node),
+        LED(the_walls_of_a_node_are_shown),
+        LED(more_walls_than_are_known_are_cut),
         LED(an_agent_without_gpus_in_its_registration_has_none),
         LED(what_an_agent_says_of_gpus_is_bounded_and_printable),
         LED(instances_are_listed_with_their_usage),
