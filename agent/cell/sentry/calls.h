@@ -49,6 +49,7 @@ struct sentry {
     int listener;
     int proc_fd;
     int log_fd;
+    dev_t proc_device; /* the cell's own /proc */
     struct wait waits[SENTRY_WAITS_MAX];
     size_t waits_count;
     struct helper helpers[SENTRY_HELPERS_MAX];

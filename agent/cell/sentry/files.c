@@ -42,15 +42,24 @@ static struct opening opening_of(uint64_t flags, uint64_t mode)
     return o;
 }
 
-/* 1: it is a named pipe, whose opening may have to wait; 0: it was opened as asked. */
-static int settle(int fd, const struct opening *o)
+/* 1: it is a named pipe, whose opening may have to wait; 0: it was opened as asked. Landlock, which
+ * binds the cell's own calls, cannot bind the sentry (a process of one domain may not look into
+ * another), so that what it says of /proc is said here too: nothing is written there. */
+static int settle(const struct sentry *s, int fd, const struct opening *o)
 {
     struct stat st;
-    if ((o->flags & (O_PATH | O_NONBLOCK)) != 0) {
+    bool writes = (o->flags & O_ACCMODE) != O_RDONLY;
+    if ((o->flags & O_PATH) != 0 || (!writes && (o->flags & O_NONBLOCK) != 0)) {
         return 0;
     }
     if (fstat(fd, &st) != 0) {
         return -errno;
+    }
+    if (writes && st.st_dev == s->proc_device) {
+        return -EACCES;
+    }
+    if ((o->flags & O_NONBLOCK) != 0) {
+        return 0;
     }
     if (S_ISFIFO(st.st_mode) && (o->flags & O_ACCMODE) != O_RDWR) {
         return 1;
@@ -92,7 +101,7 @@ static struct answer open_where(struct sentry *s, const struct call *c, const st
     int fd = where_open(w, o->flags | extra, o->mode, o->resolve);
     bool pipe_waits = fd == -ENXIO && (o->flags & O_NONBLOCK) == 0;
     if (fd >= 0) {
-        int settled = settle(fd, o);
+        int settled = settle(s, fd, o);
         if (settled != 0) {
             (void)close(fd);
             fd = settled < 0 ? settled : fd;

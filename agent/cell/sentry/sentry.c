@@ -353,6 +353,9 @@ void sentry_run(const struct sentry_start *start)
     }
     step_check(SENTRY_STEP_NAMESPACES, setns(start->user_fd, CLONE_NEWUSER) == 0 &&
                                            setns(start->mount_fd, CLONE_NEWNS) == 0);
+    struct stat proc;
+    step_check(SENTRY_STEP_NAMESPACES, stat("/proc", &proc) == 0);
+    s.proc_device = proc.st_dev;
     step_check(SENTRY_STEP_IDENTITY, identity_take());
     step_check(SENTRY_STEP_PRIVILEGES, descriptors_keep(&s) && privileges_drop());
     /* The change of user has cleared it. */
