@@ -54,6 +54,7 @@ static const struct field fields[] = {
     NUMBER_FIELD(log_bytes, FIELD_U64, false, LOGRING_BYTES_MIN, LOGRING_BYTES_MAX),
     NUMBER_FIELD(stop_ms, FIELD_U32, false, 1, 600000),
     TEXT_FIELD(cgroup, false),
+    TEXT_FIELD(netns, false),
     NUMBER_FIELD(uid, FIELD_U32, false, 1, UINT32_MAX - 1),
 };
 enum { FIELDS_COUNT = sizeof fields / sizeof fields[0] };
@@ -434,6 +435,9 @@ static struct status spec_check(const struct cell_spec *spec, struct errmsg *msg
     if (spec->cgroup[0] != '\0' && !components_are_plain(spec->cgroup)) {
         return status_fail(msg, STATUS_INVALID, "cgroup: not a plain relative path: %.128s",
                            spec->cgroup);
+    }
+    if (spec->netns[0] != '\0' && !path_is_plain(spec->netns)) {
+        return status_fail(msg, STATUS_INVALID, "netns: not a plain path: %.128s", spec->netns);
     }
     return mounts_check(spec, msg);
 }
