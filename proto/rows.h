@@ -191,7 +191,7 @@
 #define FIELDS_cancel(F, L, M) F(ID, invocation) F(U32, attempt) F(ID, instance) F(STR, reason)
 
 /* ---- Agent to schedulers ---- */
-/* gpu, in both: none when nothing is new, else one. */
+/* gpu, in both: none when nothing is new, else one. egress: can give instances a network. */
 #define FIELDS_node_register(F, L, M)                                                              \
     F(U64, boot)                                                                                   \
     F(U32, cpu_millis)                                                                             \
@@ -199,7 +199,8 @@
     L(pair, labels)                                                                                \
     L(instance_report, instances)                                                                  \
     L(attempt_report, attempts)                                                                    \
-    L(gpu_inventory, gpu)
+    L(gpu_inventory, gpu)                                                                          \
+    F(BOOL, egress)
 #define FIELDS_heartbeat(F, L, M)                                                                  \
     F(U64, sequence)                                                                               \
     F(U32, cpu_used_millis)                                                                        \

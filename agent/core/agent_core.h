@@ -79,6 +79,7 @@ struct agent_core_config {
     uint32_t lease_ms;     /* for leaders that name none; 0: AGENT_LEASE_MS_DEFAULT */
     struct pair *labels;
     size_t labels_count;
+    bool egress; /* can give instances a network */
 };
 
 struct agent_core_stats {
