@@ -36,6 +36,8 @@ struct instance_place {
     const char *root;    /* root file system, or NULL */
     const char *node;    /* hostname of the cell */
     const char *cgroup;  /* as in cell_spec; empty: without */
+    const char *netns;   /* as in cell_spec; NULL or empty: one of the cell's own */
+    const char *resolv;  /* file that is its /etc/resolv.conf; NULL or empty: none */
 };
 
 void instance_meta_of(const struct start *s, const char *cgroup, struct instance_meta *out);
