@@ -3,6 +3,7 @@
 #include "agent/cell/cell_usage.h"
 #include "agent/code.h"
 #include "agent/core/agent_core.h"
+#include "agent/egress/egress.h"
 #include "agent/gpus.h"
 #include "agent/instances.h"
 #include "agent/log_server.h"
@@ -36,6 +37,7 @@ struct agent {
     struct agent_core *core;
     struct pair labels[CONFIG_LABELS_MAX];
     struct code *code;
+    struct egress *egress;
     struct instances *instances;
     struct network *network;
     struct log_server *logs;
@@ -151,6 +153,20 @@ static void beat_set(struct agent *a, uint32_t lease_ms)
     }
 }
 
+/* No cell reaches a scheduler: those of the configuration, and those that the leader names. */
+static void schedulers_shield(struct agent *a, const struct lead *l)
+{
+    const char *all[EGRESS_SCHEDULERS_MAX];
+    size_t count = 0;
+    for (size_t i = 0; i < a->config->schedulers_count && count < EGRESS_SCHEDULERS_MAX; i++) {
+        all[count++] = a->config->schedulers[i];
+    }
+    for (size_t i = 0; l != NULL && i < l->schedulers_count && count < EGRESS_SCHEDULERS_MAX; i++) {
+        all[count++] = l->schedulers[i].value;
+    }
+    egress_schedulers(a->egress, all, count);
+}
+
 static void env_lead(void *data, uint64_t peer, uint64_t term, const struct lead *l)
 {
     struct agent *a = data;
@@ -161,6 +177,7 @@ static void env_lead(void *data, uint64_t peer, uint64_t term, const struct lead
     beat_set(a, l->lease_ms != 0 ? l->lease_ms : a->config->lease_ms);
     network_revoke(a->network, l->revoked, l->revoked_count);
     network_learn(a->network, l->schedulers, l->schedulers_count);
+    schedulers_shield(a, l);
 }
 
 /* ---- What the instances say ---- */
@@ -224,6 +241,7 @@ static void metrics_answer(struct agent *a, uint64_t peer, uint64_t request)
         .lease = agent_core_has_lease(a->core, now_us()),
         .cpu_millis = a->config->cpu_millis,
         .memory_bytes = a->config->memory_bytes,
+        .egress = egress_stats(a->egress),
     };
     struct buffer text = {0};
     struct status s = stats_print(a->stats, &counts, &text);
@@ -440,6 +458,7 @@ static void on_beat(uv_timer_t *timer)
     agent_core_heartbeat(a->core, now, &h);
     lease_watch(a, now);
     network_tick(a->network);
+    egress_tick(a->egress);
     renew(a);
     arm(a);
 }
@@ -471,6 +490,18 @@ static struct status cgroups_find(struct agent *a, struct errmsg *msg)
     return a->cgroups ? cgroup_mounts_find(&a->mounts, msg) : status_ok();
 }
 
+static struct status egress_part(struct agent *a, struct errmsg *msg)
+{
+    const char *why;
+    TRY(egress_open(&a->egress, a->loop, a->config->data, a->config->name.text, &a->config->network,
+                    msg));
+    if (!egress_able(a->egress, &why)) {
+        LOG_WARN("no network egress: functions that ask for it do not run here",
+                 LOG_STR("why", why));
+    }
+    return status_ok();
+}
+
 static struct status core_open(struct agent *a, struct errmsg *msg)
 {
     for (size_t i = 0; i < a->config->labels_count && i < CONFIG_LABELS_MAX; i++) {
@@ -478,6 +509,7 @@ static struct status core_open(struct agent *a, struct errmsg *msg)
             (struct pair){.key = a->config->labels[i].key, .value = a->config->labels[i].value};
     }
     uint64_t boot;
+    const char *why;
     if (RAND_bytes((unsigned char *)&boot, sizeof boot) != 1) {
         return status_fail(msg, STATUS_INTERNAL, "no random numbers");
     }
@@ -489,6 +521,7 @@ static struct status core_open(struct agent *a, struct errmsg *msg)
         .labels = a->labels,
         .labels_count = a->config->labels_count,
         .walls_not_needed = a->config->walls_not_needed,
+        .egress = egress_able(a->egress, &why),
     };
     const struct agent_env env = {
         .data = a,
@@ -536,6 +569,12 @@ static uint64_t logs_queued(void *data, uint64_t peer)
     return network_queued(a->network, peer);
 }
 
+static bool net_is_used(void *arg, struct id128 instance)
+{
+    const struct agent *a = arg;
+    return instances_has(a->instances, instance);
+}
+
 static struct status instances_part(struct agent *a, struct errmsg *msg)
 {
     const struct code_env code = {a, ask_chunk};
@@ -553,13 +592,17 @@ static struct status instances_part(struct agent *a, struct errmsg *msg)
         .uid_first = a->config->cells_uid_first,
         .uid_count = geteuid() == 0 ? a->config->cells_uid_count : 0,
         .code = a->code,
+        .egress = a->egress,
     };
     const struct instances_events events = {a, on_ready, on_ended, on_result};
     TRY(instances_open(&a->instances, &config, &events, msg));
     const struct log_server_env logs = {a, env_send, logs_queued};
     TRY(log_server_open(&a->logs, a->loop, a->instances, a->config->name.text, &logs));
     const struct instances_adoption adoption = {a, adopt_found, adopt_attempt};
-    return instances_adopt(a->instances, &adoption, msg);
+    TRY(instances_adopt(a->instances, &adoption, msg));
+    schedulers_shield(a, NULL);
+    egress_sweep(a->egress, net_is_used, a);
+    return status_ok();
 }
 
 static struct status network_part(struct agent *a, struct errmsg *msg)
@@ -593,6 +636,7 @@ static struct status open_parts(struct agent *a, struct errmsg *msg)
     stats_walls(a->stats, a->config->walls_not_needed);
     probe_init(&a->probe, a->config->data);
     TRY(cgroups_find(a, msg));
+    TRY(egress_part(a, msg));
     TRY(core_open(a, msg));
     TRY(gpus_open(&a->gpus, a->config, msg));
     agent_core_gpus(a->core, gpus_inventory(a->gpus));
@@ -654,6 +698,12 @@ static void part_closed(void *data)
     }
 }
 
+static void instances_closed(void *data)
+{
+    struct agent *a = data;
+    egress_close(a->egress, part_closed, a);
+}
+
 static void on_timer_closed(uv_handle_t *handle)
 {
     part_closed(handle->data);
@@ -665,7 +715,8 @@ void agent_stop(struct agent *a, void (*on_stopped)(void *data), void *data)
     a->stopping = true;
     a->on_stopped = on_stopped;
     a->stopped_data = data;
-    a->closing = 2U + (a->network != NULL) + (a->instances != NULL);
+    /* The networks last: instances that end here let go of theirs. */
+    a->closing = 2U + (a->network != NULL) + (a->egress != NULL);
     log_server_close(a->logs);
     uv_close((uv_handle_t *)&a->deadline, on_timer_closed);
     uv_close((uv_handle_t *)&a->beat, on_timer_closed);
@@ -673,6 +724,8 @@ void agent_stop(struct agent *a, void (*on_stopped)(void *data), void *data)
         network_close(a->network, part_closed, a);
     }
     if (a->instances != NULL) {
-        instances_close(a->instances, part_closed, a);
+        instances_close(a->instances, instances_closed, a);
+    } else if (a->egress != NULL) {
+        egress_close(a->egress, part_closed, a);
     }
 }

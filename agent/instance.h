@@ -29,6 +29,9 @@ struct instance {
     struct code_wait wait;
     bool code_waiting;
     bool code_held;
+    struct egress_wait net_wait;
+    bool net_waiting;
+    bool has_net;                /* asked for, or made */
     struct cell_process process; /* pid 0: none of ours to reap */
     int pidfd;                   /* -1: no process */
     bool process_gone;

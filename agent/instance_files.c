@@ -145,7 +145,7 @@ struct status instance_meta_read(const char *folder, struct instance_meta *out, 
 /* cell_spec's heap parts, of fixed size: filled from the front. */
 struct spec_parts {
     struct cell_spec spec;
-    struct cell_mount mounts[2];
+    struct cell_mount mounts[3];
     char *env[CELL_ENV_MAX];
     char env_text[CELL_ENV_MAX][MANIFEST_ENV_KEY_BYTES_MAX + MANIFEST_ENV_VALUE_BYTES_MAX + 2];
 };
@@ -210,6 +210,22 @@ static struct status text_fill(char *to, size_t size, const char *from, const ch
     return status_ok();
 }
 
+static struct status net_fill(struct spec_parts *p, const struct instance_place *place,
+                              struct errmsg *msg)
+{
+    if (place->netns != NULL) {
+        TRY(text_fill(p->spec.netns, sizeof p->spec.netns, place->netns,
+                      "the network namespace's path", msg));
+    }
+    if (place->resolv == NULL || place->resolv[0] == '\0') {
+        return status_ok();
+    }
+    struct cell_mount *m = &p->mounts[p->spec.mounts_count++];
+    TRY(text_fill(m->source, CELL_STRING_BYTES_MAX, place->resolv, "the resolver's path", msg));
+    return text_fill(m->target, CELL_STRING_BYTES_MAX, "/etc/resolv.conf", "the resolver's target",
+                     msg);
+}
+
 static struct status spec_fill(struct spec_parts *p, const struct start *s,
                                const struct instance_place *place, struct errmsg *msg)
 {
@@ -232,6 +248,7 @@ static struct status spec_fill(struct spec_parts *p, const struct start *s,
     TRY(text_fill(spec->workdir, sizeof spec->workdir, RUNNER_APP_FOLDER, "the working folder",
                   msg));
     TRY(text_fill(spec->cgroup, sizeof spec->cgroup, place->cgroup, "the cgroup's path", msg));
+    TRY(net_fill(p, place, msg));
     spec->memory_bytes = f->memory_bytes;
     spec->cpu_millis = f->cpu_millis;
     spec->pids_max = f->processes_max != 0 ? f->processes_max : MANIFEST_PROCESSES_DEFAULT;

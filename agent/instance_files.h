@@ -40,6 +40,8 @@ struct instance_place {
     const char *cgroup;        /* as in cell_spec; empty: without */
     wall_set walls_not_needed; /* as in cell_spec */
     uint64_t io_bps;
+    const char *netns;  /* as in cell_spec; NULL or empty: one of the cell's own */
+    const char *resolv; /* file that is its /etc/resolv.conf; NULL or empty: none */
 };
 
 void instance_meta_of(const struct start *s, const char *cgroup, struct instance_meta *out);

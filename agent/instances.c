@@ -138,6 +138,12 @@ static void instance_free(struct instance *i)
             code_put(t->config.code, &i->meta.revision);
         }
     }
+    if (i->net_waiting) {
+        egress_forget(t->config.egress, &i->net_wait);
+    }
+    if (i->has_net && !i->left_alone) {
+        egress_remove(t->config.egress, i->id);
+    }
     inflight_close(&i->inflight);
     HASH_DEL(t->all, i);
     mem_free(i);
@@ -191,20 +197,66 @@ static struct instance *instance_new(struct instances *t, struct id128 id)
     return i;
 }
 
+/* What it still waits for is not told any more. */
+static void waits_end(struct instance *i)
+{
+    if (i->code_waiting) {
+        code_forget(i->table->config.code, &i->meta.revision, &i->wait);
+        i->code_waiting = false;
+    }
+    if (i->net_waiting) {
+        egress_forget(i->table->config.egress, &i->net_wait);
+        i->net_waiting = false;
+    }
+}
+
+/* One of the things that a start waits for is there, or cannot be had. */
+static void start_goes_on(struct instance *i, struct status s, const char *message)
+{
+    struct errmsg msg = {{0}};
+    if (status_is_ok(s) && (i->code_waiting || i->net_waiting)) {
+        return;
+    }
+    if (status_is_ok(s)) {
+        s = instance_launch(i, &msg);
+        message = msg.text;
+    }
+    if (!status_is_ok(s)) {
+        waits_end(i);
+        instance_end_soon(i, s.code, message);
+    }
+}
+
 static void on_code(void *data, struct status s, const char *message)
 {
     struct instance *i = data;
     i->code_waiting = false;
-    if (!status_is_ok(s)) {
-        instance_end_soon(i, s.code, message);
-        return;
+    i->code_held = status_is_ok(s);
+    start_goes_on(i, s, message);
+}
+
+static void on_net(void *data, struct status s, const char *message)
+{
+    struct instance *i = data;
+    i->net_waiting = false;
+    start_goes_on(i, s, message);
+}
+
+static struct status net_begin(struct instance *i, const struct function_spec *spec,
+                               struct errmsg *msg)
+{
+    if (spec->egress_count == 0) {
+        return status_ok();
     }
-    i->code_held = true;
-    struct errmsg msg = {{0}};
-    s = instance_launch(i, &msg);
-    if (!status_is_ok(s)) {
-        instance_end_soon(i, s.code, msg.text);
+    if (i->table->config.egress == NULL) {
+        return status_fail(msg, STATUS_UNSUPPORTED, "no network egress on this node");
     }
+    i->net_wait = (struct egress_wait){.done = on_net, .data = i};
+    TRY(egress_add(i->table->config.egress, i->id, spec->egress, spec->egress_count, &i->net_wait,
+                   msg));
+    i->net_waiting = true;
+    i->has_net = true;
+    return status_ok();
 }
 
 static bool uid_is_taken(const struct instances *t, uint32_t uid)
@@ -242,7 +294,12 @@ static struct status files_write(struct instance *i, const struct start *s, stru
     char code[CODE_PATH_BYTES_MAX];
     char attempts[INSTANCE_PATH_BYTES_MAX + 16];
     char cgroup[sizeof i->meta.cgroup] = "";
+    char netns[EGRESS_PATH_BYTES_MAX] = "";
+    char resolv[EGRESS_PATH_BYTES_MAX] = "";
     code_folder(t->config.code, &s->revision, code);
+    if (s->spec->egress_count > 0 && t->config.egress != NULL) {
+        egress_paths(t->config.egress, i->id, netns, resolv);
+    }
     if (t->config.cgroups) {
         char text[ID_STRING_BYTES];
         id_format(i->id, INSTANCE_PREFIX, text);
@@ -256,6 +313,8 @@ static struct status files_write(struct instance *i, const struct start *s, stru
         .cgroup = cgroup,
         .walls_not_needed = t->config.walls_not_needed,
         .io_bps = t->config.io_bps,
+        .netns = netns,
+        .resolv = resolv,
     };
     uint32_t uid;
     TRY(uid_choose(t, &uid, msg));
@@ -285,11 +344,14 @@ struct status instances_start(struct instances *t, const struct start *s, struct
     struct status status = files_write(i, s, msg);
     bool here = false;
     if (status_is_ok(status)) {
+        status = net_begin(i, s->spec, msg);
+    }
+    if (status_is_ok(status)) {
         status = code_get(t->config.code, &s->revision, s->spec->chunks, &i->wait, &here, msg);
         i->code_waiting = status_is_ok(status) && !here;
         i->code_held = here;
     }
-    if (status_is_ok(status) && here) {
+    if (status_is_ok(status) && here && !i->net_waiting) {
         status = instance_launch(i, msg);
     }
     if (!status_is_ok(status)) {
@@ -308,9 +370,8 @@ void instances_stop(struct instances *t, struct id128 instance, bool kill)
         instance_signal(i, kill);
         return;
     }
-    code_forget(t->config.code, &i->meta.revision, &i->wait);
-    i->code_waiting = false;
-    instance_end_soon(i, STATUS_OK, "stopped before its code was here");
+    waits_end(i);
+    instance_end_soon(i, STATUS_OK, "stopped before it was started");
 }
 
 /* ---- Invocations ---- */
@@ -385,6 +446,17 @@ static void attempts_adopt(struct instance *i, const struct instances_adoption *
     }
 }
 
+static bool net_is_there(const struct instances *t, struct id128 id)
+{
+    char netns[EGRESS_PATH_BYTES_MAX];
+    char resolv[EGRESS_PATH_BYTES_MAX];
+    if (t->config.egress == NULL) {
+        return false;
+    }
+    egress_paths(t->config.egress, id, netns, resolv);
+    return access(netns, F_OK) == 0;
+}
+
 /* A folder of a former life: attached when its cell lives. False: it is over. */
 static bool instance_adopt(struct instances *t, struct id128 id, const struct instances_adoption *a,
                            struct errmsg *msg)
@@ -406,6 +478,7 @@ static bool instance_adopt(struct instances *t, struct id128 id, const struct in
         return false;
     }
     i->code_held = true;
+    i->has_net = net_is_there(t, id);
     if (!status_is_ok(instance_attach(i, msg))) {
         instance_end_soon(i, STATUS_CRASHED, msg->text);
         return true;
@@ -472,6 +545,11 @@ struct status instances_adopt(struct instances *t, const struct instances_adopti
 }
 
 /* ---- Looking ---- */
+
+bool instances_has(const struct instances *t, struct id128 instance)
+{
+    return find(t, instance) != NULL;
+}
 
 struct status instances_log(const struct instances *t, struct id128 instance, char *path,
                             size_t size, bool *alive)
@@ -551,10 +629,7 @@ void instances_close(struct instances *t, void (*closed)(void *data), void *data
     struct instance *i;
     struct instance *tmp;
     HASH_ITER(hh, t->all, i, tmp) {
-        if (i->code_waiting) {
-            code_forget(t->config.code, &i->meta.revision, &i->wait);
-            i->code_waiting = false;
-        }
+        waits_end(i);
         /* What has not begun is over; what runs goes on; what has ended leaves its folder to the
          * next agent. */
         i->left_alone = i->phase != PHASE_FETCHING;
@@ -634,5 +709,6 @@ struct status instances_kill_all(const char *data, size_t *count, struct errmsg 
         }
     }
     (void)closedir(dir);
-    return s;
+    struct status nets = egress_host_clear(data, msg);
+    return status_is_ok(s) ? nets : s;
 }

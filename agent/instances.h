@@ -1,7 +1,8 @@
 /* The instances of this node as processes: one skep-cell each, with its folder, its channel to
  * the runner, its end.
  *
- *     start: folder -> code (fetched when it must be) -> skep-cell -> HELLO, channel -> READY
+ *     start: folder -> code (fetched when it must be), network (when it has one) -> skep-cell ->
+ *     HELLO, channel -> READY
  *     end:   EXITED or the process's end -> what the channel still holds is read
  *            -> ended -> folder removed, log kept
  *
@@ -14,6 +15,7 @@
 #define AGENT_INSTANCES_H
 
 #include "agent/code.h"
+#include "agent/egress/egress.h"
 #include "common/status.h"
 #include "common/wall.h"
 #include "proto/message.h"
@@ -53,6 +55,7 @@ struct instances_config {
     /* Outside users of cells: each that lives has one of its own. count 0: they have ours. */
     uint32_t uid_first, uid_count;
     struct code *code;
+    struct egress *egress; /* NULL: no instance has a network */
 };
 
 /* An instance found alive at start. */
@@ -102,8 +105,11 @@ NODISCARD struct status instances_log(const struct instances *t, struct id128 in
 void instances_cells(const struct instances *t,
                      void (*fn)(void *arg, struct id128 instance, const char *cgroup), void *arg);
 
-/* Kills the cells of a data folder whose agent has ended, and waits for their end. IO; TIMEOUT
- * when one does not end. *count: how many. */
+/* Is there an instance of this id? */
+bool instances_has(const struct instances *t, struct id128 instance);
+
+/* Kills the cells of a data folder whose agent has ended, waits for their end, and removes their
+ * networks. IO; TIMEOUT when one does not end. *count: how many. */
 NODISCARD struct status instances_kill_all(const char *data, size_t *count, struct errmsg *msg);
 
 #endif

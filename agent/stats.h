@@ -5,6 +5,7 @@
 #define AGENT_STATS_H
 
 #include "agent/core/agent_core.h"
+#include "agent/egress/egress.h"
 #include "agent/probe/probe.h"
 #include "common/metrics.h"
 #include "common/net/link.h"
@@ -18,6 +19,7 @@ struct agent_counts {
     uint64_t schedulers;               /* connected */
     uint64_t lease;                    /* 1 while held */
     uint64_t cpu_millis, memory_bytes; /* capacity */
+    struct egress_stats egress;
 };
 
 struct stats;

@@ -29,6 +29,15 @@ static struct pair *pairs_of(struct arena *a, const struct text_pair *from, size
     return out;
 }
 
+static struct text *texts_of(struct arena *a, char *const *from, size_t count)
+{
+    struct text *out = mem_must(arena_zalloc(a, count, sizeof *out));
+    for (size_t i = 0; i < count; i++) {
+        out[i].text = from[i];
+    }
+    return out;
+}
+
 static struct schedule_spec *schedules_of(struct arena *a, const struct manifest *m)
 {
     struct schedule_spec *out = mem_must(arena_zalloc(a, m->schedules_count, sizeof *out));
@@ -45,14 +54,10 @@ static struct schedule_spec *schedules_of(struct arena *a, const struct manifest
 static struct function_spec spec_of(struct deployment *d)
 {
     const struct manifest *m = &d->manifest;
-    struct text *command = mem_must(arena_zalloc(&d->arena, m->command_count, sizeof *command));
-    for (size_t i = 0; i < m->command_count; i++) {
-        command[i].text = m->command[i];
-    }
     return (struct function_spec){.name = m->name.text,
                                   .runtime = runtime_name(m->runtime),
                                   .handler = m->handler == NULL ? "" : m->handler,
-                                  .command = command,
+                                  .command = texts_of(&d->arena, m->command, m->command_count),
                                   .command_count = m->command_count,
                                   .cpu_millis = m->cpu_millis,
                                   .memory_bytes = m->memory_bytes,
@@ -82,6 +87,8 @@ static struct function_spec spec_of(struct deployment *d)
                                   .data_class = data_class_name(m->data_class),
                                   .schedules = schedules_of(&d->arena, m),
                                   .schedules_count = m->schedules_count,
+                                  .egress = texts_of(&d->arena, m->egress, m->egress_count),
+                                  .egress_count = m->egress_count,
                                   .chunks =
                                       bytes_of(d->chunks.digests, d->chunks.count * DIGEST_BYTES),
                                   .package_bytes = d->chunks.bytes};

@@ -519,6 +519,10 @@ struct raw_gpu {
     uint32_t simulate_count;
 };
 
+struct raw_network {
+    char *egress, *pool, *pool6, *resolver, *bandwidth, *connections;
+};
+
 struct raw_agent {
     char *cluster, *name, *data, *ca, *cert, *key, *lease;
     char **schedulers;
@@ -526,6 +530,7 @@ struct raw_agent {
     struct raw_capacity capacity;
     struct raw_cells cells;
     struct raw_gpu gpu;
+    struct raw_network network;
     struct raw_limits limits;
     struct raw_log log;
 };
@@ -572,6 +577,16 @@ static const cyaml_schema_field_t gpu_fields[] = {
     CYAML_FIELD_END,
 };
 
+static const cyaml_schema_field_t network_fields[] = {
+    YAMLDOC_TEXT("egress", struct raw_network, egress),
+    YAMLDOC_TEXT("pool", struct raw_network, pool),
+    YAMLDOC_TEXT("pool6", struct raw_network, pool6),
+    YAMLDOC_TEXT("resolver", struct raw_network, resolver),
+    YAMLDOC_TEXT("bandwidth", struct raw_network, bandwidth),
+    YAMLDOC_TEXT("connections", struct raw_network, connections),
+    CYAML_FIELD_END,
+};
+
 static const cyaml_schema_field_t agent_limits_fields[] = {
     YAMLDOC_TEXT("chunks", struct raw_limits, chunks),
     CYAML_FIELD_END,
@@ -590,6 +605,7 @@ static const cyaml_schema_field_t agent_fields[] = {
     CYAML_FIELD_IGNORE("labels", CYAML_FLAG_OPTIONAL),
     YAMLDOC_PART("cells", struct raw_agent, cells, cells_fields),
     YAMLDOC_PART("gpu", struct raw_agent, gpu, gpu_fields),
+    YAMLDOC_PART("network", struct raw_agent, network, network_fields),
     YAMLDOC_TEXT("lease", struct raw_agent, lease),
     YAMLDOC_PART("limits", struct raw_agent, limits, agent_limits_fields),
     YAMLDOC_PART("log", struct raw_agent, log, log_fields),
@@ -623,6 +639,11 @@ static const struct yamldoc_number agent_numbers[] = {
                    CONFIG_UID_MAX, struct agent_config, cells_uid_count),
     YAMLDOC_NUMBER("cells.io_bps", struct raw_agent, cells.io_bps, UNIT_BYTES, CONFIG_IO_BPS_MIN,
                    CONFIG_IO_BPS_MAX, struct agent_config, cells_io_bps),
+    YAMLDOC_NUMBER("network.bandwidth", struct raw_agent, network.bandwidth, UNIT_BYTES,
+                   CONFIG_BANDWIDTH_MIN, CONFIG_BANDWIDTH_MAX, struct agent_config,
+                   network.bandwidth),
+    YAMLDOC_NUMBER("network.connections", struct raw_agent, network.connections, UNIT_COUNT, 1,
+                   CONFIG_CELL_CONNECTIONS_MAX, struct agent_config, network.connections),
     YAMLDOC_NUMBER("lease", struct raw_agent, lease, UNIT_DURATION, CONFIG_LEASE_MS_MIN,
                    CONFIG_LEASE_MS_MAX, struct agent_config, lease_ms),
     YAMLDOC_NUMBER("limits.chunks", struct raw_agent, limits.chunks, UNIT_BYTES,
@@ -795,6 +816,29 @@ static struct status cells_take(const struct yamldoc *d, struct raw_cells *raw,
     return status_ok();
 }
 
+static struct status network_take(const struct yamldoc *d, const struct raw_network *raw,
+                                  struct config_network *n, struct errmsg *msg)
+{
+    static const char *const words[] = {"auto", "off", NULL};
+    unsigned off = 0;
+    TRY(word_take(d, "network.egress", words, raw->egress, &off, msg));
+    n->off = off != 0;
+    if (raw->pool != NULL) {
+        TRY(yamldoc_blame(d, "network.pool", network_pool_parse(raw->pool, false, &n->pool, msg),
+                          msg));
+    }
+    if (raw->pool6 != NULL) {
+        TRY(yamldoc_blame(d, "network.pool6", network_pool_parse(raw->pool6, true, &n->pool6, msg),
+                          msg));
+    }
+    if (raw->resolver != NULL) {
+        TRY(yamldoc_blame(d, "network.resolver",
+                          network_resolver_parse(raw->resolver, &n->resolver, msg), msg));
+        n->has_resolver = true;
+    }
+    return status_ok();
+}
+
 /* What this machine has, as far as we may use it. */
 static void capacity_default(struct agent_config *c)
 {
@@ -816,6 +860,7 @@ static struct status agent_fill(const struct yamldoc *d, struct raw_agent *raw,
         .cells_uid_count = CONFIG_UID_COUNT_DEFAULT,
     };
     capacity_default(c);
+    network_defaults(&c->network);
     TRY(texts_take(d, agent_texts, sizeof agent_texts / sizeof agent_texts[0], raw, c, msg));
     TRY(schedulers_take(d, raw, c, msg));
     TRY(yamldoc_numbers(d, agent_numbers, sizeof agent_numbers / sizeof agent_numbers[0], raw, c,
@@ -823,6 +868,7 @@ static struct status agent_fill(const struct yamldoc *d, struct raw_agent *raw,
     TRY(labels_take(d, c, msg));
     TRY(cells_take(d, &raw->cells, c, msg));
     TRY(gpu_take(d, &raw->gpu, c, msg));
+    TRY(network_take(d, &raw->network, &c->network, msg));
     return log_take(d, &raw->log, &c->log, msg);
 }
 

@@ -49,6 +49,12 @@
  *                                     discovery: auto or off; library: libnvidia-ml.so.1, where the
  *                                     loader does not find it; simulate: devices for development,
  *                                     instead of those that are there; count default: 1
+ *     network: {egress: auto, pool: 100.64.128.0/18, pool6: "[fd53:6b65:70ea::]/64",
+ *               resolver: 10.0.0.2, bandwidth: 64Mi, connections: 256}
+ *                                     what functions with network.egress get: egress: auto or off;
+ *                                     pool, pool6: addresses of their cells; resolver: the one
+ *                                     that they may ask, default: none; bandwidth: bytes a second
+ *                                     of a cell in each direction; connections: of a cell at once
  *     lease: 10s
  *     limits: {chunks: 16Gi}
  *     log: {level: info, format: kv}
@@ -62,6 +68,7 @@
 #define COMMON_CONFIG_H
 
 #include "common/buffer.h"
+#include "common/egress_rule.h"
 #include "common/ids.h"
 #include "common/log.h"
 #include "common/manifest.h"
@@ -103,6 +110,19 @@ enum {
     CONFIG_CPU_MILLIS_MIN = 100,
     CONFIG_CPU_MILLIS_MAX = 4096 * 1000,
 };
+enum {
+    CONFIG_POOL_BITS_MIN = 12,
+    CONFIG_POOL_BITS_MAX = 30,
+    CONFIG_POOL6_BITS_MIN = 32,
+    CONFIG_POOL6_BITS_MAX = 96,
+    CONFIG_CELL_CONNECTIONS_MAX = 65536,
+    CONFIG_CELL_CONNECTIONS_DEFAULT = 256,
+};
+#define CONFIG_POOL_DEFAULT "100.64.128.0/18"
+#define CONFIG_POOL6_DEFAULT "[fd53:6b65:70ea::]/64"
+#define CONFIG_BANDWIDTH_MIN (UINT64_C(16) << 10)
+#define CONFIG_BANDWIDTH_MAX (UINT64_C(64) << 30)
+#define CONFIG_BANDWIDTH_DEFAULT (UINT64_C(64) << 20)
 #define CONFIG_BACKUP_EVERY_MS_MIN UINT64_C(1000)
 #define CONFIG_BACKUP_EVERY_MS_MAX (UINT64_C(366) * 24 * 3600 * 1000)
 #define CONFIG_BACKUP_EVERY_MS_DEFAULT (UINT64_C(6) * 3600 * 1000)
@@ -191,6 +211,17 @@ struct scheduler_config {
 
 enum gpu_discovery { GPU_DISCOVERY_AUTO, GPU_DISCOVERY_OFF };
 
+/* What instances with egress rules get. */
+struct config_network {
+    bool off;             /* none runs on this node */
+    struct ip_range pool; /* of the cells' addresses; two each */
+    struct ip_range pool6;
+    bool has_resolver;
+    struct ip_range resolver; /* one address */
+    uint64_t bandwidth;       /* bytes a second of a cell, in each direction */
+    uint32_t connections;     /* of a cell at once */
+};
+
 /* So many GPUs that are not there. */
 struct config_gpu {
     char *model;
@@ -218,6 +249,7 @@ struct agent_config {
     char *gpu_library; /* NULL: as the loader finds it */
     struct config_gpu *gpu_simulate;
     size_t gpu_simulate_count;
+    struct config_network network;
     uint32_t lease_ms;
     uint64_t chunk_bytes_max; /* of the code cache */
     struct config_log log;
@@ -281,6 +313,14 @@ NODISCARD struct status context_config_save(const struct context_config *c, cons
 NODISCARD struct status backup_to_check(const char *text, struct errmsg *msg);
 NODISCARD struct status backup_endpoint_check(const char *text, struct errmsg *msg);
 NODISCARD struct status backup_region_check(const char *text, struct errmsg *msg);
+
+/* The values of a network section (config_network.c). INVALID; the message does not name the
+ * key. */
+NODISCARD struct status network_pool_parse(const char *text, bool v6, struct ip_range *out,
+                                           struct errmsg *msg);
+NODISCARD struct status network_resolver_parse(const char *text, struct ip_range *out,
+                                               struct errmsg *msg);
+void network_defaults(struct config_network *n);
 
 /* Is text HOST:PORT with a port of at least port_min? The message does not name the key. */
 NODISCARD struct status address_check(const char *text, uint16_t port_min, struct errmsg *msg);

@@ -2,6 +2,7 @@
 
 #include "common/check.h"
 #include "common/cron.h"
+#include "common/egress_rule.h"
 #include "common/mem.h"
 #include "common/units.h"
 
@@ -103,6 +104,10 @@ void manifest_close(struct manifest *m)
     mem_free(m->command);
     text_pairs_close(m->env, m->env_count);
     text_pairs_close(m->require, m->require_count);
+    for (size_t i = 0; i < m->egress_count; i++) {
+        mem_free(m->egress[i]);
+    }
+    mem_free(m->egress);
     for (size_t i = 0; i < m->schedules_count; i++) {
         mem_free(m->schedules[i].cron);
         mem_free(m->schedules[i].payload);
@@ -383,6 +388,32 @@ static struct status schedules_check(const struct manifest *m, char key[MANIFEST
     return status_ok();
 }
 
+static struct status egress_check(const struct manifest *m, char key[MANIFEST_KEY_BYTES],
+                                  struct errmsg *msg)
+{
+    key_set(key, "network.egress");
+    if (m->egress_count > MANIFEST_EGRESS_MAX) {
+        return status_fail(msg, STATUS_LIMIT, "has %zu rules, at most %d are allowed",
+                           m->egress_count, MANIFEST_EGRESS_MAX);
+    }
+    for (size_t i = 0; i < m->egress_count; i++) {
+        struct egress_rule rule;
+        char text[EGRESS_RULE_BYTES];
+        (void)snprintf(key, MANIFEST_KEY_BYTES, "network.egress[%zu]", i);
+        TRY(egress_rule_parse(m->egress[i], &rule, msg));
+        egress_rule_format(&rule, text);
+        if (strcmp(text, m->egress[i]) != 0) {
+            return status_fail(msg, STATUS_INVALID, "is not in its canonical form, %s", text);
+        }
+        for (size_t k = 0; k < i; k++) {
+            if (strcmp(m->egress[k], text) == 0) {
+                return status_fail(msg, STATUS_INVALID, "%s is there twice", text);
+            }
+        }
+    }
+    return status_ok();
+}
+
 static struct status durable_check(const struct manifest *m, char key[MANIFEST_KEY_BYTES],
                                    struct errmsg *msg)
 {
@@ -460,6 +491,7 @@ struct status manifest_check(const struct manifest *m, char key[MANIFEST_KEY_BYT
                            "must be 1 with command: each invocation is a process of its own");
     }
     TRY(durable_check(m, key, msg));
+    TRY(egress_check(m, key, msg));
     return pairs_check(m, key, msg);
 }
 
@@ -535,7 +567,12 @@ static struct status canonical(const struct manifest *m, struct buffer *out)
         TRY(put_number(out, "catch_up", m->schedules[i].catch_up));
     }
     TRY(put_pairs(out, "env", m->env, m->env_count));
-    return put_pairs(out, "require", m->require, m->require_count);
+    TRY(put_pairs(out, "require", m->require, m->require_count));
+    /* Only where there are some, so that what needs none keeps its digest. */
+    for (size_t i = 0; i < m->egress_count; i++) {
+        TRY(put_text(out, "egress", m->egress[i]));
+    }
+    return status_ok();
 }
 
 struct status manifest_canonical(const struct manifest *m, struct buffer *out)

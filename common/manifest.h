@@ -55,6 +55,9 @@ struct manifest {
     size_t env_count;
     struct text_pair *require; /* labels that a node must have */
     size_t require_count;
+    /* what it may reach, as canonical texts of common/egress_rule.h; none: nothing */
+    char **egress;
+    size_t egress_count;
     /* Of durable invocations. A failed attempt is tried again up to retries_max times, after
      * backoff, backoff * factor, ... at most cap. */
     uint32_t retries_max;

@@ -17,6 +17,7 @@ enum {
     MANIFEST_ENV_VALUE_BYTES_MAX = 3071,
     MANIFEST_REQUIRE_MAX = 16,
     MANIFEST_LABEL_BYTES_MAX = 63, /* key and value of a label, each */
+    MANIFEST_EGRESS_MAX = 32,      /* rules */
     MANIFEST_SCHEDULES_MAX = 16,
     MANIFEST_SCHEDULE_PAYLOAD_BYTES_MAX = 16 << 10,
     MANIFEST_KEY_BYTES = 192, /* room for the dotted path of a key and its NUL */

@@ -1,6 +1,7 @@
 #include "common/manifest_load.h"
 
 #include "common/check.h"
+#include "common/egress_rule.h"
 #include "common/mem.h"
 #include "common/yamldoc.h"
 
@@ -171,9 +172,9 @@ static const struct {
     const char *path;
     const char *only;
 } fixed[] = {
-    {"image", "default"}, {"resources.gpu", NULL},    {"scaling.buffer", "0"},
-    {"snapshot", "none"}, {"isolation", "cell"},      {"network.egress", "none"},
-    {"secrets", NULL},    {"placement.prefer", NULL}, {"placement.spread", NULL},
+    {"image", "default"},       {"resources.gpu", NULL},    {"scaling.buffer", "0"},
+    {"snapshot", "none"},       {"isolation", "cell"},      {"secrets", NULL},
+    {"placement.prefer", NULL}, {"placement.spread", NULL},
 };
 
 static struct status fixed_check(const struct yamldoc *d, struct errmsg *msg)
@@ -341,6 +342,46 @@ static struct status pairs_take(const struct yamldoc *d, const char *path, size_
     return status_ok();
 }
 
+/* "none", or a list of rules, which become their canonical texts. */
+static struct status egress_take(const struct yamldoc *d, struct manifest *m, struct errmsg *msg)
+{
+    static const char path[] = "network.egress";
+    const struct yamlnode *n = yamldoc_find(d, path);
+    if (n == NULL || (n->kind == YAMLNODE_SCALAR && strcmp(n->text, "none") == 0)) {
+        return status_ok();
+    }
+    if (n->kind != YAMLNODE_LIST || n->count == 0) {
+        return yamldoc_fail(d, path, STATUS_INVALID, msg,
+                            "must be none or a list of rules, as [\"10.0.0.0/8:443\"]");
+    }
+    if (n->count > MANIFEST_EGRESS_MAX) {
+        return yamldoc_fail(d, path, STATUS_LIMIT, msg, "has %u rules, at most %d are allowed",
+                            n->count, MANIFEST_EGRESS_MAX);
+    }
+    m->egress = mem_zalloc(n->count, sizeof m->egress[0]);
+    if (m->egress == NULL) {
+        return status_of(STATUS_NOMEM);
+    }
+    for (const struct yamlnode *c = n->first; c != NULL; c = c->next) {
+        struct egress_rule rule;
+        char text[EGRESS_RULE_BYTES];
+        char at[YAMLDOC_PATH_BYTES];
+        (void)snprintf(at, sizeof at, "%s[%u]", path, c->index);
+        if (c->kind != YAMLNODE_SCALAR) {
+            return yamldoc_fail(d, at, STATUS_INVALID, msg,
+                                "must be a single value; put the rule in quotes");
+        }
+        TRY(yamldoc_blame(d, at, egress_rule_parse(c->text, &rule, msg), msg));
+        egress_rule_format(&rule, text);
+        m->egress[m->egress_count] = mem_strdup(text);
+        if (m->egress[m->egress_count] == NULL) {
+            return status_of(STATUS_NOMEM);
+        }
+        m->egress_count++;
+    }
+    return status_ok();
+}
+
 static struct status runtime_take(const struct yamldoc *d, const struct raw_manifest *raw,
                                   struct manifest *m, struct errmsg *msg)
 {
@@ -398,6 +439,7 @@ static struct status manifest_fill(const struct yamldoc *d, const struct raw_man
     TRY(pairs_take(d, "env", MANIFEST_ENV_MAX, &m->env, &m->env_count, msg));
     TRY(pairs_take(d, "placement.require", MANIFEST_REQUIRE_MAX, &m->require, &m->require_count,
                    msg));
+    TRY(egress_take(d, m, msg));
     char key[MANIFEST_KEY_BYTES];
     return yamldoc_blame(d, key, manifest_check(m, key, msg), msg);
 }

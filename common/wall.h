@@ -40,7 +40,7 @@
       "all are dropped, bounding set included, and read back as none")                             \
     X(NO_NEW_PRIVS, "no_new_privs", false, "no program gives privileges by being started",         \
       "the flag is set and read back")                                                             \
-    X(SECCOMP, "seccomp", false, "system calls: native, mediated by the sentry, or refused",     \
+    X(SECCOMP, "seccomp", false, "system calls: native, mediated by the sentry, or refused",       \
       "a filter with a listener is installed and refuses a call")                                  \
     X(LANDLOCK, "landlock", true, "files once more: nothing is written but below /tmp and /dev",   \
       "a ruleset is entered and refuses to read a folder")                                         \

@@ -10,6 +10,7 @@ build_packages=(
     libuv1-dev libnng-dev libssl-dev libraft-dev libprotobuf-c-dev libcyaml-dev libcmocka-dev
     libseccomp-dev libcap-dev libarchive-dev libjansson-dev uthash-dev libbsd-dev libpopt-dev
     libzstd-dev libcurl4-openssl-dev
+    libnftables-dev libmnl-dev
     python3 python3-pil openssl iproute2
 )
 dev_packages=(

@@ -192,7 +192,8 @@
 
 /* ---- Agent to schedulers ---- */
 /* gpu, in both: none when nothing is new, else one. walls_not_needed: names of common/wall.h, all
- * others stand; walls_said: false of agents of before, who do not say. */
+ * others stand; walls_said: false of agents of before, who do not say.
+ * egress: can give instances a network. */
 #define FIELDS_node_register(F, L, M)                                                              \
     F(U64, boot)                                                                                   \
     F(U32, cpu_millis)                                                                             \
@@ -202,7 +203,8 @@
     L(attempt_report, attempts)                                                                    \
     L(gpu_inventory, gpu)                                                                          \
     F(BOOL, walls_said)                                                                            \
-    L(text, walls_not_needed)
+    L(text, walls_not_needed)                                                                      \
+    F(BOOL, egress)
 #define FIELDS_heartbeat(F, L, M)                                                                  \
     F(U64, sequence)                                                                               \
     F(U32, cpu_used_millis)                                                                        \

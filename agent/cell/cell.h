@@ -89,6 +89,10 @@ struct cell_spec {
      * cgroups are declared not available on this machine by the agent's configuration, and only
      * resource limits of single processes hold. */
     char cgroup[CELL_STRING_BYTES_MAX];
+    /* The file of a network namespace made ahead, in which skep-cell and its cell live, whose owner
+     * has brought its loopback up and over which the cell has no power; empty: one of the cell's
+     * own, with loopback only. */
+    char netns[CELL_STRING_BYTES_MAX];
     /* Outside uid and gid the cell's user maps to; 0: the caller's when unprivileged, 65534
      * otherwise. */
     uint32_t uid;

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -136,11 +137,22 @@ static struct status ends_open(struct ends *e, struct errmsg *msg)
     return status_ok();
 }
 
-static pid_t clone_cell(int *pidfd)
+/* Into the network namespace made ahead, for good: it belongs to the machine's user namespace, so
+ * that nothing in the cell has power over it. */
+static struct status netns_enter(const struct cell_spec *spec, struct errmsg *msg)
+{
+    AUTO_CLOSE int fd = open(spec->netns, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || setns(fd, CLONE_NEWNET) != 0) {
+        return step_fail(msg, "network namespace", errno);
+    }
+    return status_ok();
+}
+
+static pid_t clone_cell(int *pidfd, bool has_netns)
 {
     struct clone_args args = {
-        .flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC |
-                 CLONE_NEWUTS | CLONE_PIDFD,
+        .flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS |
+                 CLONE_PIDFD | (has_netns ? 0 : (uint64_t)CLONE_NEWNET),
         .pidfd = (uint64_t)(uintptr_t)pidfd,
         .exit_signal = SIGCHLD,
     };
@@ -233,7 +245,7 @@ static struct status start(const struct walls *w, struct ends *e, uint32_t uid,
                            struct cgroup *cgroup, struct launched *out, struct errmsg *msg)
 {
     int pidfd = -1;
-    pid_t pid = clone_cell(&pidfd);
+    pid_t pid = clone_cell(&pidfd, w->has_netns);
     if (pid < 0) {
         return step_fail(msg, "clone into namespaces", errno);
     }
@@ -290,6 +302,7 @@ static struct status launch_planned(const struct cell_spec *spec, const struct p
         .args = spec->args,
         .env = spec->env != NULL ? spec->env : no_env,
         .drop_groups = geteuid() == 0,
+        .has_netns = spec->netns[0] != '\0',
         .go_fd = ends.go[0],
         .report_fd = ends.report[1],
         .log_fd = ends.log[1],
@@ -297,6 +310,9 @@ static struct status launch_planned(const struct cell_spec *spec, const struct p
         .sentry_fd = ends.sentry[1],
     };
     struct status s = spec->cgroup[0] != '\0' ? cgroup_make(spec, cgroup, msg) : status_ok();
+    if (status_is_ok(s) && spec->netns[0] != '\0') {
+        s = netns_enter(spec, msg);
+    }
     if (status_is_ok(s)) {
         s = start(&w, &ends, uid, cgroup, out, msg);
     }
@@ -317,6 +333,7 @@ struct status launch(const struct cell_spec *spec, int channel_fd, struct cgroup
         .entries = scan.entries,
         .entries_count = scan.count,
         .has_cgroup = spec->cgroup[0] != '\0',
+        .has_netns = spec->netns[0] != '\0',
     };
     facts_of_mounts(spec, &facts);
     struct plan plan;

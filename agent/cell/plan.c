@@ -264,7 +264,9 @@ static void add_all(struct builder *b, const struct cell_spec *spec, const struc
     add(b, (struct step){.kind = STEP_IDENTITY});
     add(b, (struct step){.kind = STEP_KEYRING});
     add_root(b, spec, facts, trees);
-    add(b, (struct step){.kind = STEP_LOOPBACK});
+    if (!facts->has_netns) {
+        add(b, (struct step){.kind = STEP_LOOPBACK});
+    }
     add(b, (struct step){.kind = STEP_HOSTNAME,
                          .text = spec->hostname[0] != '\0' ? spec->hostname : "cell"});
     add(b, (struct step){.kind = STEP_WORKDIR,

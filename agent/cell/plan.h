@@ -96,6 +96,7 @@ struct plan_facts {
     /* One flag a mount of the specification: its source is not a folder. */
     bool mount_is_file[CELL_MOUNTS_MAX];
     bool has_cgroup;
+    bool has_netns; /* made ahead: its loopback is up */
 };
 
 struct plan {

@@ -62,6 +62,7 @@ static const struct field fields[] = {
     NUMBER_FIELD(log_bytes, FIELD_U64, false, LOGRING_BYTES_MIN, LOGRING_BYTES_MAX),
     NUMBER_FIELD(stop_ms, FIELD_U32, false, 1, 600000),
     TEXT_FIELD(cgroup, false),
+    TEXT_FIELD(netns, false),
     NUMBER_FIELD(uid, FIELD_U32, false, 1, UINT32_MAX - 1),
     LIST_FIELD(walls_not_needed, FIELD_WALLS, false, WALLS_COUNT_),
     NUMBER_FIELD(io_bps, FIELD_U64, false, CELL_IO_BPS_MIN, 1ULL << 46),
@@ -481,6 +482,9 @@ static struct status spec_check(const struct cell_spec *spec, struct errmsg *msg
     if (spec->cgroup[0] != '\0' && !components_are_plain(spec->cgroup)) {
         return status_fail(msg, STATUS_INVALID, "cgroup: not a plain relative path: %.128s",
                            spec->cgroup);
+    }
+    if (spec->netns[0] != '\0' && !path_is_plain(spec->netns)) {
+        return status_fail(msg, STATUS_INVALID, "netns: not a plain path: %.128s", spec->netns);
     }
     return mounts_check(spec, msg);
 }

@@ -26,6 +26,7 @@ struct walls {
     char *const *args;
     char *const *env;
     bool drop_groups; /* the parent was privileged: supplementary groups can and must go */
+    bool has_netns;   /* the parent is in the cell's network namespace */
     int go_fd;        /* one byte comes when the parent has written the maps and limits */
     int report_fd;
     int log_fd;     /* becomes 1 and 2 */

@@ -108,7 +108,8 @@ static struct status node_register(struct agent_core *c, uint64_t peer)
                           .gpu_count = c->gpu != NULL ? 1 : 0,
                           .walls_said = true,
                           .walls_not_needed = walls,
-                          .walls_not_needed_count = register_walls(c, walls)},
+                          .walls_not_needed_count = register_walls(c, walls),
+                          .egress = c->config.egress},
     };
     bool sent = c->env.send(c->env.data, peer, &m);
     mem_free(instances);

@@ -80,6 +80,7 @@ struct agent_core_config {
     struct pair *labels;
     size_t labels_count;
     uint32_t walls_not_needed; /* wall_set of common/wall.h, said at each registration */
+    bool egress;               /* can give instances a network */
 };
 
 struct agent_core_stats {

@@ -38,6 +38,7 @@ struct node {
     struct arena labels_arena;
     struct pair *labels;
     size_t labels_count;
+    bool egress; /* can give instances a network */
     struct arena gpu_arena;
     struct gpu_inventory gpu; /* the last one; what it points to is in gpu_arena */
     bool gpu_said;            /* not by agents of before, and not while the node is lost */

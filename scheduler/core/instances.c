@@ -367,7 +367,8 @@ static struct placement_node view_node(const struct core *c, const struct node *
                                    .memory_bytes = n->memory_bytes,
                                    .memory_used_bytes = n->memory_used_bytes,
                                    .labels = n->labels,
-                                   .labels_count = n->labels_count};
+                                   .labels_count = n->labels_count,
+                                   .egress = n->egress};
 }
 
 static size_t view_nodes(const struct core *c, struct placement_node **out, struct node ***nodes)

@@ -197,6 +197,7 @@ void nodes_register(struct core *c, struct core_time now, uint64_t peer, const s
     n->cpu_millis = m->node_register.cpu_millis;
     n->memory_bytes = m->node_register.memory_bytes;
     n->seen_us = now.mono_us;
+    n->egress = m->node_register.egress;
     keep_labels(n, &m->node_register);
     keep_walls(n, &m->node_register);
     if (m->node_register.gpu_count > 0) {

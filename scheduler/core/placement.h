@@ -17,12 +17,13 @@ struct placement_node {
     uint64_t memory_bytes, memory_used_bytes;
     const struct pair *labels;
     size_t labels_count;
+    bool egress;    /* can give an instance a network */
     uint32_t avoid; /* recent refusals of this revision: such nodes come last */
 };
 
 /* Why nodes were filtered out, for `skep why`. */
 struct placement_reasons {
-    uint32_t not_ready, cordoned, labels, cpu, memory;
+    uint32_t not_ready, cordoned, labels, network, cpu, memory;
 };
 
 /* The index of the best node, or -1 when none fits. Score: least allocated (the mean of the free

@@ -1,6 +1,8 @@
 /* What people ask: each question is a row of a table and is answered with records, which the
  * command line prints as a table or JSON. */
 #include "common/cron.h"
+#include "common/egress_rule.h"
+#include "common/manifest_limits.h"
 #include "scheduler/core/core_internal.h"
 
 #include <inttypes.h>
@@ -118,6 +120,17 @@ static struct status find_function(const struct core *c, const char *name,
                         : status_fail(msg, STATUS_NOT_FOUND, "no function is named %.80s", name);
 }
 
+static void put_egress(struct table *t, const struct function_spec *s)
+{
+    char text[MANIFEST_EGRESS_MAX * EGRESS_RULE_BYTES] = "none";
+    size_t used = 0;
+    for (size_t i = 0; i < s->egress_count && used < sizeof text; i++) {
+        used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", i == 0 ? "" : ",",
+                                 s->egress[i].text);
+    }
+    put(t, "egress", VALUE_TEXT, text);
+}
+
 static struct status ask_function(const struct core *c, const struct query *q, struct table *t,
                                   struct errmsg *msg)
 {
@@ -150,6 +163,7 @@ static struct status ask_function(const struct core *c, const struct query *q, s
     put_number(t, "poison_max", s->poison_max);
     put_number(t, "schedules", s->schedules_count);
     put(t, "data_class", VALUE_TEXT, s->data_class[0] == '\0' ? "internal" : s->data_class);
+    put_egress(t, s);
     return status_ok();
 }
 
@@ -273,6 +287,7 @@ static struct status ask_node(const struct core *c, const struct query *q, struc
     }
     put(t, "labels", VALUE_TEXT, labels);
     put_walls(t, n);
+    put_bool(t, "egress", n->egress);
     put_gpus(t, n);
     if (n->gpu_said) {
         put(t, "gpu_state", VALUE_TEXT, gpu_state_name(n->gpu.state));

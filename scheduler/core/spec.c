@@ -1,6 +1,7 @@
 #include "scheduler/core/spec.h"
 
 #include "common/cron.h"
+#include "common/egress_rule.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -121,6 +122,16 @@ static struct status check_durable(const struct function_spec *s, struct errmsg 
     return status_ok();
 }
 
+static struct status check_egress(const struct function_spec *s, struct errmsg *msg)
+{
+    TRY(check_range("network.egress", s->egress_count, 0, MANIFEST_EGRESS_MAX, msg));
+    for (size_t i = 0; i < s->egress_count; i++) {
+        struct egress_rule rule;
+        TRY(status_prefix(msg, egress_rule_parse(s->egress[i].text, &rule, msg), "network.egress"));
+    }
+    return status_ok();
+}
+
 struct status function_spec_check(const struct function_spec *s, struct errmsg *msg)
 {
     struct name name;
@@ -139,6 +150,7 @@ struct status function_spec_check(const struct function_spec *s, struct errmsg *
     TRY(check_range("timeout", s->timeout_ms, 1, DAY_MS, msg));
     TRY(check_range("startup_timeout", s->startup_timeout_ms, 1, DAY_MS, msg));
     TRY(check_durable(s, msg));
+    TRY(check_egress(s, msg));
     TRY(check_pairs("env", s->env, s->env_count, SPEC_ENV_MAX, msg));
     return check_pairs("placement.require", s->require, s->require_count, SPEC_LABELS_MAX, msg);
 }

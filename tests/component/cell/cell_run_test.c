@@ -12,11 +12,14 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -355,6 +358,46 @@ static void the_host_is_not_reachable_and_the_own_loopback_is(void **state)
     harness_close(&h);
 }
 
+/* The cell is inside a network namespace that was made for it, and cannot change anything of it. */
+static void a_network_namespace_made_ahead_is_used_and_not_the_cell_s(void **state)
+{
+    (void)state;
+    HARNESS_NEEDS_ROOT();
+    int own = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+    assert_true(own >= 0);
+    assert_int_equal(unshare(CLONE_NEWNET), 0);
+    int made = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+    struct ifreq up = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_LOOPBACK};
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    int server = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(ioctl(server, SIOCSIFFLAGS, &up), 0);
+    assert_int_equal(bind(server, (struct sockaddr *)&address, size), 0);
+    assert_int_equal(listen(server, 1), 0);
+    assert_int_equal(getsockname(server, (struct sockaddr *)&address, &size), 0);
+    assert_int_equal(setns(own, CLONE_NEWNET), 0);
+    char port[16];
+    (void)snprintf(port, sizeof port, "%d", ntohs(address.sin_port));
+    static const char *const actions[] = {"connect", "netpower"};
+    for (size_t i = 0; i < 2; i++) {
+        struct harness h;
+        harness_open(&h, actions[i], port);
+        (void)snprintf(h.spec.netns, sizeof h.spec.netns, "/proc/%d/fd/%d", (int)getpid(), made);
+        harness_run(&h);
+        assert_int_equal(h.end_event.end, CELL_END_EXIT);
+        if (i == 0) {
+            assert_true(harness_log_has(&h, "host: Success\n"));
+        } else {
+            assert_true(harness_log_has(&h, "raw no\npacket no\naddress no\ndown no\n"));
+        }
+        harness_close(&h);
+    }
+    (void)close(server);
+    (void)close(made);
+    (void)close(own);
+}
+
 static void closed_output_costs_nothing(void **state)
 {
     (void)state;
@@ -418,6 +461,7 @@ int main(void)
         cmocka_unit_test(orphans_end_with_process_1),
         cmocka_unit_test(the_cell_dies_with_skep_cell),
         cmocka_unit_test(the_host_is_not_reachable_and_the_own_loopback_is),
+        cmocka_unit_test(a_network_namespace_made_ahead_is_used_and_not_the_cell_s),
         cmocka_unit_test(closed_output_costs_nothing),
         cmocka_unit_test(many_cells_leave_nothing),
     };

@@ -4,12 +4,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -227,6 +229,23 @@ static int do_connect(const char *argument)
     return 0;
 }
 
+/* What only the owner of a network namespace may do. */
+static int do_netpower(const char *argument)
+{
+    (void)argument;
+    struct ifreq request = {.ifr_name = "lo"};
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    printf("raw %s\n", socket(AF_INET, SOCK_RAW, IPPROTO_ICMP) < 0 ? "no" : "yes");
+    printf("packet %s\n", socket(AF_PACKET, SOCK_RAW, 0) < 0 ? "no" : "yes");
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    address.sin_addr.s_addr = htonl(0x0a000001);
+    memcpy(&request.ifr_addr, &address, sizeof address);
+    printf("address %s\n", ioctl(fd, SIOCSIFADDR, &request) < 0 ? "no" : "yes");
+    request.ifr_flags = 0;
+    printf("down %s\n", ioctl(fd, SIOCSIFFLAGS, &request) < 0 ? "no" : "yes");
+    return 0;
+}
+
 static int do_stubborn(const char *argument)
 {
     (void)argument;
@@ -356,6 +375,7 @@ static const struct {
     {"fds", do_fds},
     {"environment", do_environment},
     {"connect", do_connect},
+    {"netpower", do_netpower},
     {"stubborn", do_stubborn},
     {"polite", do_polite},
     {"echo", do_echo},

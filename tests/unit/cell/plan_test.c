@@ -46,6 +46,7 @@ static int setup(void **state)
     facts.entries = entries;
     facts.entries_count = sizeof entries / sizeof entries[0];
     facts.has_cgroup = true;
+    facts.has_netns = false;
     return 0;
 }
 
@@ -273,6 +274,16 @@ static void limits_come_from_the_spec(void **state)
     assert_int_equal(step(STEP_RLIMIT, "data")->value, 64 << 20);
 }
 
+static void the_loopback_of_a_namespace_made_ahead_is_left_alone(void **state)
+{
+    (void)state;
+    facts.has_netns = true;
+    build();
+    for (size_t i = 0; i < plan.count; i++) {
+        assert_int_not_equal(plan.steps[i].kind, STEP_LOOPBACK);
+    }
+}
+
 static void an_image_brings_its_own_etc(void **state)
 {
     (void)state;
@@ -341,6 +352,7 @@ int main(void)
         PLAN_TEST(a_file_mount_gets_a_file_as_its_place),
         PLAN_TEST(tmp_has_the_size_of_the_spec),
         PLAN_TEST(limits_come_from_the_spec),
+        PLAN_TEST(the_loopback_of_a_namespace_made_ahead_is_left_alone),
         PLAN_TEST(an_image_brings_its_own_etc),
         PLAN_TEST(too_many_entries_are_refused),
         PLAN_TEST(too_deep_targets_are_refused_and_nothing_is_left),

@@ -68,6 +68,7 @@ static void fill(struct cell_spec *spec, struct cell_mount mounts[2], char **arg
     (void)snprintf(spec->root, sizeof spec->root, "/var/lib/images/x");
     (void)snprintf(spec->workdir, sizeof spec->workdir, "/app");
     (void)snprintf(spec->cgroup, sizeof spec->cgroup, "skep/node/i-1");
+    (void)snprintf(spec->netns, sizeof spec->netns, "/var/lib/skep/netns/i-1");
     (void)snprintf(mounts[0].source, sizeof mounts[0].source, "/srv/code \"q\"");
     (void)snprintf(mounts[0].target, sizeof mounts[0].target, "/app");
     (void)snprintf(mounts[1].source, sizeof mounts[1].source, "/usr/lib/skep");
@@ -110,6 +111,7 @@ static void what_is_written_is_read_back(void **state)
     assert_string_equal(back.root, spec.root);
     assert_string_equal(back.workdir, spec.workdir);
     assert_string_equal(back.cgroup, spec.cgroup);
+    assert_string_equal(back.netns, spec.netns);
     assert_int_equal(back.mounts_count, 2);
     assert_string_equal(back.mounts[0].source, mounts[0].source);
     assert_string_equal(back.mounts[1].target, mounts[1].target);

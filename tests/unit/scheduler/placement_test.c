@@ -36,7 +36,7 @@ static void a_cluster_without_nodes_has_no_place(void **state)
 {
     (void)state;
     const struct function_spec spec = spec_of(1, 1);
-    struct placement_reasons why = {1, 1, 1, 1, 1};
+    struct placement_reasons why = {1, 1, 1, 1, 1, 1};
     const struct placement_reasons none = {0};
     assert_int_equal(placement_choose(NULL, 0, &spec, &why), -1);
     assert_memory_equal(&why, &none, sizeof why);
@@ -55,6 +55,15 @@ static void each_filter_counts_its_reason(void **state)
     n.mode = NODE_MODE_DRAINING;
     refuses(&n, &spec, (struct placement_reasons){.cordoned = 1});
     n = node("a");
+    struct text rule = {.text = "10.0.0.0/8:443/tcp"};
+    spec.egress = &rule;
+    spec.egress_count = 1;
+    refuses(&n, &spec, (struct placement_reasons){.network = 1});
+    n.egress = true;
+    struct placement_reasons why;
+    assert_int_equal(placement_choose(&n, 1, &spec, &why), 0);
+    spec.egress_count = 0;
+    n.egress = false;
     n.cpu_used_millis = 901;
     refuses(&n, &spec, (struct placement_reasons){.cpu = 1});
     n = node("a");
@@ -171,10 +180,11 @@ static void the_explanation_counts_each_reason(void **state)
     placement_explain(&(struct placement_reasons){.cordoned = 1, .memory = 2}, 3, text,
                       sizeof text);
     assert_string_equal(text, "3 nodes: 1 cordoned or draining, 2 with too little memory left");
-    placement_explain(&(struct placement_reasons){1, 2, 3, 4, 5}, 15, text, sizeof text);
+    placement_explain(&(struct placement_reasons){1, 2, 3, 4, 5, 6}, 21, text, sizeof text);
     assert_string_equal(
-        text, "15 nodes: 1 not ready, 2 cordoned or draining, 3 without the required labels, "
-              "4 with too little CPU left, 5 with too little memory left");
+        text,
+        "21 nodes: 1 not ready, 2 cordoned or draining, 3 without the required labels, "
+        "4 without network egress, 5 with too little CPU left, 6 with too little memory left");
     placement_explain(&(struct placement_reasons){.not_ready = 1}, 1, text, sizeof text);
     assert_string_equal(text, "1 node: 1 not ready");
     placement_explain(&(struct placement_reasons){0}, 0, text, sizeof text);
@@ -187,7 +197,7 @@ static void a_long_explanation_is_cut_to_its_room(void **state)
     char text[64];
     for (size_t room = 1; room <= sizeof text; room++) {
         memset(text, 'x', sizeof text);
-        placement_explain(&(struct placement_reasons){1, 2, 3, 4, 5}, 15, text, room);
+        placement_explain(&(struct placement_reasons){1, 2, 3, 4, 5, 6}, 21, text, room);
         assert_int_equal(strlen(text), room - 1);
     }
 }
