@@ -29,6 +29,9 @@ struct instance {
     struct code_wait wait;
     bool code_waiting;
     bool code_held;
+    struct image_wait image_wait;
+    bool image_waiting;
+    bool image_held;
     struct cell_process process; /* pid 0: none of ours to reap */
     int pidfd;                   /* -1: no process */
     bool process_gone;

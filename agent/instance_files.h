@@ -27,6 +27,7 @@ struct instance_meta {
     uint64_t memory_bytes;
     uint64_t timeout_ms;
     char cgroup[256]; /* empty: without */
+    struct digest image; /* zero: without */
 };
 
 /* Where the things are that a cell is made of. */

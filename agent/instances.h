@@ -14,6 +14,7 @@
 #define AGENT_INSTANCES_H
 
 #include "agent/code.h"
+#include "agent/image/image_store.h"
 #include "common/status.h"
 #include "proto/message.h"
 
@@ -48,6 +49,7 @@ struct instances_config {
     const char *root;         /* of cells, or NULL */
     bool cgroups;
     struct code *code;
+    struct image_store *images;
 };
 
 /* An instance found alive at start. */

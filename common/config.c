@@ -201,6 +201,7 @@ struct raw_raft {
 };
 
 struct raw_limits {
+    char *images;
     char *connections;
     char *send_queue;
     char *chunks;
@@ -552,6 +553,7 @@ static const cyaml_schema_field_t gpu_fields[] = {
 
 static const cyaml_schema_field_t agent_limits_fields[] = {
     YAMLDOC_TEXT("chunks", struct raw_limits, chunks),
+    YAMLDOC_TEXT("images", struct raw_limits, images),
     CYAML_FIELD_END,
 };
 
@@ -603,6 +605,9 @@ static const struct yamldoc_number agent_numbers[] = {
     YAMLDOC_NUMBER("limits.chunks", struct raw_agent, limits.chunks, UNIT_BYTES,
                    CONFIG_CHUNK_BYTES_MIN, CONFIG_CHUNK_BYTES_MAX, struct agent_config,
                    chunk_bytes_max),
+    YAMLDOC_NUMBER("limits.images", struct raw_agent, limits.images, UNIT_BYTES,
+                   CONFIG_CHUNK_BYTES_MIN, CONFIG_CHUNK_BYTES_MAX, struct agent_config,
+                   image_bytes_max),
 };
 
 void agent_config_close(struct agent_config *c)
@@ -758,6 +763,7 @@ static struct status agent_fill(const struct yamldoc *d, struct raw_agent *raw,
     *c = (struct agent_config){
         .lease_ms = CONFIG_LEASE_MS_DEFAULT,
         .chunk_bytes_max = CONFIG_AGENT_CHUNK_BYTES_DEFAULT,
+        .image_bytes_max = CONFIG_AGENT_IMAGE_BYTES_DEFAULT,
     };
     capacity_default(c);
     TRY(texts_take(d, agent_texts, sizeof agent_texts / sizeof agent_texts[0], raw, c, msg));

@@ -105,6 +105,7 @@ enum { CONFIG_BACKUP_KEEP_MAX = 10000, CONFIG_BACKUP_KEEP_DEFAULT = 28 };
 #define CONFIG_PAYLOAD_BYTES_MIN (UINT64_C(8) << 20)
 #define CONFIG_PAYLOAD_BYTES_DEFAULT (UINT64_C(8) << 30)
 #define CONFIG_AGENT_CHUNK_BYTES_DEFAULT (UINT64_C(16) << 30)
+#define CONFIG_AGENT_IMAGE_BYTES_DEFAULT (UINT64_C(32) << 30)
 #define CONFIG_MEMORY_BYTES_MIN (UINT64_C(16) << 20)
 #define CONFIG_MEMORY_BYTES_MAX (UINT64_C(64) << 40)
 
@@ -203,6 +204,7 @@ struct agent_config {
     size_t gpu_simulate_count;
     uint32_t lease_ms;
     uint64_t chunk_bytes_max; /* of the code cache */
+    uint64_t image_bytes_max; /* of the images' files */
     struct config_log log;
 };
 
