@@ -47,8 +47,7 @@ struct status instance_meta_encode(const struct instance_meta *m, struct buffer 
                              revision, "function", m->function.text, "concurrency",
                              (json_int_t)m->concurrency, "cpu_millis", (json_int_t)m->cpu_millis,
                              "memory_bytes", (json_int_t)m->memory_bytes, "timeout_ms",
-                             (json_int_t)m->timeout_ms, "cgroup", m->cgroup, "image",
-                             image);
+                             (json_int_t)m->timeout_ms, "cgroup", m->cgroup, "image", image);
     char *text = root == NULL ? NULL : json_dumps(root, JSON_COMPACT);
     json_decref(root);
     if (text == NULL) {
@@ -102,8 +101,7 @@ struct status instance_meta_decode(struct bytes json, struct instance_meta *out,
         json_unpack_ex(root, &error, JSON_STRICT, "{ss ss ss sI sI sI sI ss s?s}", "instance",
                        &t.instance, "revision", &t.revision, "function", &t.function, "concurrency",
                        &t.concurrency, "cpu_millis", &t.cpu_millis, "memory_bytes", &t.memory_bytes,
-                       "timeout_ms", &t.timeout_ms, "cgroup", &t.cgroup, "image",
-                       &t.image) != 0) {
+                       "timeout_ms", &t.timeout_ms, "cgroup", &t.cgroup, "image", &t.image) != 0) {
         json_decref(root);
         return status_fail(msg, STATUS_CORRUPT, "meta.json: %.200s", error.text);
     }

@@ -26,7 +26,7 @@ struct instance_meta {
     uint32_t cpu_millis;
     uint64_t memory_bytes;
     uint64_t timeout_ms;
-    char cgroup[256]; /* empty: without */
+    char cgroup[256];    /* empty: without */
     struct digest image; /* zero: without */
 };
 

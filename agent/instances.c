@@ -458,8 +458,7 @@ static bool instance_adopt(struct instances *t, struct id128 id, const struct in
     struct cell_pid pid;
     if (!status_is_ok(cell_pid_read(i->folder, &pid, msg)) || !cell_pid_is_alive(&pid) ||
         !status_is_ok(instance_meta_read(i->folder, &i->meta, msg)) ||
-        !status_is_ok(inflight_open(&i->inflight, attempts, msg)) ||
-        !status_is_ok(parts_hold(i))) {
+        !status_is_ok(inflight_open(&i->inflight, attempts, msg)) || !status_is_ok(parts_hold(i))) {
         i->left_alone = true; /* the folder is the caller's */
         instance_free(i);
         return false;

@@ -42,8 +42,8 @@ static bool put_chunk(struct import *im, uint32_t index, int *code)
     if (!status_is_ok(s)) {
         *code = cli_fail(s, msg.text);
     }
-    bool ok = status_is_ok(s) &&
-              put(im, &im->image.chunks[index], bytes_of(data.data, data.size), code);
+    bool ok =
+        status_is_ok(s) && put(im, &im->image.chunks[index], bytes_of(data.data, data.size), code);
     buffer_close(&data);
     im->sent += ok;
     if (ok && isatty(STDERR_FILENO) != 0) {
@@ -177,7 +177,8 @@ int verb_image_import(struct cli *cli)
     *im = (struct import){.cli = cli, .image = {.fd = -1}};
     struct status s = image_ref_parse(cli->args[0], &im->ref, &msg);
     if (status_is_ok(s) && im->ref.pinned) {
-        s = status_fail(&msg, STATUS_INVALID, "an image's digest comes from its content: give NAME");
+        s = status_fail(&msg, STATUS_INVALID,
+                        "an image's digest comes from its content: give NAME");
     }
     if (status_is_ok(s)) {
         s = image_build(cli->args[1], &im->image, &msg);

@@ -74,9 +74,10 @@ NODISCARD struct status chunk_store_collect(struct chunk_store *s,
                                             void *data, uint64_t *removed_bytes,
                                             struct errmsg *msg);
 /* The same, of chunks that were put and renewed before that Unix time only. */
-NODISCARD struct status chunk_store_collect_old(
-    struct chunk_store *s, uint64_t before_ms, bool (*keep)(void *data, const struct digest *digest),
-    void *data, uint64_t *removed_bytes, struct errmsg *msg);
+NODISCARD struct status
+chunk_store_collect_old(struct chunk_store *s, uint64_t before_ms,
+                        bool (*keep)(void *data, const struct digest *digest), void *data,
+                        uint64_t *removed_bytes, struct errmsg *msg);
 uint64_t chunk_store_bytes(const struct chunk_store *s);
 
 /* Reads a package's chunks one behind the other, for package_unpack(chunk_reader_read, &reader,

@@ -1,8 +1,8 @@
 #include "common/manifest.h"
 
 #include "common/check.h"
-#include "common/image_ref.h"
 #include "common/cron.h"
+#include "common/image_ref.h"
 #include "common/mem.h"
 #include "common/units.h"
 

@@ -173,9 +173,9 @@ static const struct {
     const char *path;
     const char *only;
 } fixed[] = {
-    {"resources.gpu", NULL},    {"scaling.buffer", "0"},
-    {"snapshot", "none"}, {"isolation", "cell"},      {"network.egress", "none"},
-    {"secrets", NULL},    {"placement.prefer", NULL}, {"placement.spread", NULL},
+    {"resources.gpu", NULL},    {"scaling.buffer", "0"},    {"snapshot", "none"},
+    {"isolation", "cell"},      {"network.egress", "none"}, {"secrets", NULL},
+    {"placement.prefer", NULL}, {"placement.spread", NULL},
 };
 
 static struct status fixed_check(const struct yamldoc *d, struct errmsg *msg)

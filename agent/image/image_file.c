@@ -154,8 +154,7 @@ static struct status whole_digest(int fd, struct digest *out)
     return s;
 }
 
-struct status image_file_finish(const char *folder, const struct digest *image,
-                                struct errmsg *msg)
+struct status image_file_finish(const char *folder, const struct digest *image, struct errmsg *msg)
 {
     char part[IMAGE_FILE_PATH_BYTES];
     char whole[IMAGE_FILE_PATH_BYTES];
@@ -280,8 +279,8 @@ struct status image_file_mount(const char *folder, const struct digest *image, s
     if (is_mounted(at) || mount(file, at, "erofs", mount_flags, NULL) == 0) {
         return status_ok();
     }
-    struct status s = errno == ENOTBLK ? image_file_mount_loop(file, at, msg)
-                                       : fail_mount(at, errno, msg);
+    struct status s =
+        errno == ENOTBLK ? image_file_mount_loop(file, at, msg) : fail_mount(at, errno, msg);
     if (!status_is_ok(s)) {
         (void)rmdir(at);
     }
@@ -296,8 +295,7 @@ static struct status unmount(const char *at, struct errmsg *msg)
     return rmdir(at) == 0 || errno == ENOENT ? status_ok() : fail(at, "remove", errno, msg);
 }
 
-struct status image_file_unmount(const char *folder, const struct digest *image,
-                                 struct errmsg *msg)
+struct status image_file_unmount(const char *folder, const struct digest *image, struct errmsg *msg)
 {
     char at[IMAGE_FILE_PATH_BYTES];
     image_file_path(folder, image, "mnt", at);

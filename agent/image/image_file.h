@@ -52,7 +52,6 @@ NODISCARD struct status image_files_unmount_all(const char *data, size_t *count,
                                                 struct errmsg *msg);
 
 /* For tests: mounts through a loop device, whatever the kernel can. */
-NODISCARD struct status image_file_mount_loop(const char *file, const char *at,
-                                              struct errmsg *msg);
+NODISCARD struct status image_file_mount_loop(const char *file, const char *at, struct errmsg *msg);
 
 #endif

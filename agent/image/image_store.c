@@ -348,8 +348,7 @@ static void list_take(struct image *i, uint32_t k, struct bytes data)
     uint32_t at = k * IMAGE_LIST_CHUNKS;
     uint32_t count = i->chunks_count - at;
     count = count < IMAGE_LIST_CHUNKS ? count : (uint32_t)IMAGE_LIST_CHUNKS;
-    if (!status_is_ok(digest_of(&data, 1, &actual)) ||
-        digest_compare(&actual, &i->lists[k]) != 0) {
+    if (!status_is_ok(digest_of(&data, 1, &actual)) || digest_compare(&actual, &i->lists[k]) != 0) {
         ask_again(i, &i->lists[k], TICKET_LISTS + k, status_of(STATUS_CORRUPT),
                   "a list of its chunks has another digest");
         return;
@@ -511,8 +510,8 @@ struct status image_store_get(struct image_store *s, const struct image_wanted *
         memcpy(i->lists, w->lists.data, w->lists.size);
         /* Whatever fails from here on is told from the loop: both begin on the pool or with an
          * ask. */
-        struct status can = i->checked ? work_start(i, WORK_MOUNT, 0, (struct bytes){0})
-                                       : status_ok();
+        struct status can =
+            i->checked ? work_start(i, WORK_MOUNT, 0, (struct bytes){0}) : status_ok();
         if (!status_is_ok(can)) {
             return status_fail(msg, can.code, "image: out of memory");
         }
@@ -520,8 +519,7 @@ struct status image_store_get(struct image_store *s, const struct image_wanted *
         if (!i->checked) {
             fetch_start(i);
             if (i->state == IMAGE_KEPT) {
-                return status_fail(msg, STATUS_UNAVAILABLE,
-                                   "image: no scheduler to fetch it from");
+                return status_fail(msg, STATUS_UNAVAILABLE, "image: no scheduler to fetch it from");
             }
         }
     }
@@ -529,8 +527,7 @@ struct status image_store_get(struct image_store *s, const struct image_wanted *
     return status_ok();
 }
 
-void image_store_forget(struct image_store *s, const struct digest *image,
-                        struct image_wait *wait)
+void image_store_forget(struct image_store *s, const struct digest *image, struct image_wait *wait)
 {
     struct image *i = image_find(s, image);
     if (i != NULL) {

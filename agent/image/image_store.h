@@ -22,7 +22,7 @@
 #include <uv.h>
 
 enum {
-    IMAGE_STORE_WINDOW = 8, /* chunks asked for or written at a time, of one image */
+    IMAGE_STORE_WINDOW = 8,     /* chunks asked for or written at a time, of one image */
     IMAGE_STORE_TRIES_MAX = 16, /* failed questions of one fetch */
     IMAGE_STORE_IMAGES_MAX = 1024,
     IMAGE_STORE_PATH_BYTES = 4096,
@@ -68,8 +68,7 @@ void image_store_root(const struct image_store *s, const struct digest *image,
 NODISCARD struct status image_store_get(struct image_store *s, const struct image_wanted *wanted,
                                         struct image_wait *wait, bool *here, struct errmsg *msg);
 /* Waits no longer, and holds it no longer. */
-void image_store_forget(struct image_store *s, const struct digest *image,
-                        struct image_wait *wait);
+void image_store_forget(struct image_store *s, const struct digest *image, struct image_wait *wait);
 /* Holds an image that an adopted instance runs in. NOT_FOUND when it is not mounted. */
 NODISCARD struct status image_store_hold(struct image_store *s, const struct digest *image);
 void image_store_put(struct image_store *s, const struct digest *image);

@@ -1,8 +1,8 @@
 #include "common/image/image.h"
 
 #include "common/check.h"
-#include "common/cleanup.h"
 #include "common/chunks.h"
+#include "common/cleanup.h"
 #include "common/image/beneath.h"
 #include "common/image/unpack.h"
 #include "common/mem.h"
@@ -75,8 +75,7 @@ static struct status layout_open(struct build *b, const char *path, int *out, st
         return status_fail(msg, STATUS_INVALID, "\"%s\" is not a path inside the image", quoted);
     }
     AUTO_CLOSE int parent = beneath_parent(b->layout_fd, clean, false, &name);
-    int fd = parent < 0 ? -1
-                        : openat(parent, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    int fd = parent < 0 ? -1 : openat(parent, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     struct stat st;
     if (fd < 0) {
         return status_fail(msg, status_from_errno(errno), "%s: %s", quoted, strerror(errno));
@@ -174,8 +173,7 @@ static struct status blob_read(struct build *b, const struct oci_blob *blob, str
 /* ---- Layers ---- */
 
 /* The digest of the layer's archive, uncompressed, which the configuration names. */
-static struct status diff_id_read(struct archive *a, int fd, struct digest *out,
-                                  struct errmsg *msg)
+static struct status diff_id_read(struct archive *a, int fd, struct digest *out, struct errmsg *msg)
 {
     struct archive_entry *e;
     if (lseek(fd, 0, SEEK_SET) != 0 || archive_read_support_filter_gzip(a) != ARCHIVE_OK ||
@@ -261,8 +259,8 @@ static struct status oci_take(struct build *b, struct buffer *json, struct errms
         int fd = -1;
         blob_path(&m.layers[i].digest, path);
         TRY(blob_open(b, &m.layers[i], &fd, msg));
-        struct status s = status_prefix(msg, image_unpack_layer(&b->unpack, fd, msg),
-                                        "layer %zu (%s)", i, path);
+        struct status s =
+            status_prefix(msg, image_unpack_layer(&b->unpack, fd, msg), "layer %zu (%s)", i, path);
         (void)close(fd);
         TRY(s);
     }
@@ -425,8 +423,7 @@ static struct status pack(struct build *b, struct errmsg *msg)
     TRY(digest_of_fd(b->out.fd, &b->out.digest, &b->out.bytes, msg));
     if (b->out.bytes > IMAGE_BYTES_MAX) {
         return status_fail(msg, STATUS_LIMIT, "the image has %llu bytes, at most %llu are allowed",
-                           (unsigned long long)b->out.bytes,
-                           (unsigned long long)IMAGE_BYTES_MAX);
+                           (unsigned long long)b->out.bytes, (unsigned long long)IMAGE_BYTES_MAX);
     }
     return chunks_digest(&b->out, msg);
 }

@@ -140,8 +140,8 @@ static struct status index_take(const json_t *root, struct oci_target *out, stru
     struct oci_target t = {.is_index = false};
     TRY(blob_take("index: manifest", found[use], &t.blob, msg));
     const char *type = text_of(found[use], "mediaType");
-    t.is_index = type != NULL && (ends_with(type, ".index.v1+json") ||
-                                  ends_with(type, ".manifest.list.v2+json"));
+    t.is_index = type != NULL &&
+                 (ends_with(type, ".index.v1+json") || ends_with(type, ".manifest.list.v2+json"));
     *out = t;
     return status_ok();
 }

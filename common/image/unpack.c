@@ -176,8 +176,7 @@ static struct status place_clear(struct unpack_entry *x, bool folder, bool *ther
         *there = true;
         return status_ok();
     }
-    return beneath_remove(x->parent, x->name) == 0 ? status_ok()
-                                                   : fail_errno(msg, x->path, errno);
+    return beneath_remove(x->parent, x->name) == 0 ? status_ok() : fail_errno(msg, x->path, errno);
 }
 
 static struct status folder_make(struct unpack_entry *x, struct errmsg *msg)
@@ -187,8 +186,7 @@ static struct status folder_make(struct unpack_entry *x, struct errmsg *msg)
     if (!there && mkdirat(x->parent, x->name, 0700) != 0) {
         return fail_errno(msg, x->path, errno);
     }
-    AUTO_CLOSE int fd =
-        openat(x->parent, x->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    AUTO_CLOSE int fd = openat(x->parent, x->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 || fchmod(fd, mode_of(x->e, 0700)) != 0) {
         return fail_errno(msg, x->path, errno);
     }
@@ -251,8 +249,8 @@ static struct status file_make(struct unpack_entry *x, struct errmsg *msg)
     u->bytes += (uint64_t)size;
     bool there;
     TRY(place_clear(x, false, &there, msg));
-    AUTO_CLOSE int fd = openat(x->parent, x->name,
-                               O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    AUTO_CLOSE int fd =
+        openat(x->parent, x->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0) {
         return fail_errno(msg, x->path, errno);
     }
@@ -268,8 +266,7 @@ static struct status link_make(struct unpack_entry *x, struct errmsg *msg)
     }
     bool there;
     TRY(place_clear(x, false, &there, msg));
-    return symlinkat(text, x->parent, x->name) == 0 ? status_ok()
-                                                    : fail_errno(msg, x->path, errno);
+    return symlinkat(text, x->parent, x->name) == 0 ? status_ok() : fail_errno(msg, x->path, errno);
 }
 
 static struct status hard_link_make(struct unpack_entry *x, struct errmsg *msg)

@@ -256,14 +256,14 @@ static struct status job_complete(struct server *s, const struct deploy_job *job
                                   struct errmsg *msg)
 {
     struct buffer missing = {0};
-    struct status status = missing_of(
-        s, bytes_of(job->digests.items, job->digests.count * DIGEST_BYTES), &missing);
+    struct status status =
+        missing_of(s, bytes_of(job->digests.items, job->digests.count * DIGEST_BYTES), &missing);
     bool complete = status_is_ok(status) && missing.size == 0;
     buffer_close(&missing);
-    return complete ? status_ok()
-                    : status_fail(msg, STATUS_CONFLICT,
-                                  "not all chunks of the %s have been uploaded",
-                                  job->is_image ? "image" : "code");
+    return complete
+               ? status_ok()
+               : status_fail(msg, STATUS_CONFLICT, "not all chunks of the %s have been uploaded",
+                             job->is_image ? "image" : "code");
 }
 
 static struct status deploy_fill(struct server *s, struct deploy_job *job,
@@ -393,9 +393,8 @@ static bool pull_one(struct server *s, const struct digest *d, size_t *asked)
     if (to == NULL) {
         return false;
     }
-    const struct message get = {.type = MESSAGE_CHUNK_GET,
-                                .request = ++s->request_last,
-                                .chunk_get = {.digest = *d}};
+    const struct message get = {
+        .type = MESSAGE_CHUNK_GET, .request = ++s->request_last, .chunk_get = {.digest = *d}};
     session_send(s, to, &get);
     (*asked)++;
     return true;

@@ -9,9 +9,8 @@
 
 /* Adds an image's chunks: each list, and what it lists. NOT_FOUND or CORRUPT for a list that the
  * store does not have; INVALID for one of another length; NOMEM. */
-NODISCARD struct status image_digests(struct chunk_store *chunks,
-                                      const struct image_spec *spec, struct digests *out,
-                                      struct errmsg *msg);
+NODISCARD struct status image_digests(struct chunk_store *chunks, const struct image_spec *spec,
+                                      struct digests *out, struct errmsg *msg);
 /* Adds the chunks of all revisions. NOMEM. */
 NODISCARD struct status code_digests(const struct catalog *c, struct digests *out);
 /* Adds all chunks that the catalog names. As image_digests. */

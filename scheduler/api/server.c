@@ -8,11 +8,11 @@
 #include "common/pki/pki.h"
 #include "scheduler/api/backup_make.h"
 #include "scheduler/api/backups.h"
+#include "scheduler/api/image_chunks.h"
 #include "scheduler/api/payload_port.h"
 #include "scheduler/api/payloads.h"
 #include "scheduler/api/roles.h"
 #include "scheduler/api/seals.h"
-#include "scheduler/api/image_chunks.h"
 #include "scheduler/api/server_internal.h"
 
 #include <errno.h>

@@ -86,8 +86,8 @@ static struct status make_image_delete(const struct core *c, const struct admin 
     return status_ok();
 }
 
-static struct status make_image_gc(const struct core *c, const struct admin *a,
-                                   struct command *out, struct errmsg *msg)
+static struct status make_image_gc(const struct core *c, const struct admin *a, struct command *out,
+                                   struct errmsg *msg)
 {
     (void)c;
     (void)a;

@@ -30,9 +30,8 @@ struct status image_spec_check(const struct image_spec *s, struct errmsg *msg)
         return status_fail(msg, STATUS_INVALID, "name: holds a digest");
     }
     if (s->bytes == 0 || s->bytes > IMAGE_BYTES_MAX) {
-        return status_fail(msg, STATUS_LIMIT,
-                           "bytes: %" PRIu64 " is not between 1 and %" PRIu64, s->bytes,
-                           IMAGE_BYTES_MAX);
+        return status_fail(msg, STATUS_LIMIT, "bytes: %" PRIu64 " is not between 1 and %" PRIu64,
+                           s->bytes, IMAGE_BYTES_MAX);
     }
     if (s->lists.size != (size_t)image_lists_count(s->bytes) * DIGEST_BYTES) {
         return status_fail(msg, STATUS_INVALID, "lists: %zu bytes do not fit %" PRIu64 " bytes",
@@ -109,8 +108,8 @@ const char *images_user(const struct catalog *c, const struct catalog_image *ima
     return NULL;
 }
 
-static struct status image_add(struct image_table *t, const struct image_spec *spec,
-                               uint64_t index, uint64_t time_ms, struct errmsg *msg)
+static struct status image_add(struct image_table *t, const struct image_spec *spec, uint64_t index,
+                               uint64_t time_ms, struct errmsg *msg)
 {
     char ref[IMAGE_REF_BYTES];
     TRY(image_spec_check(spec, msg));

@@ -32,10 +32,13 @@ static void the_image_for_this_platform_is_taken(void **state)
     (void)state;
     struct oci_target t;
     struct errmsg msg;
-    const char *json =
-        "{\"manifests\": [" BLOB("manifest.v1+json", 1) ", \"platform\": {\"architecture\": "
-        "\"arm64\", \"os\": \"linux\"}}," BLOB("index.v1+json", 2) ", \"platform\": "
-        "{\"architecture\": \"amd64\", \"os\": \"linux\"}}," BLOB("manifest.v1+json", 3) "}]}";
+    const char *json = "{\"manifests\": [" BLOB(
+        "manifest.v1+json", 1) ", \"platform\": {\"architecture\": "
+                               "\"arm64\", \"os\": \"linux\"}}," BLOB(
+                                   "index.v1+json",
+                                   2) ", \"platform\": "
+                                      "{\"architecture\": \"amd64\", \"os\": \"linux\"}}," BLOB(
+                                          "manifest.v1+json", 3) "}]}";
     assert_int_equal(oci_index_decode(text(json), &t, &msg).code, STATUS_OK);
     assert_int_equal(t.blob.bytes, 2);
     assert_true(t.is_index);
@@ -47,7 +50,8 @@ static void one_entry_without_a_platform_is_taken(void **state)
     (void)state;
     struct oci_target t;
     assert_int_equal(
-        oci_index_decode(text("{\"manifests\": [" BLOB("manifest.v1+json", 3) "}]}"), &t, NULL).code,
+        oci_index_decode(text("{\"manifests\": [" BLOB("manifest.v1+json", 3) "}]}"), &t, NULL)
+            .code,
         STATUS_OK);
     assert_false(t.is_index);
 }
@@ -57,12 +61,12 @@ static void an_index_of_others_or_of_several_is_refused(void **state)
     (void)state;
     struct oci_target t;
     struct errmsg msg;
-    const char *arm = "{\"manifests\": [" BLOB("manifest.v1+json", 1)
-        ", \"platform\": {\"architecture\": \"arm64\"}}]}";
+    const char *arm = "{\"manifests\": [" BLOB(
+        "manifest.v1+json", 1) ", \"platform\": {\"architecture\": \"arm64\"}}]}";
     assert_int_equal(oci_index_decode(text(arm), &t, &msg).code, STATUS_UNSUPPORTED);
     says(&msg, "no image for linux/amd64");
-    const char *two = "{\"manifests\": [" BLOB("manifest.v1+json", 1) "}," BLOB(
-        "manifest.v1+json", 1) "}]}";
+    const char *two =
+        "{\"manifests\": [" BLOB("manifest.v1+json", 1) "}," BLOB("manifest.v1+json", 1) "}]}";
     assert_int_equal(oci_index_decode(text(two), &t, &msg).code, STATUS_INVALID);
     says(&msg, "holds 2 images");
 }
@@ -108,8 +112,9 @@ static void layers_keep_their_order_and_have_a_limit(void **state)
     struct errmsg msg;
     for (unsigned count = OCI_LAYERS_MAX; count <= OCI_LAYERS_MAX + 1; count++) {
         json.size = 0;
-        assert_int_equal(buffer_printf(&json, "{\"config\": " BLOB("config.v1+json", 1)
-                                       "}, \"layers\": [").code, STATUS_OK);
+        assert_int_equal(
+            buffer_printf(&json, "{\"config\": " BLOB("config.v1+json", 1) "}, \"layers\": [").code,
+            STATUS_OK);
         for (unsigned i = 0; i < count; i++) {
             assert_int_equal(
                 buffer_printf(&json,
@@ -170,11 +175,10 @@ static void a_docker_manifest_names_one_image(void **state)
     assert_string_equal(m.config, "c.json");
     assert_int_equal(m.layers_count, 2);
     assert_string_equal(m.layers[1], "b");
-    static const char *const wrong[] = {"[]", "{}", "[1]", "[{}]", "[{},{}]",
-                                        "[{\"Config\": \"c\", \"Layers\": [1]}]"};
+    static const char *const wrong[] = {
+        "[]", "{}", "[1]", "[{}]", "[{},{}]", "[{\"Config\": \"c\", \"Layers\": [1]}]"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
-        assert_int_equal(docker_manifest_decode(text(wrong[i]), &a, &m, &msg).code,
-                         STATUS_INVALID);
+        assert_int_equal(docker_manifest_decode(text(wrong[i]), &a, &m, &msg).code, STATUS_INVALID);
         says(&msg, "manifest.json");
     }
     arena_close(&a);
@@ -188,8 +192,8 @@ static void too_much_json_is_refused(void **state)
     assert_int_equal(buffer_reserve(&json, OCI_JSON_BYTES_MAX + 1).code, STATUS_OK);
     memset(json.data, ' ', OCI_JSON_BYTES_MAX + 1);
     struct errmsg msg;
-    assert_int_equal(
-        oci_index_decode(bytes_of(json.data, OCI_JSON_BYTES_MAX + 1), &t, &msg).code, STATUS_LIMIT);
+    assert_int_equal(oci_index_decode(bytes_of(json.data, OCI_JSON_BYTES_MAX + 1), &t, &msg).code,
+                     STATUS_LIMIT);
     assert_int_equal(oci_index_decode(bytes_of(json.data, OCI_JSON_BYTES_MAX), &t, &msg).code,
                      STATUS_INVALID);
     buffer_close(&json);

@@ -50,8 +50,8 @@ static struct image_spec image(struct fixture *f, const char *name, uint8_t vers
 static struct status put(struct fixture *f, const char *name, uint8_t version)
 {
     struct image_spec spec = image(f, name, version);
-    return apply(f, (struct command){.type = COMMAND_IMAGE_PUT,
-                                     .command_image_put = {.spec = &spec}});
+    return apply(f,
+                 (struct command){.type = COMMAND_IMAGE_PUT, .command_image_put = {.spec = &spec}});
 }
 
 static const char *ref(const char *name, uint8_t version)
@@ -66,21 +66,20 @@ static struct status deploy(struct fixture *f, const char *name, uint8_t revisio
                             const char *image_text)
 {
     struct function_spec spec = {.name = name, .image = image_text};
-    return apply(f, (struct command){
-                        .type = COMMAND_DEPLOY,
-                        .command_deploy = {.spec = &spec, .revision = {{revision}}}});
+    return apply(f, (struct command){.type = COMMAND_DEPLOY,
+                                     .command_deploy = {.spec = &spec, .revision = {{revision}}}});
 }
 
-static struct status delete(struct fixture *f, const char *name)
+static struct status delete (struct fixture *f, const char *name)
 {
-    return apply(f, (struct command){.type = COMMAND_IMAGE_DELETE,
-                                     .command_image_delete = {.name = name}});
+    return apply(
+        f, (struct command){.type = COMMAND_IMAGE_DELETE, .command_image_delete = {.name = name}});
 }
 
 static struct status collect(struct fixture *f, uint64_t grace_ms)
 {
-    return apply(f, (struct command){.type = COMMAND_IMAGE_GC,
-                                     .command_image_gc = {.grace_ms = grace_ms}});
+    return apply(
+        f, (struct command){.type = COMMAND_IMAGE_GC, .command_image_gc = {.grace_ms = grace_ms}});
 }
 
 static const struct catalog_image *resolve(struct fixture *f, const char *text)
@@ -145,9 +144,8 @@ static void a_current_revision_keeps_its_image_and_an_older_one_does_not(void **
     assert_int_equal(deploy(f, "f", 2, ref("b", 2)).code, STATUS_OK);
     assert_int_equal(delete (f, "a").code, STATUS_OK);
     assert_null(resolve(f, "a"));
-    struct command back = {
-        .type = COMMAND_FUNCTION_ROLLBACK,
-        .command_function_rollback = {.name = "f", .revision = {{1}}}};
+    struct command back = {.type = COMMAND_FUNCTION_ROLLBACK,
+                           .command_function_rollback = {.name = "f", .revision = {{1}}}};
     assert_int_equal(apply(f, back).code, STATUS_NOT_FOUND);
     assert_int_equal(delete (f, "a").code, STATUS_NOT_FOUND);
 }
@@ -223,9 +221,9 @@ static void names_of_images_are_read(void **state)
     assert_true(r.pinned);
     assert_string_equal(r.name.text, "py3.11");
     assert_int_equal(digest_compare(&r.digest, &d), 0);
-    static const char *const wrong[] = {"",         "A",          "a@",           "a@sha256:",
-                                        "a@sha256:12", "a@md5:00", "default",      "a:latest",
-                                        "a/b",      "@sha256:00"};
+    static const char *const wrong[] = {
+        "",         "A",       "a@",       "a@sha256:", "a@sha256:12",
+        "a@md5:00", "default", "a:latest", "a/b",       "@sha256:00"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         assert_int_not_equal(image_ref_parse(wrong[i], &r, NULL).code, STATUS_OK);
     }
