@@ -48,7 +48,7 @@ done
 
 # The same files again: one list, one archive.
 copy_installed() {
-    # shellcheck disable=SC2086 # a list of names
+    # shellcheck disable=SC2046,SC2086 # lists of names
     dpkg-query --listfiles $(dpkg-query -W -f '${db:Status-Abbrev} ${binary:Package}\n' $packages 2>/dev/null |
         sed -n 's/^ii  *//p') |
         sed -nE 's,^/(bin|sbin|lib|lib64)/,/usr/\1/,; s,^/([^/].*),\1,p' |
@@ -57,13 +57,9 @@ copy_installed() {
 }
 
 unpack_downloaded() {
-    # Only what apt can download: virtual packages and those of other architectures have no file.
-    local real=()
-    for package in $packages; do
-        if apt-cache policy "$package" | grep -q 'Candidate: [0-9]'; then
-            real+=("$package")
-        fi
-    done
+    # Only what apt can download: virtual packages have no file.
+    # shellcheck disable=SC2086 # a list of names
+    mapfile -t real < <(apt-cache show --no-all-versions $packages 2>/dev/null | sed -n 's/^Package: //p' | sort -u)
     (cd "$work" && chmod 755 . && apt-get download -o APT::Sandbox::User=root -qq "${real[@]}")
     for deb in "$work"/*.deb; do
         # Paths of some packages begin with /lib or /bin: --keep-directory-symlink puts them where the links point.
