@@ -5,6 +5,7 @@
 #include "agent/core/agent_core.h"
 #include "agent/egress/egress.h"
 #include "agent/gpus.h"
+#include "agent/image/image_store.h"
 #include "agent/instances.h"
 #include "agent/log_server.h"
 #include "agent/network.h"
@@ -38,6 +39,7 @@ struct agent {
     struct pair labels[CONFIG_LABELS_MAX];
     struct code *code;
     struct egress *egress;
+    struct image_store *images;
     struct instances *instances;
     struct network *network;
     struct log_server *logs;
@@ -274,6 +276,7 @@ static void on_message(void *data, uint64_t peer, const struct message *m)
 struct chunk_ask {
     struct agent *agent;
     uint64_t ticket;
+    bool image; /* of an image, not of code */
 };
 
 static void on_chunk(void *data, struct status s, const struct message *m)
@@ -281,12 +284,13 @@ static void on_chunk(void *data, struct status s, const struct message *m)
     struct chunk_ask *ask = data;
     struct agent *a = ask->agent;
     uint64_t ticket = ask->ticket;
+    bool image = ask->image;
     mem_free(ask);
-    const char *message = "the leader does not answer";
+    const char *message = "the scheduler does not answer";
     struct bytes chunk = {0};
     if (status_is_ok(s) && m->type == MESSAGE_CHUNK_DATA) {
         s = status_of(status_from_wire(m->chunk_data.code));
-        message = "the leader does not have a chunk of it";
+        message = "the scheduler does not have a chunk of it";
         chunk = m->chunk_data.data;
     } else if (status_is_ok(s)) {
         enum status_code code =
@@ -294,27 +298,45 @@ static void on_chunk(void *data, struct status s, const struct message *m)
         s = status_of(code == STATUS_OK ? STATUS_INVALID : code);
         message = m->type == MESSAGE_REPLY ? m->reply.message : "unexpected answer";
     }
-    code_chunk(a->code, ticket, s, chunk, message);
+    if (image) {
+        image_store_chunk(a->images, ticket, s, chunk, message);
+    } else {
+        code_chunk(a->code, ticket, s, chunk, message);
+    }
 }
 
-static struct status ask_chunk(void *data, const struct digest *digest, uint64_t ticket)
+static struct status ask_peer(struct agent *a, uint64_t peer, const struct digest *digest,
+                              uint64_t ticket, bool image)
 {
-    struct agent *a = data;
-    uint64_t leader = agent_core_leader(a->core);
-    if (leader == 0) {
+    if (peer == 0) {
         return status_of(STATUS_UNAVAILABLE);
     }
     struct chunk_ask *ask = mem_alloc(sizeof *ask);
     if (ask == NULL) {
         return status_of(STATUS_NOMEM);
     }
-    *ask = (struct chunk_ask){a, ticket};
+    *ask = (struct chunk_ask){a, ticket, image};
     struct message m = {.type = MESSAGE_CHUNK_GET, .chunk_get = {.digest = *digest}};
-    struct status s = network_ask(a->network, leader, &m, on_chunk, ask);
+    struct status s = network_ask(a->network, peer, &m, on_chunk, ask);
     if (!status_is_ok(s)) {
         mem_free(ask);
     }
     return s;
+}
+
+static struct status ask_chunk(void *data, const struct digest *digest, uint64_t ticket)
+{
+    struct agent *a = data;
+    return ask_peer(a, agent_core_leader(a->core), digest, ticket, false);
+}
+
+/* The leader first, then one after the other. */
+static struct status ask_image_chunk(void *data, const struct digest *digest, uint64_t ticket,
+                                     uint32_t turn)
+{
+    struct agent *a = data;
+    uint64_t leader = turn == 0 ? agent_core_leader(a->core) : 0;
+    return ask_peer(a, leader != 0 ? leader : network_turn(a->network, turn), digest, ticket, true);
 }
 
 /* ---- The certificate ---- */
@@ -579,6 +601,9 @@ static struct status instances_part(struct agent *a, struct errmsg *msg)
 {
     const struct code_env code = {a, ask_chunk};
     TRY(code_open(&a->code, a->loop, a->config->data, a->config->chunk_bytes_max, &code, msg));
+    const struct image_env images = {a, ask_image_chunk};
+    TRY(image_store_open(&a->images, a->loop, a->config->data, a->config->image_bytes_max, &images,
+                         msg));
     const struct instances_config config = {
         .loop = a->loop,
         .data = a->config->data,
@@ -593,6 +618,7 @@ static struct status instances_part(struct agent *a, struct errmsg *msg)
         .uid_count = geteuid() == 0 ? a->config->cells_uid_count : 0,
         .code = a->code,
         .egress = a->egress,
+        .images = a->images,
     };
     const struct instances_events events = {a, on_ready, on_ended, on_result};
     TRY(instances_open(&a->instances, &config, &events, msg));
@@ -600,6 +626,7 @@ static struct status instances_part(struct agent *a, struct errmsg *msg)
     TRY(log_server_open(&a->logs, a->loop, a->instances, a->config->name.text, &logs));
     const struct instances_adoption adoption = {a, adopt_found, adopt_attempt};
     TRY(instances_adopt(a->instances, &adoption, msg));
+    image_store_settle(a->images);
     schedulers_shield(a, NULL);
     egress_sweep(a->egress, net_is_used, a);
     return status_ok();
@@ -674,6 +701,7 @@ struct status agent_open(struct agent **out, uv_loop_t *loop, const struct agent
 static void agent_free(struct agent *a)
 {
     code_close(a->code);
+    image_store_close(a->images);
     agent_core_free(a->core);
     gpus_close(a->gpus);
     stats_close(a->stats);

@@ -32,6 +32,9 @@ struct instance {
     struct egress_wait net_wait;
     bool net_waiting;
     bool has_net;                /* asked for, or made */
+    struct image_wait image_wait;
+    bool image_waiting;
+    bool image_held;
     struct cell_process process; /* pid 0: none of ours to reap */
     int pidfd;                   /* -1: no process */
     bool process_gone;

@@ -5,6 +5,7 @@
 #include "agent/runners/runner_args.h"
 #include "common/check.h"
 #include "common/cleanup.h"
+#include "common/image_ref.h"
 #include "common/manifest.h"
 #include "common/mem.h"
 
@@ -27,19 +28,26 @@ void instance_meta_of(const struct start *s, const char *cgroup, struct instance
     };
     (void)snprintf(out->function.text, sizeof out->function.text, "%s", s->spec->name);
     (void)snprintf(out->cgroup, sizeof out->cgroup, "%s", cgroup);
+    struct image_ref ref = {.pinned = false};
+    if (s->spec->image != NULL && s->spec->image[0] != '\0') {
+        (void)!status_is_ok(image_ref_parse(s->spec->image, &ref, NULL)); /* instances.c checks */
+    }
+    out->image = ref.digest;
 }
 
 struct status instance_meta_encode(const struct instance_meta *m, struct buffer *json)
 {
     char instance[ID_STRING_BYTES];
     char revision[DIGEST_STRING_BYTES];
+    char image[DIGEST_STRING_BYTES];
+    digest_format(&m->image, image);
     id_format(m->instance, INSTANCE_PREFIX, instance);
     digest_format(&m->revision, revision);
     json_t *root = json_pack(
-        "{ss ss ss sI sI sI sI ss sI}", "instance", instance, "revision", revision, "function",
+        "{ss ss ss sI sI sI sI ss sI ss}", "instance", instance, "revision", revision, "function",
         m->function.text, "concurrency", (json_int_t)m->concurrency, "cpu_millis",
         (json_int_t)m->cpu_millis, "memory_bytes", (json_int_t)m->memory_bytes, "timeout_ms",
-        (json_int_t)m->timeout_ms, "cgroup", m->cgroup, "uid", (json_int_t)m->uid);
+        (json_int_t)m->timeout_ms, "cgroup", m->cgroup, "uid", (json_int_t)m->uid, "image", image);
     char *text = root == NULL ? NULL : json_dumps(root, JSON_COMPACT);
     json_decref(root);
     if (text == NULL) {
@@ -53,6 +61,7 @@ struct status instance_meta_encode(const struct instance_meta *m, struct buffer 
 /* What json_unpack borrows from the parsed text. */
 struct meta_texts {
     const char *instance, *revision, *function, *cgroup;
+    const char *image; /* NULL: written by an agent that had none */
     json_int_t concurrency, cpu_millis, memory_bytes, timeout_ms, uid;
 };
 
@@ -68,6 +77,7 @@ static struct status meta_of_texts(const struct meta_texts *t, struct instance_m
     };
     TRY(id_parse(t->instance, INSTANCE_PREFIX, &m.instance, msg));
     TRY(digest_parse(t->revision, &m.revision, msg));
+    TRY(t->image == NULL ? status_ok() : digest_parse(t->image, &m.image, msg));
     TRY(name_parse("function", t->function, strlen(t->function), &m.function, msg));
     if (t->concurrency < 1 || t->concurrency > INFLIGHT_SLOTS_MAX || t->cpu_millis < 0 ||
         t->cpu_millis > INT32_MAX || t->memory_bytes < 0 || t->timeout_ms < 0 || t->uid < 0 ||
@@ -87,12 +97,13 @@ struct status instance_meta_decode(struct bytes json, struct instance_meta *out,
     }
     json_error_t error;
     json_t *root = json_loadb((const char *)json.data, json.size, JSON_REJECT_DUPLICATES, &error);
-    struct meta_texts t = {0};
+    struct meta_texts t = {.image = NULL};
     if (root == NULL ||
-        json_unpack_ex(root, &error, JSON_STRICT, "{ss ss ss sI sI sI sI ss s?I}", "instance",
+        json_unpack_ex(root, &error, JSON_STRICT, "{ss ss ss sI sI sI sI ss s?I s?s}", "instance",
                        &t.instance, "revision", &t.revision, "function", &t.function, "concurrency",
                        &t.concurrency, "cpu_millis", &t.cpu_millis, "memory_bytes", &t.memory_bytes,
-                       "timeout_ms", &t.timeout_ms, "cgroup", &t.cgroup, "uid", &t.uid) != 0) {
+                       "timeout_ms", &t.timeout_ms, "cgroup", &t.cgroup, "uid", &t.uid, "image",
+                       &t.image) != 0) {
         json_decref(root);
         return status_fail(msg, STATUS_CORRUPT, "meta.json: %.200s", error.text);
     }

@@ -27,8 +27,9 @@ struct instance_meta {
     uint32_t cpu_millis;
     uint64_t memory_bytes;
     uint64_t timeout_ms;
-    char cgroup[256]; /* empty: without */
-    uint32_t uid;     /* as in cell_spec; 0 in files of before */
+    char cgroup[256];    /* empty: without */
+    uint32_t uid;        /* as in cell_spec; 0 in files of before */
+    struct digest image; /* zero: without */
 };
 
 /* Where the things are that a cell is made of. */

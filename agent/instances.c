@@ -129,6 +129,7 @@ static void instance_free(struct instance *i)
     struct instances *t = i->table;
     CHECK(i->handles == 0);
     CHECK(!i->code_waiting);
+    CHECK(!i->image_waiting);
     if (i->end_listed) {
         DL_DELETE2(t->ends, i, end_prev, end_next);
     }
@@ -136,6 +137,9 @@ static void instance_free(struct instance *i)
         folder_remove(t, i->id, i->folder);
         if (i->code_held) {
             code_put(t->config.code, &i->meta.revision);
+        }
+        if (i->image_held) {
+            image_store_put(t->config.images, &i->meta.image);
         }
     }
     if (i->net_waiting) {
@@ -198,11 +202,15 @@ static struct instance *instance_new(struct instances *t, struct id128 id)
 }
 
 /* What it still waits for is not told any more. */
-static void waits_end(struct instance *i)
+static void waits_forget(struct instance *i)
 {
     if (i->code_waiting) {
         code_forget(i->table->config.code, &i->meta.revision, &i->wait);
         i->code_waiting = false;
+    }
+    if (i->image_waiting) {
+        image_store_forget(i->table->config.images, &i->meta.image, &i->image_wait);
+        i->image_waiting = false;
     }
     if (i->net_waiting) {
         egress_forget(i->table->config.egress, &i->net_wait);
@@ -211,35 +219,27 @@ static void waits_end(struct instance *i)
 }
 
 /* One of the things that a start waits for is there, or cannot be had. */
-static void start_goes_on(struct instance *i, struct status s, const char *message)
+static void part_came(struct instance *i, struct status s, const char *message)
 {
     struct errmsg msg = {{0}};
-    if (status_is_ok(s) && (i->code_waiting || i->net_waiting)) {
-        return;
-    }
     if (status_is_ok(s)) {
+        if (i->code_waiting || i->image_waiting || i->net_waiting || i->phase != PHASE_FETCHING) {
+            return;
+        }
         s = instance_launch(i, &msg);
         message = msg.text;
     }
     if (!status_is_ok(s)) {
-        waits_end(i);
+        waits_forget(i);
         instance_end_soon(i, s.code, message);
     }
-}
-
-static void on_code(void *data, struct status s, const char *message)
-{
-    struct instance *i = data;
-    i->code_waiting = false;
-    i->code_held = status_is_ok(s);
-    start_goes_on(i, s, message);
 }
 
 static void on_net(void *data, struct status s, const char *message)
 {
     struct instance *i = data;
     i->net_waiting = false;
-    start_goes_on(i, s, message);
+    part_came(i, s, message);
 }
 
 static struct status net_begin(struct instance *i, const struct function_spec *spec,
@@ -288,6 +288,22 @@ static struct status uid_choose(struct instances *t, uint32_t *uid, struct errms
                        t->config.uid_count);
 }
 
+static void on_code(void *data, struct status s, const char *message)
+{
+    struct instance *i = data;
+    i->code_waiting = false;
+    i->code_held = status_is_ok(s);
+    part_came(i, s, message);
+}
+
+static void on_image(void *data, struct status s, const char *message)
+{
+    struct instance *i = data;
+    i->image_waiting = false;
+    i->image_held = status_is_ok(s);
+    part_came(i, s, message);
+}
+
 static struct status files_write(struct instance *i, const struct start *s, struct errmsg *msg)
 {
     struct instances *t = i->table;
@@ -296,6 +312,7 @@ static struct status files_write(struct instance *i, const struct start *s, stru
     char cgroup[sizeof i->meta.cgroup] = "";
     char netns[EGRESS_PATH_BYTES_MAX] = "";
     char resolv[EGRESS_PATH_BYTES_MAX] = "";
+    char root[IMAGE_STORE_PATH_BYTES];
     code_folder(t->config.code, &s->revision, code);
     if (s->spec->egress_count > 0 && t->config.egress != NULL) {
         egress_paths(t->config.egress, i->id, netns, resolv);
@@ -305,10 +322,18 @@ static struct status files_write(struct instance *i, const struct start *s, stru
         id_format(i->id, INSTANCE_PREFIX, text);
         (void)snprintf(cgroup, sizeof cgroup, "skep/%s/%s", t->config.node, text);
     }
+    uint32_t uid;
+    TRY(uid_choose(t, &uid, msg));
+    instance_meta_of(s, cgroup, &i->meta);
+    i->meta.uid = uid;
+    bool has_image = !digest_is_zero(&i->meta.image);
+    if (has_image) {
+        image_store_root(t->config.images, &i->meta.image, root);
+    }
     const struct instance_place place = {
         .code = code,
         .runners = t->config.runners,
-        .root = t->config.root,
+        .root = has_image ? root : t->config.root,
         .node = t->config.node,
         .cgroup = cgroup,
         .walls_not_needed = t->config.walls_not_needed,
@@ -316,14 +341,49 @@ static struct status files_write(struct instance *i, const struct start *s, stru
         .netns = netns,
         .resolv = resolv,
     };
-    uint32_t uid;
-    TRY(uid_choose(t, &uid, msg));
-    instance_meta_of(s, cgroup, &i->meta);
-    i->meta.uid = uid;
     TRY(folder_make(i->folder, true, msg));
     TRY(instance_files_write(i->folder, s, &place, &i->meta, msg));
     (void)snprintf(attempts, sizeof attempts, "%s/attempts", i->folder);
     return inflight_create(&i->inflight, attempts, i->meta.concurrency, msg);
+}
+
+/* Asks for code and image; *here: both are there already. */
+static struct status parts_get(struct instance *i, const struct start *s, bool *here,
+                               struct errmsg *msg)
+{
+    struct instances *t = i->table;
+    bool image_here = true;
+    *here = false;
+    if (!digest_is_zero(&i->meta.image)) {
+        const struct image_wanted wanted = {
+            .digest = i->meta.image, .bytes = s->image_bytes, .lists = s->image_lists};
+        TRY(image_store_get(t->config.images, &wanted, &i->image_wait, &image_here, msg));
+        i->image_waiting = !image_here;
+        i->image_held = image_here;
+    }
+    struct status status =
+        code_get(t->config.code, &s->revision, s->spec->chunks, &i->wait, here, msg);
+    if (!status_is_ok(status)) {
+        waits_forget(i);
+        return status;
+    }
+    i->code_waiting = !*here;
+    i->code_held = *here;
+    *here = *here && image_here;
+    return status_ok();
+}
+
+/* An image that this agent cannot name would be left out, and the cell get the node's root. */
+static struct status image_check(const struct start *s, struct errmsg *msg)
+{
+    struct image_ref ref;
+    if (s->spec->image == NULL || s->spec->image[0] == '\0') {
+        return status_ok();
+    }
+    TRY(image_ref_parse(s->spec->image, &ref, msg));
+    return ref.pinned && !digest_is_zero(&ref.digest)
+               ? status_ok()
+               : status_fail(msg, STATUS_INVALID, "image: has no digest");
 }
 
 struct status instances_start(struct instances *t, const struct start *s, struct errmsg *msg)
@@ -331,6 +391,7 @@ struct status instances_start(struct instances *t, const struct start *s, struct
     if (s->spec->concurrency == 0 || s->spec->concurrency > INFLIGHT_SLOTS_MAX) {
         return status_fail(msg, STATUS_INVALID, "concurrency must be 1 to %d", INFLIGHT_SLOTS_MAX);
     }
+    TRY(image_check(s, msg));
     struct instance *i = find(t, s->instance);
     if (i != NULL) {
         return status_fail(msg, STATUS_EXISTS, "the instance's former life has not ended");
@@ -341,15 +402,14 @@ struct status instances_start(struct instances *t, const struct start *s, struct
     }
     i->begun_us = now_us();
     i->wait = (struct code_wait){.done = on_code, .data = i};
+    i->image_wait = (struct image_wait){.done = on_image, .data = i};
     struct status status = files_write(i, s, msg);
     bool here = false;
     if (status_is_ok(status)) {
         status = net_begin(i, s->spec, msg);
     }
     if (status_is_ok(status)) {
-        status = code_get(t->config.code, &s->revision, s->spec->chunks, &i->wait, &here, msg);
-        i->code_waiting = status_is_ok(status) && !here;
-        i->code_held = here;
+        status = parts_get(i, s, &here, msg);
     }
     if (status_is_ok(status) && here && !i->net_waiting) {
         status = instance_launch(i, msg);
@@ -370,7 +430,7 @@ void instances_stop(struct instances *t, struct id128 instance, bool kill)
         instance_signal(i, kill);
         return;
     }
-    waits_end(i);
+    waits_forget(i);
     instance_end_soon(i, STATUS_OK, "stopped before it was started");
 }
 
@@ -457,6 +517,22 @@ static bool net_is_there(const struct instances *t, struct id128 id)
     return access(netns, F_OK) == 0;
 }
 
+static struct status parts_hold(struct instance *i)
+{
+    const struct instances_config *c = &i->table->config;
+    TRY(code_hold(c->code, &i->meta.revision));
+    if (!digest_is_zero(&i->meta.image)) {
+        struct status held = image_store_hold(c->images, &i->meta.image);
+        if (!status_is_ok(held)) {
+            code_put(c->code, &i->meta.revision);
+            return held;
+        }
+        i->image_held = true;
+    }
+    i->code_held = true;
+    return status_ok();
+}
+
 /* A folder of a former life: attached when its cell lives. False: it is over. */
 static bool instance_adopt(struct instances *t, struct id128 id, const struct instances_adoption *a,
                            struct errmsg *msg)
@@ -471,13 +547,11 @@ static bool instance_adopt(struct instances *t, struct id128 id, const struct in
     struct cell_pid pid;
     if (!status_is_ok(cell_pid_read(i->folder, &pid, msg)) || !cell_pid_is_alive(&pid) ||
         !status_is_ok(instance_meta_read(i->folder, &i->meta, msg)) ||
-        !status_is_ok(inflight_open(&i->inflight, attempts, msg)) ||
-        !status_is_ok(code_hold(t->config.code, &i->meta.revision))) {
+        !status_is_ok(inflight_open(&i->inflight, attempts, msg)) || !status_is_ok(parts_hold(i))) {
         i->left_alone = true; /* the folder is the caller's */
         instance_free(i);
         return false;
     }
-    i->code_held = true;
     i->has_net = net_is_there(t, id);
     if (!status_is_ok(instance_attach(i, msg))) {
         instance_end_soon(i, STATUS_CRASHED, msg->text);
@@ -629,7 +703,7 @@ void instances_close(struct instances *t, void (*closed)(void *data), void *data
     struct instance *i;
     struct instance *tmp;
     HASH_ITER(hh, t->all, i, tmp) {
-        waits_end(i);
+        waits_forget(i);
         /* What has not begun is over; what runs goes on; what has ended leaves its folder to the
          * next agent. */
         i->left_alone = i->phase != PHASE_FETCHING;

@@ -16,6 +16,7 @@
 
 #include "agent/code.h"
 #include "agent/egress/egress.h"
+#include "agent/image/image_store.h"
 #include "common/status.h"
 #include "common/wall.h"
 #include "proto/message.h"
@@ -56,6 +57,7 @@ struct instances_config {
     uint32_t uid_first, uid_count;
     struct code *code;
     struct egress *egress; /* NULL: no instance has a network */
+    struct image_store *images;
 };
 
 /* An instance found alive at start. */

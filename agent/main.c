@@ -7,6 +7,7 @@
  *
  * Exit codes: 0 done, 1 failed, 2 usage. */
 #include "agent/agent.h"
+#include "agent/image/image_file.h"
 #include "agent/instances.h"
 #include "agent/walls_check.h"
 #include "common/check.h"
@@ -316,6 +317,9 @@ static int main_stop_instances(const struct options *o)
     size_t count;
     struct status s = instances_kill_all(o->data, &count, &msg);
     (void)printf("%zu instances ended\n", count);
+    if (status_is_ok(s)) {
+        s = image_files_unmount_all(o->data, &count, &msg);
+    }
     return status_is_ok(s) ? EXIT_DONE : fail(&msg);
 }
 

@@ -423,6 +423,18 @@ uint64_t network_queued(const struct network *n, uint64_t peer)
     return p == NULL ? 0 : link_queued_bytes(p->link);
 }
 
+uint64_t network_turn(const struct network *n, uint32_t turn)
+{
+    size_t count = network_peers_count(n);
+    size_t left = count == 0 ? 0 : turn % count;
+    for (size_t i = 0; i < NETWORK_PEERS_MAX && count > 0; i++) {
+        if (n->peers[i].open && left-- == 0) {
+            return n->peers[i].handle;
+        }
+    }
+    return 0;
+}
+
 uint64_t network_any(const struct network *n)
 {
     for (size_t i = 0; i < NETWORK_PEERS_MAX; i++) {

@@ -65,6 +65,8 @@ NODISCARD struct status network_ask(struct network *n, uint64_t peer, struct mes
 uint64_t network_queued(const struct network *n, uint64_t peer);
 /* Gives up requests that are too old. To be called about once a second. */
 void network_tick(struct network *n);
+/* The turn-th of the peers that are up, round and round; 0 without any. */
+uint64_t network_turn(const struct network *n, uint32_t turn);
 /* One peer that is up, 0 without any. */
 uint64_t network_any(const struct network *n);
 size_t network_peers_count(const struct network *n);

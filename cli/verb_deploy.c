@@ -57,6 +57,7 @@ static struct function_spec spec_of(struct deployment *d)
     return (struct function_spec){.name = m->name.text,
                                   .runtime = runtime_name(m->runtime),
                                   .handler = m->handler == NULL ? "" : m->handler,
+                                  .image = m->image == NULL ? "" : m->image,
                                   .command = texts_of(&d->arena, m->command, m->command_count),
                                   .command_count = m->command_count,
                                   .cpu_millis = m->cpu_millis,

@@ -286,6 +286,13 @@ bool chunk_store_has(const struct chunk_store *s, const struct digest *digest)
     return faccessat(s->folder, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
+bool chunk_store_renew(const struct chunk_store *s, const struct digest *digest)
+{
+    char name[CHUNK_NAME_BYTES];
+    chunk_name(digest, name);
+    return utimensat(s->folder, name, NULL, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
 /* Writes and syncs a new file of that name in the store's folder. */
 static struct status file_write(const struct chunk_store *s, const char *name, struct bytes data,
                                 struct errmsg *msg)
@@ -343,7 +350,7 @@ struct status chunk_store_put(struct chunk_store *s, const struct digest *digest
     if (digest_compare(&actual, digest) != 0) {
         return status_fail(msg, STATUS_CORRUPT, "chunk %s: the bytes have another digest", name);
     }
-    if (chunk_store_has(s, digest)) {
+    if (chunk_store_renew(s, digest)) {
         return status_ok();
     }
     if (s->bytes > s->bytes_max || data.size > s->bytes_max - s->bytes) {
@@ -446,6 +453,7 @@ struct status chunk_store_get(struct chunk_store *s, const struct digest *digest
 struct collection {
     bool (*keep)(void *data, const struct digest *digest);
     void *data;
+    uint64_t before_ms;
     uint64_t removed;
 };
 
@@ -453,7 +461,11 @@ static struct status collect_one(struct chunk_store *s, const struct digest *dig
                                  struct errmsg *msg)
 {
     struct collection *c = arg;
-    if (c->keep(c->data, digest)) {
+    char name[CHUNK_NAME_BYTES];
+    struct stat file;
+    chunk_name(digest, name);
+    if (fstatat(s->folder, name, &file, AT_SYMLINK_NOFOLLOW) != 0 || file.st_mtim.tv_sec < 0 ||
+        (uint64_t)file.st_mtim.tv_sec >= c->before_ms / 1000 || c->keep(c->data, digest)) {
         return status_ok();
     }
     uint64_t size = 0;
@@ -466,7 +478,14 @@ struct status chunk_store_collect(struct chunk_store *s,
                                   bool (*keep)(void *data, const struct digest *digest), void *data,
                                   uint64_t *removed_bytes, struct errmsg *msg)
 {
-    struct collection c = {.keep = keep, .data = data};
+    return chunk_store_collect_old(s, UINT64_MAX, keep, data, removed_bytes, msg);
+}
+
+struct status chunk_store_collect_old(struct chunk_store *s, uint64_t before_ms,
+                                      bool (*keep)(void *data, const struct digest *digest),
+                                      void *data, uint64_t *removed_bytes, struct errmsg *msg)
+{
+    struct collection c = {.keep = keep, .data = data, .before_ms = before_ms};
     struct status st = store_each(s, collect_one, &c, msg);
     if (removed_bytes != NULL) {
         *removed_bytes = c.removed;

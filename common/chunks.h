@@ -58,6 +58,8 @@ void chunk_store_close(struct chunk_store *s); /* frees s; NULL is fine */
 NODISCARD struct status chunk_store_put(struct chunk_store *s, const struct digest *digest,
                                         struct bytes data, struct errmsg *msg);
 bool chunk_store_has(const struct chunk_store *s, const struct digest *digest);
+/* The same, and marks the chunk as asked for now: see chunk_store_collect_old. */
+bool chunk_store_renew(const struct chunk_store *s, const struct digest *digest);
 /* Replaces what out holds by the chunk. NOT_FOUND. CORRUPT when the disk gave other bytes: the
  * chunk is then removed, so that it can be fetched and put again. */
 NODISCARD struct status chunk_store_get(struct chunk_store *s, const struct digest *digest,
@@ -71,6 +73,11 @@ NODISCARD struct status chunk_store_collect(struct chunk_store *s,
                                             bool (*keep)(void *data, const struct digest *digest),
                                             void *data, uint64_t *removed_bytes,
                                             struct errmsg *msg);
+/* The same, of chunks that were put and renewed before that Unix time only. */
+NODISCARD struct status
+chunk_store_collect_old(struct chunk_store *s, uint64_t before_ms,
+                        bool (*keep)(void *data, const struct digest *digest), void *data,
+                        uint64_t *removed_bytes, struct errmsg *msg);
 uint64_t chunk_store_bytes(const struct chunk_store *s);
 
 /* Reads a package's chunks one behind the other, for package_unpack(chunk_reader_read, &reader,

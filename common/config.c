@@ -201,6 +201,7 @@ struct raw_raft {
 };
 
 struct raw_limits {
+    char *images;
     char *connections;
     char *send_queue;
     char *chunks;
@@ -589,6 +590,7 @@ static const cyaml_schema_field_t network_fields[] = {
 
 static const cyaml_schema_field_t agent_limits_fields[] = {
     YAMLDOC_TEXT("chunks", struct raw_limits, chunks),
+    YAMLDOC_TEXT("images", struct raw_limits, images),
     CYAML_FIELD_END,
 };
 
@@ -649,6 +651,9 @@ static const struct yamldoc_number agent_numbers[] = {
     YAMLDOC_NUMBER("limits.chunks", struct raw_agent, limits.chunks, UNIT_BYTES,
                    CONFIG_CHUNK_BYTES_MIN, CONFIG_CHUNK_BYTES_MAX, struct agent_config,
                    chunk_bytes_max),
+    YAMLDOC_NUMBER("limits.images", struct raw_agent, limits.images, UNIT_BYTES,
+                   CONFIG_CHUNK_BYTES_MIN, CONFIG_CHUNK_BYTES_MAX, struct agent_config,
+                   image_bytes_max),
 };
 
 void agent_config_close(struct agent_config *c)
@@ -858,6 +863,7 @@ static struct status agent_fill(const struct yamldoc *d, struct raw_agent *raw,
         .chunk_bytes_max = CONFIG_AGENT_CHUNK_BYTES_DEFAULT,
         .cells_uid_first = CONFIG_UID_FIRST_DEFAULT,
         .cells_uid_count = CONFIG_UID_COUNT_DEFAULT,
+        .image_bytes_max = CONFIG_AGENT_IMAGE_BYTES_DEFAULT,
     };
     capacity_default(c);
     network_defaults(&c->network);

@@ -141,6 +141,7 @@ enum { CONFIG_BACKUP_KEEP_MAX = 10000, CONFIG_BACKUP_KEEP_DEFAULT = 28 };
 #define CONFIG_UID_MAX UINT64_C(4294967293) /* what is above means nobody and nothing */
 #define CONFIG_IO_BPS_MIN (UINT64_C(64) << 10)
 #define CONFIG_IO_BPS_MAX (UINT64_C(64) << 40)
+#define CONFIG_AGENT_IMAGE_BYTES_DEFAULT (UINT64_C(32) << 30)
 #define CONFIG_MEMORY_BYTES_MIN (UINT64_C(16) << 20)
 #define CONFIG_MEMORY_BYTES_MAX (UINT64_C(64) << 40)
 
@@ -252,6 +253,7 @@ struct agent_config {
     struct config_network network;
     uint32_t lease_ms;
     uint64_t chunk_bytes_max; /* of the code cache */
+    uint64_t image_bytes_max; /* of the images' files */
     struct config_log log;
 };
 

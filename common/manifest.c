@@ -3,6 +3,7 @@
 #include "common/check.h"
 #include "common/cron.h"
 #include "common/egress_rule.h"
+#include "common/image_ref.h"
 #include "common/mem.h"
 #include "common/units.h"
 
@@ -98,6 +99,7 @@ void text_pairs_close(struct text_pair *pairs, size_t count)
 void manifest_close(struct manifest *m)
 {
     mem_free(m->handler);
+    mem_free(m->image);
     for (size_t i = 0; i < m->command_count; i++) {
         mem_free(m->command[i]);
     }
@@ -458,6 +460,9 @@ struct status manifest_check(const struct manifest *m, char key[MANIFEST_KEY_BYT
     TRY(handler_check(m, msg));
     key_set(key, "command");
     TRY(command_check(m, msg));
+    key_set(key, "image");
+    struct image_ref ref;
+    TRY(m->image == NULL ? status_ok() : image_ref_parse(m->image, &ref, msg));
     const struct range ranges[] = {
         {"resources.cpu", UNIT_CPU, m->cpu_millis, MANIFEST_CPU_MILLIS_MIN,
          MANIFEST_CPU_MILLIS_MAX},
@@ -525,6 +530,7 @@ static struct status canonical(const struct manifest *m, struct buffer *out)
     TRY(put_text(out, "name", m->name.text));
     TRY(put_text(out, "runtime", runtime_name(m->runtime)));
     TRY(put_text(out, "handler", m->handler != NULL ? m->handler : ""));
+    TRY(m->image == NULL ? status_ok() : put_text(out, "image", m->image));
     TRY(put_number(out, "command", m->command_count));
     for (size_t i = 0; i < m->command_count; i++) {
         TRY(put_text(out, "argument", m->command[i]));

@@ -38,6 +38,7 @@ struct manifest {
     /* python: FILE.py:FUNCTION; c: the path of the program; both relative to the code's folder.
      * command: NULL. */
     char *handler;
+    char *image;    /* NAME or NAME@sha256:DIGEST; NULL: the node's own root */
     char **command; /* runtime command only: argv */
     size_t command_count;
     uint32_t cpu_millis;

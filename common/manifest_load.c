@@ -2,6 +2,7 @@
 
 #include "common/check.h"
 #include "common/egress_rule.h"
+#include "common/image_ref.h"
 #include "common/mem.h"
 #include "common/yamldoc.h"
 
@@ -57,6 +58,7 @@ struct raw_manifest {
     char *name;
     char *runtime;
     char *handler;
+    char *image;
     char **command;
     uint32_t command_count;
     struct raw_resources resources;
@@ -142,7 +144,7 @@ static const cyaml_schema_field_t manifest_fields[] = {
     YAMLDOC_TEXT("handler", struct raw_manifest, handler),
     CYAML_FIELD_SEQUENCE("command", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_manifest,
                          command, &argument_schema, 1, MANIFEST_COMMAND_ARGS_MAX),
-    CYAML_FIELD_IGNORE("image", CYAML_FLAG_OPTIONAL),
+    YAMLDOC_TEXT("image", struct raw_manifest, image),
     YAMLDOC_PART("resources", struct raw_manifest, resources, resources_fields),
     YAMLDOC_PART("scaling", struct raw_manifest, scaling, scaling_fields),
     CYAML_FIELD_IGNORE("snapshot", CYAML_FLAG_OPTIONAL),
@@ -172,9 +174,9 @@ static const struct {
     const char *path;
     const char *only;
 } fixed[] = {
-    {"image", "default"},       {"resources.gpu", NULL},    {"scaling.buffer", "0"},
-    {"snapshot", "none"},       {"isolation", "cell"},      {"secrets", NULL},
-    {"placement.prefer", NULL}, {"placement.spread", NULL},
+    {"resources.gpu", NULL},    {"scaling.buffer", "0"}, {"snapshot", "none"},
+    {"isolation", "cell"},      {"secrets", NULL},       {"placement.prefer", NULL},
+    {"placement.spread", NULL},
 };
 
 static struct status fixed_check(const struct yamldoc *d, struct errmsg *msg)
@@ -430,6 +432,12 @@ static struct status manifest_fill(const struct yamldoc *d, const struct raw_man
     if (raw->handler != NULL) {
         m->handler = mem_strdup(raw->handler);
         if (m->handler == NULL) {
+            return status_of(STATUS_NOMEM);
+        }
+    }
+    if (raw->image != NULL && strcmp(raw->image, IMAGE_DEFAULT) != 0) {
+        m->image = mem_strdup(raw->image);
+        if (m->image == NULL) {
             return status_of(STATUS_NOMEM);
         }
     }

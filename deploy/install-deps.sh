@@ -11,7 +11,7 @@ build_packages=(
     libseccomp-dev libcap-dev libarchive-dev libjansson-dev uthash-dev libbsd-dev libpopt-dev
     libzstd-dev libcurl4-openssl-dev
     libnftables-dev libmnl-dev
-    python3 python3-pil openssl iproute2
+    python3 python3-pil openssl iproute2 erofs-utils
 )
 dev_packages=(
     clang-14 clang-tidy-14 clang-format-14 llvm-14 libclang-rt-14-dev shellcheck procps

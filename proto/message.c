@@ -53,13 +53,26 @@ static bool copy_bytes(struct arena *a, struct bytes from, struct bytes *to)
 ROW_COPIER(text)
 ROW_COPIER(pair)
 ROW_COPIER(schedule_spec)
+#define ROW_COPY_DIGEST(name) to->name = from->name;
 ROW_COPIER(function_spec)
+ROW_COPIER(image_spec)
 
 struct status function_spec_copy(struct arena *a, const struct function_spec *from,
                                  struct function_spec *out)
 {
     struct function_spec copy = {0};
     if (!copy_function_spec(a, from, &copy)) {
+        return status_of(STATUS_NOMEM);
+    }
+    *out = copy;
+    return status_ok();
+}
+
+struct status image_spec_copy(struct arena *a, const struct image_spec *from,
+                              struct image_spec *out)
+{
+    struct image_spec copy = {0};
+    if (!copy_image_spec(a, from, &copy)) {
         return status_of(STATUS_NOMEM);
     }
     *out = copy;

@@ -144,6 +144,9 @@ struct arena;
 NODISCARD struct status function_spec_copy(struct arena *a, const struct function_spec *from,
                                            struct function_spec *out);
 
+NODISCARD struct status image_spec_copy(struct arena *a, const struct image_spec *from,
+                                        struct image_spec *out);
+
 /* A deep copy in the arena for keeping what a peer said: at most GPUS_MAX devices, texts cut to
  * GPU_TEXT_BYTES and with '?' for each byte that is not printable ASCII. NOMEM; *out is unchanged
  * then. */

@@ -55,6 +55,17 @@
     F(STR, gpu_model)                                                                              \
     F(U64, gpu_memory_bytes)
 #define FIELDS_text(F, L, M) F(STR, text)
+/* A root file system for cells: an erofs image, its SHA-256 and size. lists: SHA-256 digests of
+ * chunks that hold, one behind the other, the digests of the image's chunks. env (KEY=VALUE),
+ * workdir and entrypoint: what its makers meant to run, for people. */
+#define FIELDS_image_spec(F, L, M)                                                                 \
+    F(STR, name)                                                                                   \
+    F(DIGEST, digest)                                                                              \
+    F(U64, bytes)                                                                                  \
+    F(BYTES, lists)                                                                                \
+    L(text, env)                                                                                   \
+    F(STR, workdir)                                                                                \
+    L(text, entrypoint)
 #define FIELDS_instance_report(F, L, M)                                                            \
     F(ID, instance)                                                                                \
     F(DIGEST, revision)                                                                            \
@@ -141,6 +152,8 @@
 /* check_index 0: deploy whatever is there; else only when the function was last changed by that
  * index. */
 #define FIELDS_deploy(F, L, M) M(function_spec, spec) F(U64, check_index)
+/* All its chunks have been uploaded. */
+#define FIELDS_image_put(F, L, M) M(image_spec, spec)
 #define FIELDS_query(F, L, M) F(STR, what) F(STR, name)
 #define FIELDS_records(F, L, M) F(U32, code) F(STR, message) F(STR, leader) L(record, rows)
 #define FIELDS_admin(F, L, M) F(STR, action) F(STR, name) L(pair, args)
@@ -177,7 +190,10 @@
 
 /* ---- Leader to agent; the envelope's term fences them ---- */
 #define FIELDS_lead(F, L, M) F(STR, leader) F(U32, lease_ms) L(pair, schedulers) L(text, revoked)
-#define FIELDS_start(F, L, M) F(ID, instance) F(DIGEST, revision) M(function_spec, spec)
+/* image_lists, image_bytes: of the image that spec names; empty without. */
+#define FIELDS_start(F, L, M)                                                                      \
+    F(ID, instance)                                                                                \
+    F(DIGEST, revision) M(function_spec, spec) F(BYTES, image_lists) F(U64, image_bytes)
 #define FIELDS_stop(F, L, M) F(ID, instance) F(BOOL, kill) F(STR, reason)
 #define FIELDS_invoke(F, L, M)                                                                     \
     F(ID, invocation)                                                                              \
@@ -374,7 +390,15 @@
 /* A piece of a backup's state; the last one replaces the empty state. */
 #define FIELDS_command_restore(F, L, M) F(ID, restore) F(U64, offset) F(U64, total) F(BYTES, data)
 
+#define FIELDS_command_image_put(F, L, M) M(image_spec, spec)
+/* name: NAME, all versions of it, or NAME@sha256:DIGEST. */
+#define FIELDS_command_image_delete(F, L, M) F(STR, name)
+/* Forgets versions that no revision uses and that are not their name's newest; chunks that nothing
+ * names then go when they have not been asked for during grace_ms. */
+#define FIELDS_command_image_gc(F, L, M) F(U64, grace_ms)
+
 /* ---- The state machine's snapshot ---- */
+#define FIELDS_state_image(F, L, M) M(image_spec, spec) F(U64, index) F(U64, time_ms)
 #define FIELDS_state_revision(F, L, M)                                                             \
     F(DIGEST, revision) M(function_spec, spec) F(U64, index) F(U64, time_ms)
 #define FIELDS_state_function(F, L, M)                                                             \
@@ -429,7 +453,10 @@
     L(state_schedule, schedules)                                                                   \
     L(state_key, keys)                                                                             \
     F(U64, jobs_count)                                                                             \
-    F(U64, jobs_late)
+    F(U64, jobs_late)                                                                              \
+    L(state_image, images)                                                                         \
+    F(U64, collect_index)                                                                          \
+    F(U64, collect_before_ms)
 
 /* Nested types first, in an order in which each is complete before it is used. Names in snake and
  * camel case. */
@@ -439,6 +466,7 @@
     P(text, Text)                                                                                  \
     P(schedule_spec, ScheduleSpec)                                                                 \
     P(function_spec, FunctionSpec)                                                                 \
+    P(image_spec, ImageSpec)                                                                       \
     P(instance_report, InstanceReport)                                                             \
     P(attempt_report, AttemptReport)                                                               \
     P(instance_usage, InstanceUsage)                                                               \
@@ -452,6 +480,7 @@
     P(state_node, StateNode)                                                                       \
     P(state_token, StateToken)                                                                     \
     P(state_revoked, StateRevoked)                                                                 \
+    P(state_image, StateImage)                                                                     \
     P(state, State)
 
 /* Messages: names in snake, camel and upper case. */
@@ -496,7 +525,8 @@
     X(payload_get, PayloadGet, PAYLOAD_GET)                                                        \
     X(payload_data, PayloadData, PAYLOAD_DATA)                                                     \
     X(backup_get, BackupGet, BACKUP_GET)                                                           \
-    X(backup_data, BackupData, BACKUP_DATA)
+    X(backup_data, BackupData, BACKUP_DATA)                                                        \
+    X(image_put, ImagePut, IMAGE_PUT)
 
 /* Replicated commands: names in snake, camel and upper case. */
 #define COMMANDS(X)                                                                                \
@@ -519,6 +549,9 @@
     X(command_purge, CommandPurge, COMMAND_PURGE)                                                  \
     X(command_expire, CommandExpire, COMMAND_EXPIRE)                                               \
     X(command_key_put, CommandKeyPut, COMMAND_KEY_PUT)                                             \
-    X(command_restore, CommandRestore, COMMAND_RESTORE)
+    X(command_restore, CommandRestore, COMMAND_RESTORE)                                            \
+    X(command_image_put, CommandImagePut, COMMAND_IMAGE_PUT)                                       \
+    X(command_image_delete, CommandImageDelete, COMMAND_IMAGE_DELETE)                              \
+    X(command_image_gc, CommandImageGc, COMMAND_IMAGE_GC)
 
 #endif

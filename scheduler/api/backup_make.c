@@ -9,6 +9,7 @@
 #include "common/pki/pki.h"
 #include "common/seal/keyring.h"
 #include "scheduler/api/digests.h"
+#include "scheduler/api/image_chunks.h"
 #include "scheduler/api/offload.h"
 #include "scheduler/api/seals.h"
 
@@ -295,21 +296,6 @@ static void on_done(void *data)
     making_free(m);
 }
 
-static struct status code_list(struct making *m, const struct catalog *c)
-{
-    for (const struct catalog_function *f = c->functions; f != NULL; f = f->hh.next) {
-        const struct catalog_revision *r;
-        DL_FOREACH(f->revisions, r) {
-            for (size_t i = 0; i < r->spec.chunks.size / DIGEST_BYTES; i++) {
-                struct digest d;
-                memcpy(d.v, r->spec.chunks.data + i * DIGEST_BYTES, DIGEST_BYTES);
-                TRY(digests_add(&m->code, &d));
-            }
-        }
-    }
-    return status_ok();
-}
-
 static void name_payload(void *data, const struct digest *payload)
 {
     struct making *m = data;
@@ -358,7 +344,13 @@ static struct status prepare(struct making *m, struct errmsg *msg)
     TRY(seal_prepare(m, msg));
     m->cert_pem = mem_strdup(s->cert_pem);
     m->key_pem = mem_strdup(s->key_pem);
-    struct status listed = code_list(m, c);
+    struct errmsg why = {.text = ""};
+    struct status listed = named_digests(s->chunks, c, &m->code, &why);
+    if (listed.code == STATUS_NOT_FOUND || listed.code == STATUS_CORRUPT) {
+        return status_fail(msg, STATUS_UNAVAILABLE,
+                           "this scheduler has not fetched all images yet; try again, or ask "
+                           "another one");
+    }
     core_payloads(s->core, name_payload, m);
     if (m->cert_pem == NULL || m->key_pem == NULL || !status_is_ok(listed) ||
         !status_is_ok(m->status)) {

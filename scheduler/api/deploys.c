@@ -5,6 +5,7 @@
  * chunks later (chunks_pull). */
 #include "common/log.h"
 #include "common/mem.h"
+#include "scheduler/api/image_chunks.h"
 #include "scheduler/api/server_internal.h"
 #include "scheduler/core/spec.h"
 
@@ -16,11 +17,12 @@ static const struct digest *digest_at(struct bytes digests, size_t i)
     return (const struct digest *)(const void *)(digests.data + i * DIGEST_BYTES);
 }
 
-/* The digests of a list that the store lacks, one behind the other. */
+/* The digests of a list that the store lacks, one behind the other. The others are kept from gc for
+ * a while. */
 static struct status missing_of(struct server *s, struct bytes digests, struct buffer *out)
 {
     for (size_t i = 0; i < digests.size / DIGEST_BYTES; i++) {
-        if (!chunk_store_has(s->chunks, digest_at(digests, i))) {
+        if (!chunk_store_renew(s->chunks, digest_at(digests, i))) {
             TRY(buffer_append(out, digest_at(digests, i), DIGEST_BYTES));
         }
     }
@@ -92,6 +94,7 @@ static void take_data(struct server *s, const struct message *m)
 static void job_free(struct server *s, struct deploy_job *job)
 {
     HASH_DEL(s->deploys, job);
+    digests_close(&job->digests);
     arena_close(&job->arena);
     mem_free(job);
 }
@@ -103,31 +106,67 @@ static void job_fail(struct server *s, struct deploy_job *job, enum status_code 
     job_free(s, job);
 }
 
-/* What the outbound scheduler lacks has come back: an empty list means that it has everything. */
-static void take_missing(struct server *s, struct session *from, const struct message *m)
+/* Asks another scheduler which of the next few chunks it lacks. */
+static void ask_peer(struct server *s, struct deploy_job *job, size_t at)
 {
-    struct deploy_job *job;
-    HASH_FIND(hh, s->deploys, &m->request, sizeof m->request, job);
-    if (job == NULL || from->outbound == NULL ||
-        m->chunk_missing.digests.size % DIGEST_BYTES != 0) {
+    struct deploy_peer *p = &job->peers[at];
+    struct session *to = s->outbound[at].used ? s->outbound[at].sessions[1] : NULL;
+    size_t left = job->digests.count - p->have;
+    if (to == NULL || !to->hello || left == 0 || job->submitted) {
         return;
     }
-    struct bytes digests = m->chunk_missing.digests;
-    if (digests.size == 0) {
-        job->have[from->outbound - s->outbound] = true;
-        return;
-    }
+    p->ask = ++s->request_last;
+    p->ask_us = server_now(s).mono_us;
+    size_t count = left < DEPLOY_BATCH ? left : DEPLOY_BATCH;
+    const struct message ask = {
+        .type = MESSAGE_CHUNK_QUERY,
+        .request = p->ask,
+        .chunk_query = {.digests = bytes_of(&job->digests.items[p->have], count * DIGEST_BYTES)}};
+    session_send(s, to, &ask);
+}
+
+static void send_chunks(struct server *s, struct session *to, struct bytes digests)
+{
     struct buffer data = {0};
-    for (size_t i = 0; i < digests.size / DIGEST_BYTES; i++) {
+    size_t count = digests.size / DIGEST_BYTES;
+    for (size_t i = 0; i < count && i < DEPLOY_BATCH; i++) {
         if (!status_is_ok(chunk_store_get(s->chunks, digest_at(digests, i), &data, NULL))) {
             continue;
         }
         const struct message put = {.type = MESSAGE_CHUNK_PUT,
                                     .chunk_put = {.digest = *digest_at(digests, i),
                                                   .data = bytes_of(data.data, data.size)}};
-        session_send(s, from, &put);
+        session_send(s, to, &put);
     }
     buffer_close(&data);
+}
+
+/* What the outbound scheduler lacks has come back: an empty list means that it has everything it
+ * was asked about. What is sent is asked about again, behind it. */
+static void take_missing(struct server *s, struct session *from, const struct message *m)
+{
+    struct bytes missing = m->chunk_missing.digests;
+    if (from->outbound == NULL || missing.size % DIGEST_BYTES != 0) {
+        return;
+    }
+    size_t at = (size_t)(from->outbound - s->outbound);
+    struct deploy_job *job = s->deploys;
+    while (job != NULL && job->peers[at].ask != m->request) {
+        job = job->hh.next;
+    }
+    if (job == NULL || m->request == 0) {
+        return;
+    }
+    struct deploy_peer *p = &job->peers[at];
+    p->ask = 0;
+    if (missing.size == 0) {
+        size_t left = job->digests.count - p->have;
+        p->have += left < DEPLOY_BATCH ? left : DEPLOY_BATCH;
+        job->deadline_us = server_now(s).mono_us + (uint64_t)DEPLOY_TIMEOUT_MS * 1000;
+    } else {
+        send_chunks(s, from, missing);
+    }
+    ask_peer(s, job, at);
 }
 
 void chunks_receive(struct server *s, struct session *from, const struct message *m)
@@ -151,15 +190,13 @@ void chunks_receive(struct server *s, struct session *from, const struct message
     }
 }
 
-static void ask_others(struct server *s, const struct deploy_job *job)
+static void ask_others(struct server *s, struct deploy_job *job)
 {
+    uint64_t now_us = server_now(s).mono_us;
     for (size_t i = 0; i < OUTBOUND_MAX; i++) {
-        struct session *to = s->outbound[i].used ? s->outbound[i].sessions[1] : NULL;
-        if (to != NULL && to->hello && !job->have[i]) {
-            const struct message ask = {.type = MESSAGE_CHUNK_QUERY,
-                                        .request = job->id,
-                                        .chunk_query = {.digests = job->spec.chunks}};
-            session_send(s, to, &ask);
+        const struct deploy_peer *p = &job->peers[i];
+        if (p->ask == 0 || now_us - p->ask_us > (uint64_t)DEPLOY_ASK_MS * 1000) {
+            ask_peer(s, job, i);
         }
     }
 }
@@ -168,7 +205,7 @@ static size_t job_holders(const struct server *s, const struct deploy_job *job)
 {
     size_t holders = 1;
     for (size_t i = 0; i < OUTBOUND_MAX; i++) {
-        holders += s->outbound[i].used && job->have[i];
+        holders += s->outbound[i].used && job->peers[i].have == job->digests.count;
     }
     return holders;
 }
@@ -185,84 +222,132 @@ static void on_deployed(void *data, struct status status, const char *message, u
 static void job_submit(struct server *s, struct deploy_job *job)
 {
     job->submitted = true;
-    const struct command cmd = {.type = COMMAND_DEPLOY,
-                                .by = job->by,
-                                .command_deploy = {.spec = &job->spec,
-                                                   .revision = job->revision,
-                                                   .check_index = job->check_index}};
+    struct command cmd = {.by = job->by};
+    if (job->is_image) {
+        cmd.type = COMMAND_IMAGE_PUT;
+        cmd.command_image_put.spec = &job->image;
+    } else {
+        cmd.type = COMMAND_DEPLOY;
+        cmd.command_deploy = (struct command_deploy){
+            .spec = &job->spec, .revision = job->revision, .check_index = job->check_index};
+    }
     core_submit(s->core, server_now(s), &cmd, on_deployed, job);
 }
 
-static struct status job_new(struct server *s, struct session *from, const struct message *m,
-                             struct deploy_job **out, struct errmsg *msg)
+/* Takes the chunks' digests, and starts: they must be here already. */
+static void job_start(struct server *s, struct session *from, uint64_t request,
+                      struct deploy_job *job)
 {
-    if (HASH_COUNT(s->deploys) >= DEPLOYS_MAX) {
-        return status_fail(msg, STATUS_LIMIT, "%d deploys are under way; try again", DEPLOYS_MAX);
+    job->server = s;
+    job->id = ++s->request_last;
+    job->client = from->handle;
+    job->request = request;
+    job->deadline_us = server_now(s).mono_us + (uint64_t)DEPLOY_TIMEOUT_MS * 1000;
+    session_who(from, job->by);
+    HASH_ADD(hh, s->deploys, id, sizeof job->id, job);
+    if (job_holders(s, job) >= members_majority(s)) {
+        job_submit(s, job);
+    } else {
+        ask_others(s, job);
+    }
+}
+
+static struct status job_complete(struct server *s, const struct deploy_job *job,
+                                  struct errmsg *msg)
+{
+    struct buffer missing = {0};
+    struct status status =
+        missing_of(s, bytes_of(job->digests.items, job->digests.count * DIGEST_BYTES), &missing);
+    bool complete = status_is_ok(status) && missing.size == 0;
+    buffer_close(&missing);
+    return complete
+               ? status_ok()
+               : status_fail(msg, STATUS_CONFLICT, "not all chunks of the %s have been uploaded",
+                             job->is_image ? "image" : "code");
+}
+
+static struct status deploy_fill(struct server *s, struct deploy_job *job,
+                                 const struct deploy *deploy, struct errmsg *msg)
+{
+    TRY(function_spec_check(deploy->spec, msg));
+    TRY(function_spec_copy(&job->arena, deploy->spec, &job->spec));
+    if (job->spec.image[0] != '\0') {
+        /* A name means what it means now; the revision is bound to that version. */
+        const struct catalog_image *image;
+        TRY(images_resolve(&core_catalog(s->core)->images, job->spec.image, &image, msg));
+        job->spec.image = arena_text(&job->arena, image->ref, strlen(image->ref));
+        TRY(status_of(job->spec.image == NULL ? STATUS_NOMEM : STATUS_OK));
     }
     struct buffer encoded = {0};
-    struct deploy_job *job = mem_zalloc(1, sizeof *job);
-    if (job == NULL) {
-        return status_fail(msg, STATUS_NOMEM, "out of memory");
-    }
-    struct status status = function_spec_copy(&job->arena, m->deploy.spec, &job->spec);
-    if (status_is_ok(status)) {
-        status = function_spec_encode(&job->spec, &encoded);
-    }
+    struct status status = function_spec_encode(&job->spec, &encoded);
     if (status_is_ok(status)) {
         /* The revision is the digest of all that was deployed: settings and chunks. */
         const struct bytes part = bytes_of(encoded.data, encoded.size);
         status = digest_of(&part, 1, &job->revision);
     }
     buffer_close(&encoded);
-    if (!status_is_ok(status)) {
-        arena_close(&job->arena);
-        mem_free(job);
-        return status_fail(msg, status.code, "out of memory");
+    TRY(status);
+    for (size_t i = 0; i < job->spec.chunks.size / DIGEST_BYTES; i++) {
+        TRY(digests_add(&job->digests, digest_at(job->spec.chunks, i)));
     }
-    job->server = s;
-    job->id = ++s->request_last;
-    job->client = from->handle;
-    job->request = m->request;
-    job->check_index = m->deploy.check_index;
-    job->deadline_us = server_now(s).mono_us + (uint64_t)DEPLOY_TIMEOUT_MS * 1000;
-    session_who(from, job->by);
-    HASH_ADD(hh, s->deploys, id, sizeof job->id, job);
-    *out = job;
-    return status_ok();
+    job->check_index = deploy->check_index;
+    return job_complete(s, job, msg);
 }
 
-void deploys_receive(struct server *s, struct session *from, const struct message *m)
+static struct status image_fill(struct server *s, struct deploy_job *job,
+                                const struct image_put *put, struct errmsg *msg)
 {
+    job->is_image = true;
+    TRY(image_spec_check(put->spec, msg));
+    TRY(image_spec_copy(&job->arena, put->spec, &job->image));
+    struct status listed = image_digests(s->chunks, &job->image, &job->digests, msg);
+    if (listed.code == STATUS_NOT_FOUND || listed.code == STATUS_CORRUPT) {
+        return status_fail(msg, STATUS_CONFLICT, "not all chunks of the image have been uploaded");
+    }
+    TRY(listed);
+    return job_complete(s, job, msg);
+}
+
+static void job_receive(struct server *s, struct session *from, const struct message *m)
+{
+    struct errmsg msg = {.text = ""};
     if (!core_is_leader(s->core)) {
         session_reply(s, from, m->request, STATUS_NOT_LEADER, "this scheduler is not the leader");
         return;
     }
-    struct errmsg msg = {.text = ""};
-    struct status status = function_spec_check(m->deploy.spec, &msg);
-    if (!status_is_ok(status)) {
-        session_reply(s, from, m->request, status.code, msg.text);
+    if (HASH_COUNT(s->deploys) >= DEPLOYS_MAX) {
+        (void)snprintf(msg.text, sizeof msg.text, "%d deploys are under way; try again",
+                       DEPLOYS_MAX);
+        session_reply(s, from, m->request, STATUS_LIMIT, msg.text);
         return;
     }
-    struct buffer missing = {0};
-    status = missing_of(s, m->deploy.spec->chunks, &missing);
-    bool complete = status_is_ok(status) && missing.size == 0;
-    buffer_close(&missing);
-    if (!complete) {
-        session_reply(s, from, m->request, STATUS_CONFLICT,
-                      "not all chunks of the code have been uploaded");
+    struct deploy_job *job = mem_zalloc(1, sizeof *job);
+    struct status status = status_of(job == NULL ? STATUS_NOMEM : STATUS_OK);
+    if (status_is_ok(status)) {
+        status = m->type == MESSAGE_DEPLOY ? deploy_fill(s, job, &m->deploy, &msg)
+                                           : image_fill(s, job, &m->image_put, &msg);
+    }
+    if (status_is_ok(status)) {
+        job_start(s, from, m->request, job);
         return;
     }
-    struct deploy_job *job = NULL;
-    status = job_new(s, from, m, &job, &msg);
-    if (!status_is_ok(status)) {
-        session_reply(s, from, m->request, status.code, msg.text);
-        return;
+    session_reply(s, from, m->request, status.code,
+                  status.code == STATUS_NOMEM ? "out of memory" : msg.text);
+    if (job != NULL) {
+        digests_close(&job->digests);
+        arena_close(&job->arena);
+        mem_free(job);
     }
-    if (job_holders(s, job) >= members_majority(s)) {
-        job_submit(s, job);
-    } else {
-        ask_others(s, job);
-    }
+}
+
+void deploys_receive(struct server *s, struct session *from, const struct message *m)
+{
+    job_receive(s, from, m);
+}
+
+void image_put_receive(struct server *s, struct session *from, const struct message *m)
+{
+    job_receive(s, from, m);
 }
 
 void deploys_tick(struct server *s, uint64_t now_us)
@@ -298,7 +383,44 @@ static struct session *somebody_else(const struct server *s, uint64_t turn)
     return NULL;
 }
 
-/* Only current revisions and those that history keeps: all that the catalog names. */
+/* False once as many are asked for as may be. */
+static bool pull_one(struct server *s, const struct digest *d, size_t *asked)
+{
+    if (chunk_store_has(s->chunks, d)) {
+        return true;
+    }
+    struct session *to = *asked < PULL_CHUNKS_MAX ? somebody_else(s, s->pull_turn++) : NULL;
+    if (to == NULL) {
+        return false;
+    }
+    const struct message get = {
+        .type = MESSAGE_CHUNK_GET, .request = ++s->request_last, .chunk_get = {.digest = *d}};
+    session_send(s, to, &get);
+    (*asked)++;
+    return true;
+}
+
+static bool pull_image(struct server *s, const struct image_spec *spec, size_t *asked)
+{
+    size_t before = *asked;
+    for (size_t i = 0; i < spec->lists.size / DIGEST_BYTES; i++) {
+        if (!pull_one(s, digest_at(spec->lists, i), asked)) {
+            return false;
+        }
+    }
+    struct digests all = {.count = 0};
+    bool more = true;
+    if (*asked == before && !status_is_ok(image_digests(s->chunks, spec, &all, NULL))) {
+        (*asked)++; /* A damaged list is gone now, and asked for next time. */
+    }
+    for (size_t i = 0; i < all.count && more; i++) {
+        more = pull_one(s, &all.items[i], asked);
+    }
+    digests_close(&all);
+    return more;
+}
+
+/* Only current revisions and those that history keeps, and images: all that the catalog names. */
 void chunks_pull(struct server *s)
 {
     const struct catalog *c = core_catalog(s->core);
@@ -306,26 +428,16 @@ void chunks_pull(struct server *s)
         return; /* Nothing changed since everything was there. */
     }
     size_t asked = 0;
-    for (struct catalog_function *f = c->functions; f != NULL; f = f->hh.next) {
-        struct catalog_revision *r;
-        DL_FOREACH(f->revisions, r) {
-            for (size_t i = 0; i < r->spec.chunks.size / DIGEST_BYTES; i++) {
-                const struct digest *d = digest_at(r->spec.chunks, i);
-                if (chunk_store_has(s->chunks, d)) {
-                    continue;
-                }
-                struct session *to = somebody_else(s, s->pull_turn++);
-                if (to == NULL || asked++ >= PULL_CHUNKS_MAX) {
-                    return;
-                }
-                const struct message get = {.type = MESSAGE_CHUNK_GET,
-                                            .request = ++s->request_last,
-                                            .chunk_get = {.digest = *d}};
-                session_send(s, to, &get);
-            }
-        }
+    struct digests code = {.count = 0};
+    bool more = status_is_ok(code_digests(c, &code));
+    for (size_t i = 0; i < code.count && more; i++) {
+        more = pull_one(s, &code.items[i], &asked);
     }
-    if (asked == 0) {
+    for (const struct catalog_image *i = c->images.images; i != NULL && more; i = i->hh.next) {
+        more = pull_image(s, &i->spec, &asked);
+    }
+    digests_close(&code);
+    if (more && asked == 0) {
         s->pulled_index = c->index;
     }
 }

@@ -74,6 +74,7 @@ void requests_receive(struct server *s, struct session *from, const struct messa
         [MESSAGE_CHUNK_GET] = chunks_receive,
         [MESSAGE_CHUNK_DATA] = chunks_receive,
         [MESSAGE_DEPLOY] = deploys_receive,
+        [MESSAGE_IMAGE_PUT] = image_put_receive,
         [MESSAGE_QUERY] = on_query,
         [MESSAGE_ADMIN] = on_admin,
         [MESSAGE_LOGS] = logs_receive,

@@ -8,6 +8,7 @@
 #include "common/pki/pki.h"
 #include "scheduler/api/backup_make.h"
 #include "scheduler/api/backups.h"
+#include "scheduler/api/image_chunks.h"
 #include "scheduler/api/payload_port.h"
 #include "scheduler/api/payloads.h"
 #include "scheduler/api/roles.h"
@@ -471,6 +472,7 @@ static void on_maintenance(uv_timer_t *timer)
     deploys_tick(s, now.mono_us);
     backups_tick(s, now.mono_us);
     chunks_pull(s);
+    chunks_collect(s);
     if (now.mono_us - s->renewed_check_us > (uint64_t)RENEW_CHECK_MS * 1000) {
         s->renewed_check_us = now.mono_us;
         renew_own(s);

@@ -12,6 +12,7 @@
 #include "common/net/tls.h"
 #include "proto/codec.h"
 #include "proto/version.h"
+#include "scheduler/api/digests.h"
 #include "scheduler/api/server.h"
 #include "scheduler/core/catalog.h"
 #include "scheduler/core/core.h"
@@ -24,7 +25,9 @@ enum {
     RELAYS_MAX = 4096,
     RELAY_INSTANCES_MAX = 16, /* of a function, whose logs one request follows */
     DEPLOYS_MAX = 64,
-    DEPLOY_TIMEOUT_MS = 30000,
+    DEPLOY_TIMEOUT_MS = 30000, /* without any progress */
+    DEPLOY_ASK_MS = 2000,      /* until a question to another scheduler is put again */
+    DEPLOY_BATCH = 32,         /* chunks that another scheduler is asked about at once */
     CERTIFICATE_VALID_S = 7 * 24 * 3600,
     RENEW_CHECK_MS = 60 * 1000,
     MAINTENANCE_MS = 250,
@@ -66,16 +69,23 @@ struct relay {
     UT_hash_handle hh;
 };
 
-/* A deploy that waits until a majority of the schedulers has its chunks. */
+/* A deploy or an image that waits until a majority of the schedulers has its chunks. */
 struct deploy_job {
     uint64_t id;
     uint64_t client, request;
     struct arena arena;
-    struct function_spec spec;
+    struct function_spec spec; /* of a deploy */
+    struct image_spec image;   /* of an image */
+    bool is_image;
     struct digest revision;
     uint64_t check_index;
     uint64_t deadline_us;
-    bool have[OUTBOUND_MAX]; /* that outbound scheduler has all chunks */
+    struct digests digests; /* the chunks */
+    struct deploy_peer {
+        size_t have;     /* that outbound scheduler has the first so many chunks */
+        uint64_t ask;    /* the request of the question about the next ones; 0: none */
+        uint64_t ask_us; /* when it was put */
+    } peers[OUTBOUND_MAX];
     bool submitted;
     struct server *server;
     char by[2 * NAME_BYTES_MAX];
@@ -109,6 +119,7 @@ struct server {
     uv_timer_t tick, maintenance;
     uint64_t renewed_check_us;
     uint64_t pulled_index, pull_turn;
+    uint64_t collected_index;
     char leader_address[CONFIG_ADDRESS_BYTES_MAX + 1];
     struct stats *stats;
     struct seals *seals; /* NULL: nothing on disk is sealed */
@@ -145,6 +156,7 @@ void requests_receive(struct server *s, struct session *from, const struct messa
 
 /* deploys.c */
 void deploys_receive(struct server *s, struct session *from, const struct message *m);
+void image_put_receive(struct server *s, struct session *from, const struct message *m);
 void chunks_receive(struct server *s, struct session *from, const struct message *m);
 void deploys_tick(struct server *s, uint64_t now_us);
 /* Asks other schedulers for chunks that the catalog names and the store lacks. */

@@ -4,6 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Longer than an upload takes, whose chunks are named by nothing yet, and than clocks differ. */
+enum { IMAGE_GRACE_MS = 3600 * 1000 };
+
 struct pending {
     struct core *core;
     uint64_t peer, request;
@@ -69,6 +72,28 @@ static struct status make_function_rollback(const struct core *c, const struct a
     out->type = COMMAND_FUNCTION_ROLLBACK;
     out->command_function_rollback =
         (struct command_function_rollback){.name = a->name, .revision = found->id};
+    return status_ok();
+}
+
+/* name: NAME, or NAME@sha256:DIGEST. */
+static struct status make_image_delete(const struct core *c, const struct admin *a,
+                                       struct command *out, struct errmsg *msg)
+{
+    (void)c;
+    (void)msg;
+    out->type = COMMAND_IMAGE_DELETE;
+    out->command_image_delete.name = a->name;
+    return status_ok();
+}
+
+static struct status make_image_gc(const struct core *c, const struct admin *a, struct command *out,
+                                   struct errmsg *msg)
+{
+    (void)c;
+    (void)a;
+    (void)msg;
+    out->type = COMMAND_IMAGE_GC;
+    out->command_image_gc.grace_ms = IMAGE_GRACE_MS;
     return status_ok();
 }
 
@@ -243,6 +268,8 @@ static const struct {
 } actions[] = {
     {"function.delete", make_function_delete},
     {"function.rollback", make_function_rollback},
+    {"image.delete", make_image_delete},
+    {"image.gc", make_image_gc},
     {"node.cordon", make_node_cordon},
     {"node.uncordon", make_node_uncordon},
     {"node.drain", make_node_drain},

@@ -110,6 +110,7 @@ void catalog_close(struct catalog *c)
     REMOVE_ALL(c->schedulers, catalog_setting);
     jobs_close(&c->jobs);
     keys_close(&c->keys);
+    images_close(&c->images);
     *c = (struct catalog){.jobs = c->jobs}; /* Which keeps who is told of changes. */
 }
 
@@ -139,6 +140,15 @@ static void revision_put(struct catalog_function *f, const struct digest *id,
     }
 }
 
+/* A revision's image, pinned by whoever proposed it, may have been deleted meanwhile. */
+static struct status image_is_here(const struct catalog *c, const char *ref, struct errmsg *msg)
+{
+    if (ref == NULL || ref[0] == '\0' || images_find(&c->images, ref) != NULL) {
+        return status_ok();
+    }
+    return status_fail(msg, STATUS_NOT_FOUND, "there is no image %.150s", ref);
+}
+
 static struct status apply_deploy(struct catalog *c, const struct command *cmd, struct errmsg *msg)
 {
     const struct command_deploy *d = &cmd->command_deploy;
@@ -149,6 +159,7 @@ static struct status apply_deploy(struct catalog *c, const struct command *cmd, 
                            "function %s was changed at index %" PRIu64 ", not at %" PRIu64,
                            d->spec->name, index_now, d->check_index);
     }
+    TRY(image_is_here(c, d->spec->image, msg));
     if (f == NULL) {
         if (HASH_COUNT(c->functions) >= CATALOG_FUNCTIONS_MAX) {
             return status_fail(msg, STATUS_LIMIT,
@@ -205,6 +216,7 @@ static struct status apply_function_rollback(struct catalog *c, const struct com
                            "function %s has no such revision; see skep function history %s",
                            f->name, f->name);
     }
+    TRY(image_is_here(c, to->spec.image, msg));
     f->current = to->id;
     jobs_schedules_keep(&c->jobs, f->name, &to->spec);
     f->index = c->index;
@@ -452,6 +464,25 @@ static struct status apply_key_put(struct catalog *c, const struct command *cmd,
     return keys_put(&c->keys, c->index, c->time_ms, &cmd->command_key_put, msg);
 }
 
+static struct status apply_image_put(struct catalog *c, const struct command *cmd,
+                                     struct errmsg *msg)
+{
+    return images_put(c, cmd->command_image_put.spec, msg);
+}
+
+static struct status apply_image_delete(struct catalog *c, const struct command *cmd,
+                                        struct errmsg *msg)
+{
+    return images_delete(c, cmd->command_image_delete.name, msg);
+}
+
+static struct status apply_image_gc(struct catalog *c, const struct command *cmd,
+                                    struct errmsg *msg)
+{
+    (void)msg;
+    return images_collect(c, cmd->command_image_gc.grace_ms);
+}
+
 struct status catalog_apply(struct catalog *c, uint64_t index, const struct command *cmd,
                             struct errmsg *msg)
 {
@@ -476,6 +507,9 @@ struct status catalog_apply(struct catalog *c, uint64_t index, const struct comm
         [COMMAND_PURGE] = apply_purge,
         [COMMAND_EXPIRE] = apply_expire,
         [COMMAND_KEY_PUT] = apply_key_put,
+        [COMMAND_IMAGE_PUT] = apply_image_put,
+        [COMMAND_IMAGE_DELETE] = apply_image_delete,
+        [COMMAND_IMAGE_GC] = apply_image_gc,
     };
     CHECK(index > c->index);
     CHECK(cmd->type > COMMAND_NONE);
@@ -573,6 +607,7 @@ struct status catalog_export(const struct catalog *c, struct arena *a, struct st
     out->jobs_count = HASH_COUNT(c->jobs.jobs);
     out->jobs_late = c->jobs.late;
     TRY(keys_export(&c->keys, a, out));
+    TRY(images_export(&c->images, a, out));
     TRY(export_texts(c->settings, a, &out->settings, &out->settings_count));
     return export_texts(c->schedulers, a, &out->schedulers, &out->schedulers_count);
 }
@@ -661,6 +696,7 @@ static struct status import_all(struct catalog *c, const struct state *s, struct
     }
     c->jobs.late = s->jobs_late;
     TRY(keys_import(&c->keys, s, msg));
+    TRY(images_import(&c->images, s, msg));
     for (size_t i = 0; i < s->schedulers_count; i++) {
         const struct pair *p = &s->schedulers[i];
         TRY(texts_put(&c->schedulers, CATALOG_SCHEDULERS_MAX, "scheduler", p->key, p->value, msg));
@@ -684,6 +720,8 @@ struct status catalog_import(struct catalog *c, const struct state *s, struct er
 void catalog_adopt(struct catalog *c, const struct state *s)
 {
     CHECK(HASH_COUNT(c->functions) == 0);
+    struct status images = images_import(&c->images, s, NULL);
+    CHECK(status_is_ok(images) || images.code == STATUS_LIMIT);
     for (size_t i = 0; i < s->functions_count; i++) {
         CHECK(status_is_ok(import_function(c, &s->functions[i], NULL)));
     }
@@ -728,7 +766,9 @@ static uint64_t fnv_text(uint64_t h, const char *text)
 ROW_DIGESTER(text)
 ROW_DIGESTER(pair)
 ROW_DIGESTER(schedule_spec)
+#define ROW_DIGEST_DIGEST(name) h = hash_fnv1a(h, &m->name, sizeof m->name);
 ROW_DIGESTER(function_spec)
+ROW_DIGESTER(image_spec)
 
 /* The number of entries comes first: one table cannot pass for the next. */
 static uint64_t fnv_count(uint64_t h, unsigned count)
@@ -786,6 +826,13 @@ uint64_t catalog_digest(const struct catalog *c)
     for (const struct job_schedule *s = c->jobs.schedules; s != NULL; s = s->hh.next) {
         h = hash_fnv1a(fnv_text(h, s->key), &s->fired_ms, sizeof s->fired_ms);
     }
+    h = fnv_count(h, HASH_COUNT(c->images.images));
+    for (const struct catalog_image *i = c->images.images; i != NULL; i = i->hh.next) {
+        h = digest_image_spec(h, &i->spec);
+        h = hash_fnv1a(hash_fnv1a(h, &i->index, sizeof i->index), &i->time_ms, sizeof i->time_ms);
+    }
+    const uint64_t collects[] = {c->images.collect_index, c->images.collect_before_ms};
+    h = hash_fnv1a(h, collects, sizeof collects);
     h = hash_fnv1a(h, &c->keys.count, sizeof c->keys.count);
     for (size_t i = 0; i < c->keys.count; i++) {
         const struct data_key *k = &c->keys.items[i];

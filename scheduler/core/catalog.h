@@ -11,6 +11,7 @@
 #include "common/hash.h"
 #include "common/status.h"
 #include "proto/message.h"
+#include "scheduler/core/images.h"
 #include "scheduler/core/jobs.h"
 #include "scheduler/core/keys.h"
 
@@ -82,6 +83,7 @@ struct catalog {
     struct catalog_setting *schedulers;
     struct job_table jobs;
     struct key_table keys;
+    struct image_table images;
 };
 
 /* All zeros is a valid empty catalog. */

@@ -393,9 +393,16 @@ static void start_one(struct core *c, struct core_time now, struct runtime *f, s
     c->stats.cold_starts++;
     recount(f);
     struct function_spec copy = *spec;
-    const struct message m = {.type = MESSAGE_START,
-                              .term = c->term,
-                              .start = {.instance = i->id, .revision = i->revision, .spec = &copy}};
+    const struct catalog_image *image =
+        spec->image[0] == '\0' ? NULL : images_find(&c->catalog.images, spec->image);
+    const struct message m = {
+        .type = MESSAGE_START,
+        .term = c->term,
+        .start = {.instance = i->id,
+                  .revision = i->revision,
+                  .spec = &copy,
+                  .image_lists = image == NULL ? (struct bytes){0} : image->spec.lists,
+                  .image_bytes = image == NULL ? 0 : image->spec.bytes}};
     c->env.send(c->env.data, n->peer, &m);
 }
 

@@ -164,6 +164,60 @@ static struct status ask_function(const struct core *c, const struct query *q, s
     put_number(t, "schedules", s->schedules_count);
     put(t, "data_class", VALUE_TEXT, s->data_class[0] == '\0' ? "internal" : s->data_class);
     put_egress(t, s);
+    put(t, "image", VALUE_TEXT, s->image[0] == '\0' ? IMAGE_DEFAULT : s->image);
+    return status_ok();
+}
+
+static void image_row(const struct core *c, struct table *t, const struct catalog_image *i)
+{
+    const char *user = images_user(&c->catalog, i, true);
+    char hex[DIGEST_STRING_BYTES];
+    digest_format(&i->spec.digest, hex);
+    row_begin(t);
+    put(t, "name", VALUE_TEXT, i->spec.name);
+    put(t, "digest", VALUE_TEXT, hex);
+    put_number(t, "bytes", i->spec.bytes);
+    put(t, "used_by", VALUE_TEXT, user == NULL ? "" : user);
+    put_number(t, "created_ms", i->time_ms);
+    put_number(t, "index", i->index);
+}
+
+static struct status ask_images(const struct core *c, const struct query *q, struct table *t,
+                                struct errmsg *msg)
+{
+    (void)q;
+    (void)msg;
+    for (const struct catalog_image *i = c->catalog.images.images; i != NULL; i = i->hh.next) {
+        image_row(c, t, i);
+    }
+    return status_ok();
+}
+
+static void put_texts(struct table *t, const char *key, const struct text *texts, size_t count)
+{
+    struct buffer all = {0};
+    for (size_t i = 0; i < count; i++) {
+        struct status s = buffer_append(&all, texts[i].text, strlen(texts[i].text));
+        s = status_is_ok(s) ? buffer_append(&all, i + 1 == count ? "" : " ", i + 1 < count) : s;
+        (void)mem_must(status_is_ok(s) ? t : NULL);
+    }
+    struct status ended = buffer_append(&all, "", 1);
+    (void)mem_must(status_is_ok(ended) ? t : NULL);
+    put(t, key, VALUE_TEXT, (const char *)all.data);
+    buffer_close(&all);
+}
+
+/* name: NAME or NAME@sha256:DIGEST. */
+static struct status ask_image(const struct core *c, const struct query *q, struct table *t,
+                               struct errmsg *msg)
+{
+    const struct catalog_image *i;
+    TRY(images_resolve(&c->catalog.images, q->name, &i, msg));
+    image_row(c, t, i);
+    put_number(t, "chunks", image_chunks_count(i->spec.bytes));
+    put_texts(t, "env", i->spec.env, i->spec.env_count);
+    put(t, "workdir", VALUE_TEXT, i->spec.workdir);
+    put_texts(t, "entrypoint", i->spec.entrypoint, i->spec.entrypoint_count);
     return status_ok();
 }
 
@@ -644,6 +698,8 @@ static const struct {
                          struct errmsg *msg);
 } questions[] = {
     {"functions", ask_functions},
+    {"images", ask_images},
+    {"image", ask_image},
     {"function", ask_function},
     {"history", ask_history},
     {"nodes", ask_nodes},

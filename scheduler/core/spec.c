@@ -2,6 +2,7 @@
 
 #include "common/cron.h"
 #include "common/egress_rule.h"
+#include "common/image_ref.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -63,6 +64,10 @@ static struct status check_code(const struct function_spec *s, struct errmsg *ms
                     msg));
     for (size_t i = 0; i < s->command_count; i++) {
         TRY(check_text("command", s->command[i].text, i == 0, msg));
+    }
+    struct image_ref ref;
+    if (s->image != NULL && s->image[0] != '\0') {
+        TRY(status_prefix(msg, image_ref_parse(s->image, &ref, msg), "image"));
     }
     if (s->chunks.size % DIGEST_BYTES != 0) {
         return status_fail(msg, STATUS_INVALID, "chunks: %zu bytes are no list of digests",

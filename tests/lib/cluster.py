@@ -29,6 +29,7 @@ import time
 import unittest
 
 PR_SET_CHILD_SUBREAPER = 36
+MNT_DETACH = 2
 POLL_SECONDS = 0.03
 DEADLINE_SECONDS = 20
 COMMAND_SECONDS = 60
@@ -259,6 +260,10 @@ class Cluster:
         for folder in cgroup_folders(self.instances_seen):
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as f:
+            mounts = [line.split()[4] for line in f if self.folder in line.split()[4]]
+        for mount in mounts:
+            ctypes.CDLL(None).umount2(mount.encode(), MNT_DETACH)
         for folder, _, _ in os.walk(self.folder):
             with contextlib.suppress(OSError):
                 os.chmod(folder, 0o700)

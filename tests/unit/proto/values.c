@@ -141,6 +141,8 @@ struct message value_message_empty(struct arena *a, enum message_type type)
         m.deploy.spec = mem_must(arena_zalloc(a, 1, sizeof *m.deploy.spec));
     } else if (type == MESSAGE_START) {
         m.start.spec = mem_must(arena_zalloc(a, 1, sizeof *m.start.spec));
+    } else if (type == MESSAGE_IMAGE_PUT) {
+        m.image_put.spec = mem_must(arena_zalloc(a, 1, sizeof *m.image_put.spec));
     } else if (type == MESSAGE_INSTANCE_EVENT) {
         m.instance_event.report = mem_must(arena_zalloc(a, 1, sizeof *m.instance_event.report));
     }
