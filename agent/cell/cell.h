@@ -50,6 +50,7 @@ enum {
     CELL_ARGS_MAX = 64,
     CELL_ENV_MAX = 128,
     CELL_STRING_BYTES_MAX = 4096,
+    CELL_PLATFORM_BYTES_MAX = 16,
     CELL_MOUNTS_MAX = 32,
     CELL_SPEC_BYTES_MAX = 256 << 10,
     CELL_LOG_BYTES_DEFAULT = 1 << 20,
@@ -90,6 +91,9 @@ struct cell_spec {
     /* Outside uid and gid the cell's user maps to; 0: the caller's when unprivileged, 65534
      * otherwise. */
     uint32_t uid;
+    /* Of skep-gvisor, which refuses an empty one: runsc's path and the platform it is to use. */
+    char runsc[CELL_STRING_BYTES_MAX];
+    char platform[CELL_PLATFORM_BYTES_MAX];
 };
 
 /* Appends the JSON text to *json. INVALID for a text that is not UTF-8; NOMEM. */
