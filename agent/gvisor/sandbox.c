@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -64,6 +65,7 @@ struct command {
 static struct status command_make(const struct cell_spec *spec, struct command *c,
                                   struct errmsg *msg)
 {
+    *c = (struct command){.args = {NULL}};
     char folder[PATH_BYTES_MAX];
     if (spec->runsc[0] == '\0' || spec->platform[0] == '\0') {
         return status_fail(msg, STATUS_INVALID, "step runsc: no program or platform is named");
@@ -104,9 +106,21 @@ static void oom_score_set(void)
     }
 }
 
+static char *const runsc_env[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL};
+
+static _Noreturn void runsc_exec(const char *const *args)
+{
+    sigset_t none;
+    (void)sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    (void)signal(SIGPIPE, SIG_DFL);
+    (void)close_range(STDERR_FILENO + 1, ~0U, 0);
+    (void)execve(args[0], (char *const *)(uintptr_t)args, runsc_env);
+    child_fail(args[0]);
+}
+
 static _Noreturn void child(struct ends *e, int channel_fd, const struct command *c)
 {
-    static char *const env[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL};
     char go = 0;
     (void)close(e->ear[0]);
     (void)close(e->go[1]); /* So that a dead parent is noticed. */
@@ -122,13 +136,7 @@ static _Noreturn void child(struct ends *e, int channel_fd, const struct command
         child_fail("mount proc");
     }
     oom_score_set();
-    sigset_t none;
-    (void)sigemptyset(&none);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
-    (void)signal(SIGPIPE, SIG_DFL);
-    (void)close_range(STDERR_FILENO + 1, ~0U, 0);
-    (void)execve(c->args[0], (char *const *)(uintptr_t)c->args, env);
-    child_fail(c->args[0]);
+    runsc_exec(c->args);
 }
 
 /* ---- In the parent ---- */
@@ -214,4 +222,26 @@ struct status sandbox_start(const struct cell_spec *spec, int channel_fd, struct
     }
     ends_close(&ends);
     return s;
+}
+
+/* Entering a pid namespace counts for children only: the second child is inside, and ends with the
+ * sandbox at the latest. It has none of our limits: it is runsc, not the function. */
+void sandbox_terminate(const struct sandbox *s, const struct cell_spec *spec)
+{
+    struct command c;
+    if (!status_is_ok(command_make(spec, &c, NULL))) {
+        return;
+    }
+    const char *const args[] = {spec->runsc, c.root, "kill", spec->instance, "TERM", NULL};
+    pid_t pid = fork();
+    if (pid == 0) {
+        int flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
+        if (setns(s->pidfd, flags) == 0 && fork() == 0) {
+            runsc_exec(args);
+        }
+        _exit(0);
+    }
+    if (pid > 0) {
+        (void)waitpid(pid, NULL, 0);
+    }
 }

@@ -36,4 +36,8 @@ NODISCARD struct status sandbox_start(const struct cell_spec *spec, int channel_
                                       struct cgroup *cgroup, struct sandbox *out,
                                       struct errmsg *msg);
 
+/* Sends SIGTERM to the function by way of another runsc: the first one hands no signals on. Nothing
+ * is said when that fails; the caller has a deadline. */
+void sandbox_terminate(const struct sandbox *s, const struct cell_spec *spec);
+
 #endif

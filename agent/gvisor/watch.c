@@ -32,17 +32,11 @@ uint64_t watch_clock_us(void)
     return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
-/* runsc, process 1 of its namespace, hands SIGTERM on to the function; SIGKILL takes all of the
- * namespace with it. */
-static void signal_sandbox(const struct watch *w, int signal)
-{
-    /* ESRCH: it has ended, and the loop is about to see it. */
-    (void)syscall(SYS_pidfd_send_signal, w->sandbox.pidfd, signal, NULL, 0);
-}
-
+/* runsc is process 1 of its namespace and takes all of that with it. */
 static void kill_sandbox(struct watch *w)
 {
-    signal_sandbox(w, SIGKILL);
+    /* ESRCH: it has ended, and the loop is about to see it. */
+    (void)syscall(SYS_pidfd_send_signal, w->sandbox.pidfd, SIGKILL, NULL, 0);
     w->kill_sent = true;
     w->kill_deadline_us = 0;
 }
@@ -59,7 +53,7 @@ static void stop_sandbox(struct watch *w, uint64_t now_us)
     }
     uint32_t stop_ms = w->spec->stop_ms != 0 ? w->spec->stop_ms : WATCH_STOP_MS_DEFAULT;
     w->kill_deadline_us = now_us + (uint64_t)stop_ms * US_PER_MS;
-    signal_sandbox(w, SIGTERM);
+    sandbox_terminate(&w->sandbox, w->spec);
 }
 
 __attribute__((format(printf, 2, 3))) static void say(struct watch *w, const char *format, ...)
