@@ -36,6 +36,8 @@ struct instance_place {
     const char *root;    /* root file system, or NULL */
     const char *node;    /* hostname of the cell */
     const char *cgroup;  /* as in cell_spec; empty: without */
+    const char *runsc;   /* empty: a native cell */
+    const char *platform;
 };
 
 void instance_meta_of(const struct start *s, const char *cgroup, struct instance_meta *out);

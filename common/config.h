@@ -36,6 +36,8 @@
  *     capacity: {cpu: 8, memory: 32Gi}    default: the machine's
  *     labels: {zone: a}
  *     cells: {cgroup: auto, root: PATH}   cgroup: auto or off; root default: made from /usr
+ *     gvisor: {enabled: auto, platform: auto, program: /usr/bin/runsc}
+ *                                     enabled: auto or off; platform: auto, kvm, systrap, ptrace
  *     gpu: {discovery: auto, library: PATH, simulate: [{model: H100, memory: 80Gi, count: 8}]}
  *                                     discovery: auto or off; library: libnvidia-ml.so.1, where the
  *                                     loader does not find it; simulate: devices for development,
@@ -175,6 +177,17 @@ struct scheduler_config {
 
 enum cells_cgroup { CELLS_CGROUP_AUTO, CELLS_CGROUP_OFF };
 
+#define CONFIG_RUNSC_DEFAULT "/usr/bin/runsc"
+enum gvisor_enabled { GVISOR_ENABLED_AUTO, GVISOR_ENABLED_OFF };
+enum gvisor_choice {
+    GVISOR_CHOICE_AUTO,
+    GVISOR_CHOICE_KVM,
+    GVISOR_CHOICE_SYSTRAP,
+    GVISOR_CHOICE_PTRACE,
+};
+/* "auto", "kvm", "systrap", "ptrace". */
+const char *gvisor_choice_name(enum gvisor_choice choice);
+
 enum gpu_discovery { GPU_DISCOVERY_AUTO, GPU_DISCOVERY_OFF };
 
 /* So many GPUs that are not there. */
@@ -197,6 +210,9 @@ struct agent_config {
     size_t labels_count;
     enum cells_cgroup cells_cgroup;
     char *cells_root; /* a root file system for cells; NULL: made from the host's /usr */
+    enum gvisor_enabled gvisor_enabled;
+    enum gvisor_choice gvisor_platform;
+    char *gvisor_program; /* runsc */
     enum gpu_discovery gpu_discovery;
     char *gpu_library; /* NULL: as the loader finds it */
     struct config_gpu *gpu_simulate;

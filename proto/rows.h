@@ -191,7 +191,8 @@
 #define FIELDS_cancel(F, L, M) F(ID, invocation) F(U32, attempt) F(ID, instance) F(STR, reason)
 
 /* ---- Agent to schedulers ---- */
-/* gpu, in both: none when nothing is new, else one. */
+/* gpu, in both: none when nothing is new, else one. gvisor, in both: the platform that runsc works
+ * on, or empty, and then gvisor_why; both empty: an agent of before gVisor. */
 #define FIELDS_node_register(F, L, M)                                                              \
     F(U64, boot)                                                                                   \
     F(U32, cpu_millis)                                                                             \
@@ -199,7 +200,9 @@
     L(pair, labels)                                                                                \
     L(instance_report, instances)                                                                  \
     L(attempt_report, attempts)                                                                    \
-    L(gpu_inventory, gpu)
+    L(gpu_inventory, gpu)                                                                          \
+    F(STR, gvisor)                                                                                 \
+    F(STR, gvisor_why)
 #define FIELDS_heartbeat(F, L, M)                                                                  \
     F(U64, sequence)                                                                               \
     F(U32, cpu_used_millis)                                                                        \
@@ -211,7 +214,9 @@
     F(U32, psi_io_milli)                                                                           \
     F(U64, disk_free_bytes)                                                                        \
     L(instance_usage, instances)                                                                   \
-    L(gpu_inventory, gpu)
+    L(gpu_inventory, gpu)                                                                          \
+    F(STR, gvisor)                                                                                 \
+    F(STR, gvisor_why)
 #define FIELDS_instance_event(F, L, M) M(instance_report, report) F(U32, code)
 #define FIELDS_result(F, L, M)                                                                     \
     F(ID, invocation)                                                                              \

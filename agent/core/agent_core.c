@@ -15,6 +15,8 @@ struct status agent_core_new(struct agent_core **out, const struct agent_core_co
     }
     c->config = *config;
     c->env = *env;
+    c->gvisor = "";
+    c->gvisor_why = "";
     c->next_us = NEVER_US;
     c->lease_us = (uint64_t)AGENT_LEASE_MS_DEFAULT * 1000;
     *out = c;
@@ -92,7 +94,9 @@ static struct status node_register(struct agent_core *c, uint64_t peer)
                           .attempts = attempts,
                           .attempts_count = register_attempts(c, attempts),
                           .gpu = c->gpu,
-                          .gpu_count = c->gpu != NULL ? 1 : 0},
+                          .gpu_count = c->gpu != NULL ? 1 : 0,
+                          .gvisor = c->gvisor,
+                          .gvisor_why = c->gvisor_why},
     };
     bool sent = c->env.send(c->env.data, peer, &m);
     mem_free(instances);
@@ -288,6 +292,12 @@ void agent_core_gpus(struct agent_core *c, struct gpu_inventory *gpu)
     c->gpu = gpu;
 }
 
+void agent_core_gvisor(struct agent_core *c, const char *platform, const char *why)
+{
+    c->gvisor = platform;
+    c->gvisor_why = why;
+}
+
 void agent_core_heartbeat(struct agent_core *c, uint64_t now_us, const struct heartbeat *h)
 {
     (void)now_us;
@@ -298,6 +308,8 @@ void agent_core_heartbeat(struct agent_core *c, uint64_t now_us, const struct he
         .heartbeat = *h,
     };
     m.heartbeat.sequence = c->sequence;
+    m.heartbeat.gvisor = c->gvisor;
+    m.heartbeat.gvisor_why = c->gvisor_why;
     core_send_all(c, &m);
 }
 
@@ -306,6 +318,8 @@ void agent_core_tick(struct agent_core *c, uint64_t now_us)
     if (now_us < c->next_us) {
         return;
     }
+    c->gvisor = "";
+    c->gvisor_why = "";
     c->next_us = NEVER_US;
     registers_tick(c, now_us);
     core_due(c, core_attempts_tick(c, now_us));

@@ -6,6 +6,7 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "scheduler/api/server_internal.h"
+#include "scheduler/core/isolation.h"
 #include "scheduler/core/spec.h"
 
 #include <stdio.h>
@@ -239,6 +240,9 @@ void deploys_receive(struct server *s, struct session *from, const struct messag
     }
     struct errmsg msg = {.text = ""};
     struct status status = function_spec_check(m->deploy.spec, &msg);
+    if (status_is_ok(status)) {
+        status = isolation_allow(core_catalog(s->core), m->deploy.spec, &msg);
+    }
     if (!status_is_ok(status)) {
         session_reply(s, from, m->request, status.code, msg.text);
         return;

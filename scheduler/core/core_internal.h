@@ -23,6 +23,8 @@ struct peer {
     UT_hash_handle hh;
 };
 
+enum { NODE_GVISOR_BYTES = 16, NODE_GVISOR_WHY_BYTES = 256 };
+
 struct node {
     char name[NAME_BYTES_MAX + 1];
     uint64_t peer;   /* 0: not connected */
@@ -40,6 +42,8 @@ struct node {
     struct arena gpu_arena;
     struct gpu_inventory gpu; /* the last one; what it points to is in gpu_arena */
     bool gpu_said;            /* not by agents of before, and not while the node is lost */
+    char gvisor[NODE_GVISOR_BYTES]; /* the platform of runsc; empty: none */
+    char gvisor_why[NODE_GVISOR_WHY_BYTES];
     uint32_t instances;
     struct heartbeat beat; /* the last one, without its lists */
     UT_hash_handle hh;

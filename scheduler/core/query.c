@@ -2,6 +2,7 @@
  * command line prints as a table or JSON. */
 #include "common/cron.h"
 #include "scheduler/core/core_internal.h"
+#include "scheduler/core/isolation.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -149,6 +150,7 @@ static struct status ask_function(const struct core *c, const struct query *q, s
     put_number(t, "queue_age_ms", s->queue_age_ms);
     put_number(t, "poison_max", s->poison_max);
     put_number(t, "schedules", s->schedules_count);
+    put(t, "isolation", VALUE_TEXT, isolation_is_gvisor(s) ? "gvisor" : "cell");
     put(t, "data_class", VALUE_TEXT, s->data_class[0] == '\0' ? "internal" : s->data_class);
     return status_ok();
 }
@@ -263,6 +265,8 @@ static struct status ask_node(const struct core *c, const struct query *q, struc
                                  n->labels[i].key, n->labels[i].value);
     }
     put(t, "labels", VALUE_TEXT, labels);
+    put(t, "gvisor", VALUE_TEXT, n->gvisor[0] != '\0' ? n->gvisor : "none");
+    put(t, "gvisor_why", VALUE_TEXT, n->gvisor_why);
     put_gpus(t, n);
     if (n->gpu_said) {
         put(t, "gpu_state", VALUE_TEXT, gpu_state_name(n->gpu.state));
