@@ -1,6 +1,6 @@
 /* Does runsc work on this node, and on which platform? Asked once, at the agent's start, of
- * `skep-gvisor probe`, which runs a sandbox that does nothing; the loop goes on meanwhile, and until
- * the answer is there the node has no gVisor.
+ * `skep-gvisor probe`, which runs a sandbox that does nothing; the loop goes on meanwhile, and
+ * until the answer is there the node has no gVisor.
  *
  * Thread: the loop's. */
 #ifndef AGENT_GVISOR_PROBE_H

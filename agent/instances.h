@@ -49,8 +49,8 @@ struct instances_config {
     const char *gvisor_program;
     const char *runsc;
     const struct gvisor *gvisor;
-    const char *runners;      /* folder mounted at /opt/skep */
-    const char *root;         /* of cells, or NULL */
+    const char *runners; /* folder mounted at /opt/skep */
+    const char *root;    /* of cells, or NULL */
     bool cgroups;
     struct code *code;
 };

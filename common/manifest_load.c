@@ -172,9 +172,9 @@ static const struct {
     const char *path;
     const char *only;
 } fixed[] = {
-    {"image", "default"}, {"resources.gpu", NULL},    {"scaling.buffer", "0"},
-    {"snapshot", "none"}, {"network.egress", "none"},
-    {"secrets", NULL},    {"placement.prefer", NULL}, {"placement.spread", NULL},
+    {"image", "default"},       {"resources.gpu", NULL},    {"scaling.buffer", "0"},
+    {"snapshot", "none"},       {"network.egress", "none"}, {"secrets", NULL},
+    {"placement.prefer", NULL}, {"placement.spread", NULL},
 };
 
 static struct status fixed_check(const struct yamldoc *d, struct errmsg *msg)
@@ -397,7 +397,8 @@ static struct status manifest_fill(const struct yamldoc *d, const struct raw_man
     TRY(durable_take(d, raw, m, msg));
     TRY(schedules_take(d, raw, m, msg));
     if (raw->isolation != NULL) {
-        TRY(yamldoc_blame(d, "isolation", isolation_parse(raw->isolation, &m->isolation, msg), msg));
+        TRY(yamldoc_blame(d, "isolation", isolation_parse(raw->isolation, &m->isolation, msg),
+                          msg));
     }
     TRY(pairs_take(d, "env", MANIFEST_ENV_MAX, &m->env, &m->env_count, msg));
     TRY(pairs_take(d, "placement.require", MANIFEST_REQUIRE_MAX, &m->require, &m->require_count,

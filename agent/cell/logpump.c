@@ -13,8 +13,7 @@ enum {
 
 void logpump_init(struct logpump *p, struct logring *log, int fd, uint64_t now_us)
 {
-    *p = (struct logpump){
-        .log = log, .fd = fd, .budget = LOGPUMP_BURST_BYTES, .filled_us = now_us};
+    *p = (struct logpump){.log = log, .fd = fd, .budget = LOGPUMP_BURST_BYTES, .filled_us = now_us};
 }
 
 void logpump_tick(struct logpump *p, uint64_t now_us)

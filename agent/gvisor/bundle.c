@@ -110,8 +110,8 @@ static void tmpfs_add(struct config *c, const char *target, uint64_t bytes)
 static json_t *texts_of(const char *first, char *const *texts, size_t count)
 {
     json_t *list = json_array();
-    bool failed = list == NULL ||
-                  (first != NULL && json_array_append_new(list, json_string(first)) != 0);
+    bool failed =
+        list == NULL || (first != NULL && json_array_append_new(list, json_string(first)) != 0);
     for (size_t i = 0; i < count && !failed; i++) {
         failed = json_array_append_new(list, json_string(texts[i])) != 0;
     }
@@ -134,23 +134,21 @@ static json_t *process_of(const struct cell_spec *spec)
     json_t *limits =
         json_pack("[o o o]", limit_of("RLIMIT_CORE", 0), limit_of("RLIMIT_NOFILE", files),
                   limit_of("RLIMIT_FSIZE", spec->tmp_bytes));
-    return json_pack("{s{si si} so so ss sb s{s[] s[] s[] s[] s[]} so}", "user", "uid", BUNDLE_USER,
-                     "gid", BUNDLE_USER, "args",
-                     texts_of(BUNDLE_LAUNCHER, spec->args, spec->args_count), "env",
-                     texts_of(NULL, spec->env, spec->env_count), "cwd",
-                     spec->workdir[0] != '\0' ? spec->workdir : "/", "noNewPrivileges", 1,
-                     "capabilities", "bounding", "effective", "inheritable", "permitted", "ambient",
-                     "rlimits", limits);
+    return json_pack(
+        "{s{si si} so so ss sb s{s[] s[] s[] s[] s[]} so}", "user", "uid", BUNDLE_USER, "gid",
+        BUNDLE_USER, "args", texts_of(BUNDLE_LAUNCHER, spec->args, spec->args_count), "env",
+        texts_of(NULL, spec->env, spec->env_count), "cwd",
+        spec->workdir[0] != '\0' ? spec->workdir : "/", "noNewPrivileges", 1, "capabilities",
+        "bounding", "effective", "inheritable", "permitted", "ambient", "rlimits", limits);
 }
 
 static json_t *config_of(const struct cell_spec *spec, json_t *mounts)
 {
-    return json_pack(
-        "{ss so s{ss sb} ss sO s{s[{ss} {ss} {ss} {ss} {ss}]}}", "ociVersion", "1.0.2", "process",
-        process_of(spec), "root", "path", "rootfs", "readonly", 1, "hostname",
-        spec->hostname[0] != '\0' ? spec->hostname : "skep", "mounts", mounts, "linux",
-        "namespaces", "type", "pid", "type", "network", "type", "ipc", "type", "uts", "type",
-        "mount");
+    return json_pack("{ss so s{ss sb} ss sO s{s[{ss} {ss} {ss} {ss} {ss}]}}", "ociVersion", "1.0.2",
+                     "process", process_of(spec), "root", "path", "rootfs", "readonly", 1,
+                     "hostname", spec->hostname[0] != '\0' ? spec->hostname : "skep", "mounts",
+                     mounts, "linux", "namespaces", "type", "pid", "type", "network", "type", "ipc",
+                     "type", "uts", "type", "mount");
 }
 
 static struct status config_write(const struct cell_spec *spec, const struct config *c,

@@ -40,8 +40,8 @@ struct node {
     struct pair *labels;
     size_t labels_count;
     struct arena gpu_arena;
-    struct gpu_inventory gpu; /* the last one; what it points to is in gpu_arena */
-    bool gpu_said;            /* not by agents of before, and not while the node is lost */
+    struct gpu_inventory gpu;       /* the last one; what it points to is in gpu_arena */
+    bool gpu_said;                  /* not by agents of before, and not while the node is lost */
     char gvisor[NODE_GVISOR_BYTES]; /* the platform of runsc; empty: none */
     char gvisor_why[NODE_GVISOR_WHY_BYTES];
     uint32_t instances;

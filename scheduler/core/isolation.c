@@ -43,8 +43,8 @@ struct status isolation_setting_check(const char *key, const char *value, struct
 {
     if (strcmp(key, ISOLATION_SETTING) == 0 && value[0] != '\0' && strcmp(value, "cell") != 0 &&
         strcmp(value, "gvisor") != 0) {
-        return status_fail(msg, STATUS_INVALID, ISOLATION_SETTING ": \"%.40s\" is not cell or gvisor",
-                           value);
+        return status_fail(msg, STATUS_INVALID,
+                           ISOLATION_SETTING ": \"%.40s\" is not cell or gvisor", value);
     }
     return status_ok();
 }

@@ -307,8 +307,7 @@ static void a_program_that_is_not_there_is_named(void **state)
     open_program(&h, "/app/missing", "");
     harness_run(&h);
     assert_int_equal(h.end_event.end, CELL_END_SETUP);
-    assert_string_equal(h.end_event.message,
-                        "step exec: /app/missing: No such file or directory");
+    assert_string_equal(h.end_event.message, "step exec: /app/missing: No such file or directory");
     assert_int_equal(h.exit_code, 1);
     harness_close(&h);
 }
