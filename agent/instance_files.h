@@ -36,7 +36,7 @@ struct instance_place {
     const char *root;    /* root file system, or NULL */
     const char *node;    /* hostname of the cell */
     const char *cgroup;  /* as in cell_spec; empty: without */
-    const char *runsc;   /* empty: a native cell */
+    const char *runsc;   /* as in cell_spec; NULL or empty: a native cell */
     const char *platform;
 };
 
