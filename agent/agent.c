@@ -6,6 +6,7 @@
 #include "agent/egress/egress.h"
 #include "agent/gpus.h"
 #include "agent/image/image_store.h"
+#include "agent/gvisor_probe.h"
 #include "agent/instances.h"
 #include "agent/log_server.h"
 #include "agent/network.h"
@@ -45,6 +46,7 @@ struct agent {
     struct log_server *logs;
     struct stats *stats;
     struct gpus *gpus;
+    struct gvisor *gvisor;
     struct probe probe;
     struct probe_sample sample;
     struct cgroup_mounts mounts;
@@ -477,6 +479,7 @@ static void on_beat(uv_timer_t *timer)
         .gpu = gpu,
         .gpu_count = gpu != NULL ? 1 : 0,
     };
+    agent_core_gvisor(a->core, gvisor_platform(a->gvisor), gvisor_why(a->gvisor));
     agent_core_heartbeat(a->core, now, &h);
     lease_watch(a, now);
     network_tick(a->network);
@@ -609,6 +612,9 @@ static struct status instances_part(struct agent *a, struct errmsg *msg)
         .data = a->config->data,
         .node = a->config->name.text,
         .cell_program = a->paths->cell,
+        .gvisor_program = a->paths->gvisor,
+        .runsc = a->config->gvisor_program,
+        .gvisor = a->gvisor,
         .runners = a->paths->runners,
         .root = a->config->cells_root,
         .cgroups = a->cgroups,
@@ -667,6 +673,8 @@ static struct status open_parts(struct agent *a, struct errmsg *msg)
     TRY(core_open(a, msg));
     TRY(gpus_open(&a->gpus, a->config, msg));
     agent_core_gpus(a->core, gpus_inventory(a->gpus));
+    TRY(gvisor_open(&a->gvisor, a->loop, a->config, a->paths->gvisor, a->paths->runners));
+    agent_core_gvisor(a->core, gvisor_platform(a->gvisor), gvisor_why(a->gvisor));
     TRY(instances_part(a, msg));
     return network_part(a, msg);
 }
@@ -744,7 +752,7 @@ void agent_stop(struct agent *a, void (*on_stopped)(void *data), void *data)
     a->on_stopped = on_stopped;
     a->stopped_data = data;
     /* The networks last: instances that end here let go of theirs. */
-    a->closing = 2U + (a->network != NULL) + (a->egress != NULL);
+    a->closing = 2U + (a->network != NULL) + (a->egress != NULL) + (a->gvisor != NULL);
     log_server_close(a->logs);
     uv_close((uv_handle_t *)&a->deadline, on_timer_closed);
     uv_close((uv_handle_t *)&a->beat, on_timer_closed);
@@ -755,5 +763,8 @@ void agent_stop(struct agent *a, void (*on_stopped)(void *data), void *data)
         instances_close(a->instances, instances_closed, a);
     } else if (a->egress != NULL) {
         egress_close(a->egress, part_closed, a);
+    }
+    if (a->gvisor != NULL) {
+        gvisor_close(a->gvisor, part_closed, a);
     }
 }

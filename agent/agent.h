@@ -18,6 +18,7 @@ enum { AGENT_HEARTBEAT_MS = 1000, AGENT_HEARTBEAT_MS_MIN = 100, AGENT_USAGES_MAX
 /* Where our other programs are. */
 struct agent_paths {
     const char *cell;    /* skep-cell */
+    const char *gvisor;  /* skep-gvisor; NULL: not installed */
     const char *runners; /* folder of the runners */
 };
 

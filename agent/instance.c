@@ -384,8 +384,7 @@ static struct status watch(struct instance *i, struct errmsg *msg)
 struct status instance_launch(struct instance *i, struct errmsg *msg)
 {
     struct cell_process process;
-    TRY(cell_start(i->table->config.cell_program, i->folder, STDERR_FILENO, &process, &i->client,
-                   msg));
+    TRY(cell_start(i->program, i->folder, STDERR_FILENO, &process, &i->client, msg));
     i->process = process;
     i->pidfd = process.pidfd;
     struct errmsg why = {{0}};

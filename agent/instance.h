@@ -26,6 +26,7 @@ struct instance {
     struct instance_meta meta;
     char folder[INSTANCE_PATH_BYTES_MAX];
     enum instance_phase phase;
+    const char *program; /* skep-cell or skep-gvisor; NULL: adopted */
     struct code_wait wait;
     bool code_waiting;
     bool code_held;

@@ -260,6 +260,10 @@ static struct status spec_fill(struct spec_parts *p, const struct start *s,
                   msg));
     TRY(text_fill(spec->cgroup, sizeof spec->cgroup, place->cgroup, "the cgroup's path", msg));
     TRY(net_fill(p, place, msg));
+    TRY(text_fill(spec->runsc, sizeof spec->runsc, place->runsc == NULL ? "" : place->runsc,
+                  "gvisor.program", msg));
+    TRY(text_fill(spec->platform, sizeof spec->platform,
+                  place->platform == NULL ? "" : place->platform, "the platform", msg));
     spec->memory_bytes = f->memory_bytes;
     spec->cpu_millis = f->cpu_millis;
     spec->pids_max = f->processes_max != 0 ? f->processes_max : MANIFEST_PROCESSES_DEFAULT;

@@ -43,6 +43,8 @@ struct instance_place {
     uint64_t io_bps;
     const char *netns;  /* as in cell_spec; NULL or empty: one of the cell's own */
     const char *resolv; /* file that is its /etc/resolv.conf; NULL or empty: none */
+    const char *runsc;  /* as in cell_spec; NULL or empty: a native cell */
+    const char *platform;
 };
 
 void instance_meta_of(const struct start *s, const char *cgroup, struct instance_meta *out);

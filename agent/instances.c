@@ -2,6 +2,7 @@
  * ends. */
 #include "agent/instances.h"
 
+#include "agent/gvisor_probe.h"
 #include "agent/instance.h"
 #include "common/check.h"
 #include "common/clock.h"
@@ -304,6 +305,27 @@ static void on_image(void *data, struct status s, const char *message)
     part_came(i, s, message);
 }
 
+static bool under_gvisor(const struct start *s)
+{
+    return s->spec->isolation != NULL && strcmp(s->spec->isolation, "gvisor") == 0;
+}
+
+/* The program that is to keep the instance. */
+static struct status program_choose(const struct instances *t, const struct start *s,
+                                    const char **program, struct errmsg *msg)
+{
+    *program = t->config.cell_program;
+    if (!under_gvisor(s)) {
+        return status_ok();
+    }
+    if (gvisor_platform(t->config.gvisor)[0] == '\0') {
+        return status_fail(msg, STATUS_UNSUPPORTED, "no gVisor on this node: %s",
+                           gvisor_why(t->config.gvisor));
+    }
+    *program = t->config.gvisor_program;
+    return status_ok();
+}
+
 static struct status files_write(struct instance *i, const struct start *s, struct errmsg *msg)
 {
     struct instances *t = i->table;
@@ -340,6 +362,8 @@ static struct status files_write(struct instance *i, const struct start *s, stru
         .io_bps = t->config.io_bps,
         .netns = netns,
         .resolv = resolv,
+        .runsc = under_gvisor(s) ? t->config.runsc : "",
+        .platform = under_gvisor(s) ? gvisor_platform(t->config.gvisor) : "",
     };
     TRY(folder_make(i->folder, true, msg));
     TRY(instance_files_write(i->folder, s, &place, &i->meta, msg));
@@ -392,6 +416,8 @@ struct status instances_start(struct instances *t, const struct start *s, struct
         return status_fail(msg, STATUS_INVALID, "concurrency must be 1 to %d", INFLIGHT_SLOTS_MAX);
     }
     TRY(image_check(s, msg));
+    const char *program = NULL;
+    TRY(program_choose(t, s, &program, msg));
     struct instance *i = find(t, s->instance);
     if (i != NULL) {
         return status_fail(msg, STATUS_EXISTS, "the instance's former life has not ended");
@@ -400,6 +426,7 @@ struct status instances_start(struct instances *t, const struct start *s, struct
     if (i == NULL) {
         return status_fail(msg, STATUS_NOMEM, "out of memory");
     }
+    i->program = program;
     i->begun_us = now_us();
     i->wait = (struct code_wait){.done = on_code, .data = i};
     i->image_wait = (struct image_wait){.done = on_image, .data = i};

@@ -33,6 +33,7 @@ enum {
     CHANNEL_END_GRACE_MS = 2000,   /* from the end of the channel to a kill */
 };
 
+struct gvisor;
 struct instances;
 
 struct instances_events {
@@ -48,8 +49,12 @@ struct instances_config {
     const char *data; /* instances/ and ended/ are made below it */
     const char *node;
     const char *cell_program; /* skep-cell */
-    const char *runners;      /* folder mounted at /opt/skep */
-    const char *root;         /* of cells, or NULL */
+    /* skep-gvisor and runsc, which work where gvisor names a platform */
+    const char *gvisor_program;
+    const char *runsc;
+    const struct gvisor *gvisor;
+    const char *runners; /* folder mounted at /opt/skep */
+    const char *root;    /* of cells, or NULL */
     bool cgroups;
     wall_set walls_not_needed; /* as in cell_spec, and so is io_bps */
     uint64_t io_bps;

@@ -133,11 +133,16 @@ static struct status find_beside(const char *given, const char *const *places, s
 }
 
 static struct status paths_find(const struct options *o, char cell[PATH_BYTES_MAX],
-                                char runners[PATH_BYTES_MAX], struct errmsg *msg)
+                                char gvisor[PATH_BYTES_MAX], char runners[PATH_BYTES_MAX],
+                                struct errmsg *msg)
 {
+    static const char *const gvisors[] = {"skep-gvisor", "../libexec/skep/skep-gvisor"};
     static const char *const cells[] = {"skep-cell", "../libexec/skep/skep-cell"};
     static const char *const folders[] = {"../lib/skep/runners", "../runners"};
     TRY(find_beside(o->cell, cells, 2, cell, msg));
+    if (!status_is_ok(find_beside(NULL, gvisors, 2, gvisor, NULL))) {
+        gvisor[0] = '\0'; /* A node without it. */
+    }
     return find_beside(o->runners, folders, 2, runners, msg);
 }
 
@@ -166,8 +171,9 @@ static int run_daemon(const struct options *o, const struct agent_config *config
 {
     struct errmsg msg = {{0}};
     char cell[PATH_BYTES_MAX];
+    char gvisor[PATH_BYTES_MAX];
     char runners[PATH_BYTES_MAX];
-    if (!status_is_ok(paths_find(o, cell, runners, &msg))) {
+    if (!status_is_ok(paths_find(o, cell, gvisor, runners, &msg))) {
         return fail(&msg);
     }
     log_open("skep-agent", config->log.level, config->log.format, STDERR_FILENO);
@@ -176,7 +182,8 @@ static int run_daemon(const struct options *o, const struct agent_config *config
     if (!status_is_ok(machine_check(config, &msg))) {
         return fail(&msg);
     }
-    const struct agent_paths paths = {.cell = cell, .runners = runners};
+    const struct agent_paths paths = {
+        .cell = cell, .gvisor = gvisor[0] != '\0' ? gvisor : NULL, .runners = runners};
     struct daemon d = {0};
     int rc = uv_loop_init(&d.loop);
     CHECK(rc == 0);

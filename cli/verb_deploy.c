@@ -86,6 +86,10 @@ static struct function_spec spec_of(struct deployment *d)
                                   .poison_max = m->poison_max,
                                   .durable_queue_max = m->durable_queue_max,
                                   .data_class = data_class_name(m->data_class),
+                                  /* Empty, as clients of before say it. */
+                                  .isolation = m->isolation == ISOLATION_CELL
+                                                   ? ""
+                                                   : isolation_name(m->isolation),
                                   .schedules = schedules_of(&d->arena, m),
                                   .schedules_count = m->schedules_count,
                                   .egress = texts_of(&d->arena, m->egress, m->egress_count),

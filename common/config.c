@@ -524,12 +524,17 @@ struct raw_network {
     char *egress, *pool, *pool6, *resolver, *bandwidth, *connections;
 };
 
+struct raw_gvisor {
+    char *enabled, *platform, *program;
+};
+
 struct raw_agent {
     char *cluster, *name, *data, *ca, *cert, *key, *lease;
     char **schedulers;
     uint32_t schedulers_count;
     struct raw_capacity capacity;
     struct raw_cells cells;
+    struct raw_gvisor gvisor;
     struct raw_gpu gpu;
     struct raw_network network;
     struct raw_limits limits;
@@ -558,6 +563,13 @@ static const cyaml_schema_field_t cells_fields[] = {
     CYAML_FIELD_SEQUENCE("walls_not_needed", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
                          struct raw_cells, walls_not_needed, &text_schema, 0, WALLS_COUNT_),
     YAMLDOC_PART("uids", struct raw_cells, uids, uids_fields),
+    CYAML_FIELD_END,
+};
+
+static const cyaml_schema_field_t gvisor_fields[] = {
+    YAMLDOC_TEXT("enabled", struct raw_gvisor, enabled),
+    YAMLDOC_TEXT("platform", struct raw_gvisor, platform),
+    YAMLDOC_TEXT("program", struct raw_gvisor, program),
     CYAML_FIELD_END,
 };
 
@@ -606,6 +618,7 @@ static const cyaml_schema_field_t agent_fields[] = {
     YAMLDOC_PART("capacity", struct raw_agent, capacity, capacity_fields),
     CYAML_FIELD_IGNORE("labels", CYAML_FLAG_OPTIONAL),
     YAMLDOC_PART("cells", struct raw_agent, cells, cells_fields),
+    YAMLDOC_PART("gvisor", struct raw_agent, gvisor, gvisor_fields),
     YAMLDOC_PART("gpu", struct raw_agent, gpu, gpu_fields),
     YAMLDOC_PART("network", struct raw_agent, network, network_fields),
     YAMLDOC_TEXT("lease", struct raw_agent, lease),
@@ -625,6 +638,8 @@ static const struct text_row agent_texts[] = {
     TEXT_ROW("key", TEXT_PATH, struct raw_agent, key, struct agent_config, identity.key),
     TEXT_ROW("cells.root", TEXT_PATH, struct raw_agent, cells.root, struct agent_config,
              cells_root),
+    TEXT_ROW("gvisor.program", TEXT_PATH, struct raw_agent, gvisor.program, struct agent_config,
+             gvisor_program),
     TEXT_ROW("gpu.library", TEXT_PATH, struct raw_agent, gpu.library, struct agent_config,
              gpu_library),
 };
@@ -669,6 +684,7 @@ void agent_config_close(struct agent_config *c)
     identity_close(&c->identity);
     text_pairs_close(c->labels, c->labels_count);
     mem_free(c->cells_root);
+    mem_free(c->gvisor_program);
     mem_free(c->gpu_library);
     for (size_t i = 0; i < c->gpu_simulate_count; i++) {
         mem_free(c->gpu_simulate[i].model);
@@ -844,6 +860,30 @@ static struct status network_take(const struct yamldoc *d, const struct raw_netw
     return status_ok();
 }
 
+static const char *const gvisor_choices[] = {"auto", "kvm", "systrap", "ptrace", NULL};
+
+const char *gvisor_choice_name(enum gvisor_choice choice)
+{
+    CHECK((size_t)choice < sizeof gvisor_choices / sizeof gvisor_choices[0] - 1);
+    return gvisor_choices[choice];
+}
+
+static struct status gvisor_take(const struct yamldoc *d, const struct raw_gvisor *raw,
+                                 struct agent_config *c, struct errmsg *msg)
+{
+    static const char *const words[] = {"auto", "off", NULL};
+    unsigned enabled = GVISOR_ENABLED_AUTO;
+    unsigned platform = GVISOR_CHOICE_AUTO;
+    TRY(word_take(d, "gvisor.enabled", words, raw->enabled, &enabled, msg));
+    TRY(word_take(d, "gvisor.platform", gvisor_choices, raw->platform, &platform, msg));
+    c->gvisor_enabled = (enum gvisor_enabled)enabled;
+    c->gvisor_platform = (enum gvisor_choice)platform;
+    if (c->gvisor_program == NULL) {
+        c->gvisor_program = mem_strdup(CONFIG_RUNSC_DEFAULT);
+    }
+    return c->gvisor_program != NULL ? status_ok() : status_of(STATUS_NOMEM);
+}
+
 /* What this machine has, as far as we may use it. */
 static void capacity_default(struct agent_config *c)
 {
@@ -873,6 +913,7 @@ static struct status agent_fill(const struct yamldoc *d, struct raw_agent *raw,
                         msg));
     TRY(labels_take(d, c, msg));
     TRY(cells_take(d, &raw->cells, c, msg));
+    TRY(gvisor_take(d, &raw->gvisor, c, msg));
     TRY(gpu_take(d, &raw->gpu, c, msg));
     TRY(network_take(d, &raw->network, &c->network, msg));
     return log_take(d, &raw->log, &c->log, msg);

@@ -45,6 +45,8 @@
  *                                     second from and to each disk, default: no limit;
  *                                     cgroup: off says the same as naming the five cgroup walls
  *                                     that limit
+ *     gvisor: {enabled: auto, platform: auto, program: /usr/bin/runsc}
+ *                                     enabled: auto or off; platform: auto, kvm, systrap, ptrace
  *     gpu: {discovery: auto, library: PATH, simulate: [{model: H100, memory: 80Gi, count: 8}]}
  *                                     discovery: auto or off; library: libnvidia-ml.so.1, where the
  *                                     loader does not find it; simulate: devices for development,
@@ -210,6 +212,17 @@ struct scheduler_config {
     struct config_log log;
 };
 
+#define CONFIG_RUNSC_DEFAULT "/usr/bin/runsc"
+enum gvisor_enabled { GVISOR_ENABLED_AUTO, GVISOR_ENABLED_OFF };
+enum gvisor_choice {
+    GVISOR_CHOICE_AUTO,
+    GVISOR_CHOICE_KVM,
+    GVISOR_CHOICE_SYSTRAP,
+    GVISOR_CHOICE_PTRACE,
+};
+/* "auto", "kvm", "systrap", "ptrace". */
+const char *gvisor_choice_name(enum gvisor_choice choice);
+
 enum gpu_discovery { GPU_DISCOVERY_AUTO, GPU_DISCOVERY_OFF };
 
 /* What instances with egress rules get. */
@@ -246,6 +259,9 @@ struct agent_config {
     uint32_t cells_uid_count;
     uint64_t cells_io_bps; /* 0: no limit */
     char *cells_root;      /* a root file system for cells; NULL: made from the host's /usr */
+    enum gvisor_enabled gvisor_enabled;
+    enum gvisor_choice gvisor_platform;
+    char *gvisor_program; /* runsc */
     enum gpu_discovery gpu_discovery;
     char *gpu_library; /* NULL: as the loader finds it */
     struct config_gpu *gpu_simulate;

@@ -63,6 +63,35 @@ struct status data_class_parse(const char *text, enum data_class *out, struct er
                        "\"%s\" is not a class of data; there are public, internal and phi", quoted);
 }
 
+static const char *const isolation_names[ISOLATION_COUNT_] = {
+    [ISOLATION_CELL] = "cell",
+    [ISOLATION_GVISOR] = "gvisor",
+};
+
+const char *isolation_name(enum isolation isolation)
+{
+    CHECK((size_t)isolation < ISOLATION_COUNT_);
+    return isolation_names[isolation];
+}
+
+struct status isolation_parse(const char *text, enum isolation *out, struct errmsg *msg)
+{
+    for (size_t i = 0; i < ISOLATION_COUNT_; i++) {
+        if (strcmp(text, isolation_names[i]) == 0) {
+            *out = (enum isolation)i;
+            return status_ok();
+        }
+    }
+    if (strcmp(text, "trusted") == 0) {
+        return status_fail(msg, STATUS_UNSUPPORTED,
+                           "\"trusted\" is not offered: no function runs with less than a cell");
+    }
+    char quoted[QUOTE_STRING_BYTES];
+    text_quote(text, strlen(text), quoted);
+    return status_fail(msg, STATUS_INVALID, "\"%s\" is no isolation; there are cell and gvisor",
+                       quoted);
+}
+
 void manifest_init(struct manifest *m)
 {
     *m = (struct manifest){
@@ -84,6 +113,7 @@ void manifest_init(struct manifest *m)
         .durable_queue_max = MANIFEST_DURABLE_QUEUE_DEFAULT,
         .poison_max = MANIFEST_POISON_DEFAULT,
         .data_class = DATA_CLASS_INTERNAL,
+        .isolation = ISOLATION_CELL,
     };
 }
 
@@ -565,6 +595,9 @@ static struct status canonical(const struct manifest *m, struct buffer *out)
         TRY(put_number(out, numbers[i].key, numbers[i].value));
     }
     TRY(put_text(out, "data_class", data_class_name(m->data_class)));
+    if (m->isolation != ISOLATION_CELL) { /* Without it the text is what it was before. */
+        TRY(put_text(out, "isolation", isolation_name(m->isolation)));
+    }
     TRY(put_number(out, "schedules", m->schedules_count));
     for (size_t i = 0; i < m->schedules_count; i++) {
         TRY(put_text(out, "schedule", m->schedules[i].name.text));

@@ -17,6 +17,9 @@ enum runtime { RUNTIME_PYTHON, RUNTIME_C, RUNTIME_COMMAND, RUNTIME_COUNT_ };
 /* How its payloads are to be handled. phi: protected health information. */
 enum data_class { DATA_CLASS_PUBLIC, DATA_CLASS_INTERNAL, DATA_CLASS_PHI, DATA_CLASS_COUNT_ };
 
+/* cell: Skep's own walls. gvisor: gVisor's kernel between the function and the machine's. */
+enum isolation { ISOLATION_CELL, ISOLATION_GVISOR, ISOLATION_COUNT_ };
+
 struct text_pair {
     char *key;
     char *value;
@@ -72,6 +75,7 @@ struct manifest {
     uint64_t queue_age_ms;      /* one queued for longer fails; 0: none does */
     uint32_t poison_max;        /* an input that ended so many instances is not tried again */
     enum data_class data_class;
+    enum isolation isolation;
     struct manifest_schedule *schedules; /* in the order of the file */
     size_t schedules_count;
 };
@@ -89,6 +93,10 @@ NODISCARD struct status runtime_parse(const char *text, enum runtime *out, struc
 const char *data_class_name(enum data_class data_class);
 NODISCARD struct status data_class_parse(const char *text, enum data_class *out,
                                          struct errmsg *msg);
+
+/* "cell", "gvisor". */
+const char *isolation_name(enum isolation isolation);
+NODISCARD struct status isolation_parse(const char *text, enum isolation *out, struct errmsg *msg);
 
 /* Appends a copy of the pair, keeping the list sorted by key. EXISTS for a key that is there,
  * NOMEM; unchanged then. */

@@ -72,6 +72,7 @@ struct raw_manifest {
     char *timeout;
     char *startup_timeout;
     char *data_class;
+    char *isolation;
 };
 
 static const cyaml_schema_value_t argument_schema = {
@@ -148,7 +149,7 @@ static const cyaml_schema_field_t manifest_fields[] = {
     YAMLDOC_PART("resources", struct raw_manifest, resources, resources_fields),
     YAMLDOC_PART("scaling", struct raw_manifest, scaling, scaling_fields),
     CYAML_FIELD_IGNORE("snapshot", CYAML_FLAG_OPTIONAL),
-    CYAML_FIELD_IGNORE("isolation", CYAML_FLAG_OPTIONAL),
+    YAMLDOC_TEXT("isolation", struct raw_manifest, isolation),
     YAMLDOC_TEXT("timeout", struct raw_manifest, timeout),
     YAMLDOC_TEXT("startup_timeout", struct raw_manifest, startup_timeout),
     YAMLDOC_PART("retries", struct raw_manifest, retries, retries_fields),
@@ -174,9 +175,8 @@ static const struct {
     const char *path;
     const char *only;
 } fixed[] = {
-    {"resources.gpu", NULL},    {"scaling.buffer", "0"}, {"snapshot", "none"},
-    {"isolation", "cell"},      {"secrets", NULL},       {"placement.prefer", NULL},
-    {"placement.spread", NULL},
+    {"resources.gpu", NULL},    {"scaling.buffer", "0"}, {"snapshot", "none"}, {"secrets", NULL},
+    {"placement.prefer", NULL}, {"placement.spread", NULL},
 };
 
 static struct status fixed_check(const struct yamldoc *d, struct errmsg *msg)
@@ -444,6 +444,10 @@ static struct status manifest_fill(const struct yamldoc *d, const struct raw_man
     TRY(yamldoc_numbers(d, numbers, sizeof numbers / sizeof numbers[0], raw, m, msg));
     TRY(durable_take(d, raw, m, msg));
     TRY(schedules_take(d, raw, m, msg));
+    if (raw->isolation != NULL) {
+        TRY(yamldoc_blame(d, "isolation", isolation_parse(raw->isolation, &m->isolation, msg),
+                          msg));
+    }
     TRY(pairs_take(d, "env", MANIFEST_ENV_MAX, &m->env, &m->env_count, msg));
     TRY(pairs_take(d, "placement.require", MANIFEST_REQUIRE_MAX, &m->require, &m->require_count,
                    msg));

@@ -10,7 +10,7 @@
  *     resources: {cpu: 500m, memory: 256Mi, tmp: 64Mi, processes: 64}
  *     scaling: {min: 0, max: 100, concurrency: 1, buffer: 0, idle: 60s, queue: 1000}
  *     snapshot: none
- *     isolation: cell
+ *     isolation: cell | gvisor
  *     timeout: 300s
  *     startup_timeout: 60s
  *     network: {egress: none}

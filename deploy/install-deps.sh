@@ -2,6 +2,7 @@
 # Installs what Skep needs from Debian 12's own packages. Running it again changes nothing.
 #   deploy/install-deps.sh           to build and run
 #   deploy/install-deps.sh --dev     also to lint, test and fuzz
+#   deploy/install-deps.sh --gvisor  also runsc, for functions with isolation: gvisor
 #   deploy/install-deps.sh --bench   also the systems that tests/bench compares with
 set -euo pipefail
 
@@ -17,7 +18,9 @@ dev_packages=(
     clang-14 clang-tidy-14 clang-format-14 llvm-14 libclang-rt-14-dev shellcheck procps
     softhsm2 libengine-pkcs11-openssl
     nftables faketime
+    runsc
 )
+gvisor_packages=(runsc)
 # Most of these start a daemon where they are installed, so that only who asks for them gets them.
 bench_packages=(
     gearman-job-server libgearman-dev bubblewrap
@@ -30,13 +33,14 @@ fail() {
 }
 
 usage() {
-    echo "usage: deploy/install-deps.sh [--dev] [--bench]"
+    echo "usage: deploy/install-deps.sh [--dev] [--gvisor] [--bench]"
 }
 
 packages=("${build_packages[@]}")
 for option in "$@"; do
     case "$option" in
     --dev) packages+=("${dev_packages[@]}") ;;
+    --gvisor) packages+=("${gvisor_packages[@]}") ;;
     --bench) packages+=("${bench_packages[@]}") ;;
     -h | --help)
         usage

@@ -209,7 +209,8 @@
 /* ---- Agent to schedulers ---- */
 /* gpu, in both: none when nothing is new, else one. walls_not_needed: names of common/wall.h, all
  * others stand; walls_said: false of agents of before, who do not say.
- * egress: can give instances a network. */
+ * egress: can give instances a network. gvisor, in both: the platform that runsc works on, or
+ * empty, and then gvisor_why; both empty: an agent of before gVisor. */
 #define FIELDS_node_register(F, L, M)                                                              \
     F(U64, boot)                                                                                   \
     F(U32, cpu_millis)                                                                             \
@@ -220,7 +221,9 @@
     L(gpu_inventory, gpu)                                                                          \
     F(BOOL, walls_said)                                                                            \
     L(text, walls_not_needed)                                                                      \
-    F(BOOL, egress)
+    F(BOOL, egress)                                                                                \
+    F(STR, gvisor)                                                                                 \
+    F(STR, gvisor_why)
 #define FIELDS_heartbeat(F, L, M)                                                                  \
     F(U64, sequence)                                                                               \
     F(U32, cpu_used_millis)                                                                        \
@@ -232,7 +235,9 @@
     F(U32, psi_io_milli)                                                                           \
     F(U64, disk_free_bytes)                                                                        \
     L(instance_usage, instances)                                                                   \
-    L(gpu_inventory, gpu)
+    L(gpu_inventory, gpu)                                                                          \
+    F(STR, gvisor)                                                                                 \
+    F(STR, gvisor_why)
 #define FIELDS_instance_event(F, L, M) M(instance_report, report) F(U32, code)
 #define FIELDS_result(F, L, M)                                                                     \
     F(ID, invocation)                                                                              \

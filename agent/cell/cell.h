@@ -51,6 +51,7 @@ enum {
     CELL_ARGS_MAX = 64,
     CELL_ENV_MAX = 128,
     CELL_STRING_BYTES_MAX = 4096,
+    CELL_PLATFORM_BYTES_MAX = 16,
     CELL_MOUNTS_MAX = 32,
     CELL_SPEC_BYTES_MAX = 256 << 10,
     CELL_LOG_BYTES_DEFAULT = 1 << 20,
@@ -99,6 +100,9 @@ struct cell_spec {
     /* Walls that are not to be built on this machine; every other one must stand. */
     wall_set walls_not_needed;
     uint64_t io_bps; /* bytes a second from and to each disk, 0: no limit */
+    /* Of skep-gvisor, which refuses an empty one: runsc's path and the platform it is to use. */
+    char runsc[CELL_STRING_BYTES_MAX];
+    char platform[CELL_PLATFORM_BYTES_MAX];
 };
 
 /* Appends the JSON text to *json. INVALID for a text that is not UTF-8; NOMEM. */

@@ -66,6 +66,8 @@ static const struct field fields[] = {
     NUMBER_FIELD(uid, FIELD_U32, false, 1, UINT32_MAX - 1),
     LIST_FIELD(walls_not_needed, FIELD_WALLS, false, WALLS_COUNT_),
     NUMBER_FIELD(io_bps, FIELD_U64, false, CELL_IO_BPS_MIN, 1ULL << 46),
+    TEXT_FIELD(runsc, false),
+    TEXT_FIELD(platform, false),
 };
 enum { FIELDS_COUNT = sizeof fields / sizeof fields[0] };
 
@@ -460,6 +462,12 @@ static struct status spec_check(const struct cell_spec *spec, struct errmsg *msg
     }
     if (spec->root[0] != '\0' && !path_is_plain(spec->root)) {
         return status_fail(msg, STATUS_INVALID, "root: not a plain path: %.128s", spec->root);
+    }
+    if (spec->runsc[0] != '\0' && !path_is_plain(spec->runsc)) {
+        return status_fail(msg, STATUS_INVALID, "runsc: not a plain path: %.128s", spec->runsc);
+    }
+    if (!hostname_is_plain(spec->platform)) {
+        return status_fail(msg, STATUS_INVALID, "platform: not a name");
     }
     if (spec->args[0][0] != '/') {
         return status_fail(msg, STATUS_INVALID, "args[0]: not an absolute path: %.128s",

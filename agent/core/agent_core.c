@@ -16,6 +16,8 @@ struct status agent_core_new(struct agent_core **out, const struct agent_core_co
     }
     c->config = *config;
     c->env = *env;
+    c->gvisor = "";
+    c->gvisor_why = "";
     c->next_us = NEVER_US;
     c->lease_us = (uint64_t)AGENT_LEASE_MS_DEFAULT * 1000;
     *out = c;
@@ -109,7 +111,9 @@ static struct status node_register(struct agent_core *c, uint64_t peer)
                           .walls_said = true,
                           .walls_not_needed = walls,
                           .walls_not_needed_count = register_walls(c, walls),
-                          .egress = c->config.egress},
+                          .egress = c->config.egress,
+                          .gvisor = c->gvisor,
+                          .gvisor_why = c->gvisor_why},
     };
     bool sent = c->env.send(c->env.data, peer, &m);
     mem_free(instances);
@@ -305,6 +309,12 @@ void agent_core_gpus(struct agent_core *c, struct gpu_inventory *gpu)
     c->gpu = gpu;
 }
 
+void agent_core_gvisor(struct agent_core *c, const char *platform, const char *why)
+{
+    c->gvisor = platform;
+    c->gvisor_why = why;
+}
+
 void agent_core_heartbeat(struct agent_core *c, uint64_t now_us, const struct heartbeat *h)
 {
     (void)now_us;
@@ -315,6 +325,8 @@ void agent_core_heartbeat(struct agent_core *c, uint64_t now_us, const struct he
         .heartbeat = *h,
     };
     m.heartbeat.sequence = c->sequence;
+    m.heartbeat.gvisor = c->gvisor;
+    m.heartbeat.gvisor_why = c->gvisor_why;
     core_send_all(c, &m);
 }
 
@@ -323,6 +335,8 @@ void agent_core_tick(struct agent_core *c, uint64_t now_us)
     if (now_us < c->next_us) {
         return;
     }
+    c->gvisor = "";
+    c->gvisor_why = "";
     c->next_us = NEVER_US;
     registers_tick(c, now_us);
     core_due(c, core_attempts_tick(c, now_us));

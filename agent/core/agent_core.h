@@ -151,6 +151,10 @@ void agent_core_result(struct agent_core *c, uint64_t now_us, const struct resul
  * the beginning: nothing. The heartbeats carry what the caller puts into them. */
 void agent_core_gpus(struct agent_core *c, struct gpu_inventory *gpu);
 
+/* What registrations and heartbeats say of gVisor from now on (node_register in proto/rows.h),
+ * borrowed until the next call; both "" at the beginning. */
+void agent_core_gvisor(struct agent_core *c, const char *platform, const char *why);
+
 /* Sends the heartbeat to all schedulers; sequence is the core's. */
 void agent_core_heartbeat(struct agent_core *c, uint64_t now_us, const struct heartbeat *h);
 

@@ -83,7 +83,8 @@ struct core_held {
 struct agent_core {
     struct agent_core_config config;
     struct agent_env env;
-    struct gpu_inventory *gpu; /* of registrations; NULL: none */
+    struct gpu_inventory *gpu;       /* of registrations; NULL: none */
+    const char *gvisor, *gvisor_why; /* of registrations */
     struct core_peer *peers;
     struct core_instance *instances;
     struct core_attempt *attempts;

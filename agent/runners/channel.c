@@ -70,7 +70,8 @@ static int receive_once(struct channel *c, bool wait)
     if (!c->single) {
         int count = recvmmsg(c->fd, c->messages, CHANNEL_BATCH_MAX,
                              wait ? MSG_WAITFORONE : MSG_DONTWAIT, NULL);
-        if (count >= 0 || (errno != ENOSYS && errno != EPERM)) {
+        /* gVisor's recvmmsg knows no MSG_WAITFORONE, and says EINVAL. */
+        if (count >= 0 || (errno != ENOSYS && errno != EPERM && errno != EINVAL)) {
             return count;
         }
         c->single = true;

@@ -7,6 +7,7 @@
 #include "common/mem.h"
 #include "scheduler/api/image_chunks.h"
 #include "scheduler/api/server_internal.h"
+#include "scheduler/core/isolation.h"
 #include "scheduler/core/spec.h"
 
 #include <stdio.h>
@@ -270,6 +271,7 @@ static struct status deploy_fill(struct server *s, struct deploy_job *job,
                                  const struct deploy *deploy, struct errmsg *msg)
 {
     TRY(function_spec_check(deploy->spec, msg));
+    TRY(isolation_allow(core_catalog(s->core), deploy->spec, msg));
     TRY(function_spec_copy(&job->arena, deploy->spec, &job->spec));
     if (job->spec.image[0] != '\0') {
         /* A name means what it means now; the revision is bound to that version. */

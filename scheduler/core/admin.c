@@ -1,5 +1,6 @@
 /* What operators change: each action is a row of a table and becomes one replicated command. */
 #include "scheduler/core/core_internal.h"
+#include "scheduler/core/isolation.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -69,6 +70,7 @@ static struct status make_function_rollback(const struct core *c, const struct a
                            "function %s has no %s; see skep function history %s", f->name,
                            wanted[0] == '\0' ? "earlier revision" : "such revision", f->name);
     }
+    TRY(isolation_allow(&c->catalog, &found->spec, msg));
     out->type = COMMAND_FUNCTION_ROLLBACK;
     out->command_function_rollback =
         (struct command_function_rollback){.name = a->name, .revision = found->id};
@@ -159,6 +161,7 @@ static struct status make_setting(const struct core *c, const struct admin *a, s
     if (a->name[0] == '\0') {
         return status_fail(msg, STATUS_INVALID, "name the setting");
     }
+    TRY(isolation_setting_check(a->name, arg_find(a, "value"), msg));
     out->type = COMMAND_SETTING;
     out->command_setting = (struct command_setting){.key = a->name, .value = arg_find(a, "value")};
     return status_ok();

@@ -24,6 +24,8 @@ struct peer {
     UT_hash_handle hh;
 };
 
+enum { NODE_GVISOR_BYTES = 16, NODE_GVISOR_WHY_BYTES = 256 };
+
 struct node {
     char name[NAME_BYTES_MAX + 1];
     uint64_t peer;   /* 0: not connected */
@@ -44,6 +46,8 @@ struct node {
     bool gpu_said;            /* not by agents of before, and not while the node is lost */
     bool walls_said;          /* not by agents of before */
     char walls_not_needed[WALLS_TEXT_BYTES]; /* "landlock, cgroup_io" */
+    char gvisor[NODE_GVISOR_BYTES]; /* the platform of runsc; empty: none */
+    char gvisor_why[NODE_GVISOR_WHY_BYTES];
     uint32_t instances;
     struct heartbeat beat; /* the last one, without its lists */
     UT_hash_handle hh;

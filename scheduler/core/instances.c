@@ -366,6 +366,7 @@ static struct placement_node view_node(const struct core *c, const struct node *
                                    .cpu_used_millis = n->cpu_used_millis,
                                    .memory_bytes = n->memory_bytes,
                                    .memory_used_bytes = n->memory_used_bytes,
+                                   .gvisor = n->gvisor[0] != '\0',
                                    .labels = n->labels,
                                    .labels_count = n->labels_count,
                                    .egress = n->egress};

@@ -171,6 +171,23 @@ static void keep_walls(struct node *n, const struct node_register *r)
     }
 }
 
+/* True when the node has gVisor since now. */
+static bool keep_gvisor(struct node *n, const char *platform, const char *why)
+{
+    bool had = n->gvisor[0] != '\0';
+    (void)snprintf(n->gvisor, sizeof n->gvisor, "%s", platform == NULL ? "" : platform);
+    (void)snprintf(n->gvisor_why, sizeof n->gvisor_why, "%s", why == NULL ? "" : why);
+    return !had && n->gvisor[0] != '\0';
+}
+
+static void nodes_changed(struct core *c, struct core_time now)
+{
+    for (struct runtime *f = c->runtimes; f != NULL; f = f->hh.next) {
+        calls_dispatch(c, now, f);
+        instances_scale(c, now, f);
+    }
+}
+
 static struct node *node_of_peer(const struct core *c, uint64_t peer)
 {
     const struct peer *p = peer_find(c, peer);
@@ -205,6 +222,7 @@ void nodes_register(struct core *c, struct core_time now, uint64_t peer, const s
     } else {
         forget_gpus(n);
     }
+    (void)keep_gvisor(n, m->node_register.gvisor, m->node_register.gvisor_why);
     admit(c, now, n);
     instances_reported(c, now, n, &m->node_register);
     /* Not before: what the report lacks would be replaced here and then taken for lacking too. */
@@ -214,10 +232,7 @@ void nodes_register(struct core *c, struct core_time now, uint64_t peer, const s
     journal_add(c, now, n->name, "%s with %zu instances",
                 restarted ? "registered" : "registered again", m->node_register.instances_count);
     send_reply(c, peer, m->request, STATUS_OK, "");
-    for (struct runtime *f = c->runtimes; f != NULL; f = f->hh.next) {
-        calls_dispatch(c, now, f);
-        instances_scale(c, now, f);
-    }
+    nodes_changed(c, now);
 }
 
 void nodes_heartbeat(struct core *c, struct core_time now, uint64_t peer, const struct message *m)
@@ -238,6 +253,9 @@ void nodes_heartbeat(struct core *c, struct core_time now, uint64_t peer, const 
     n->beat.instances_count = 0;
     n->beat.gpu = NULL;
     n->beat.gpu_count = 0;
+    n->beat.gvisor = "";
+    n->beat.gvisor_why = "";
+    bool gained = keep_gvisor(n, m->heartbeat.gvisor, m->heartbeat.gvisor_why);
     if (m->heartbeat.gpu_count > 0) {
         keep_gpus(n, &m->heartbeat.gpu[0]);
     }
@@ -248,6 +266,9 @@ void nodes_heartbeat(struct core *c, struct core_time now, uint64_t peer, const 
         }
     }
     send_reply(c, peer, m->request, STATUS_OK, "");
+    if (gained) {
+        nodes_changed(c, now);
+    }
 }
 
 /* Its instances are gone for us: the agent takes no new work without its leader, so nothing of them

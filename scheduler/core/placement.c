@@ -1,6 +1,7 @@
 #include "scheduler/core/placement.h"
 
 #include "common/check.h"
+#include "scheduler/core/isolation.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -35,6 +36,8 @@ static bool fits(const struct placement_node *n, const struct function_spec *spe
         reason = &why->labels;
     } else if (spec->egress_count > 0 && !n->egress) {
         reason = &why->network;
+    } else if (isolation_is_gvisor(spec) && !n->gvisor) {
+        reason = &why->gvisor;
     } else if (n->cpu_used_millis + spec->cpu_millis > n->cpu_millis) {
         reason = &why->cpu;
     } else if (n->memory_used_bytes + spec->memory_bytes > n->memory_bytes) {
@@ -100,6 +103,7 @@ void placement_explain(const struct placement_reasons *why, size_t count, char *
                 {why->cordoned, "cordoned or draining"},
                 {why->labels, "without the required labels"},
                 {why->network, "without network egress"},
+                {why->gvisor, "without gVisor"},
                 {why->cpu, "with too little CPU left"},
                 {why->memory, "with too little memory left"}};
     int used = snprintf(out, out_size, "%zu node%s", count, count == 1 ? "" : "s");

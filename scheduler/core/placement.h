@@ -15,6 +15,7 @@ struct placement_node {
     uint32_t mode; /* enum node_mode */
     uint64_t cpu_millis, cpu_used_millis;
     uint64_t memory_bytes, memory_used_bytes;
+    bool gvisor; /* runsc works there */
     const struct pair *labels;
     size_t labels_count;
     bool egress;    /* can give an instance a network */
@@ -23,7 +24,7 @@ struct placement_node {
 
 /* Why nodes were filtered out, for `skep why`. */
 struct placement_reasons {
-    uint32_t not_ready, cordoned, labels, network, cpu, memory;
+    uint32_t not_ready, cordoned, labels, network, gvisor, cpu, memory;
 };
 
 /* The index of the best node, or -1 when none fits. Score: least allocated (the mean of the free

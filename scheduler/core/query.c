@@ -4,6 +4,7 @@
 #include "common/egress_rule.h"
 #include "common/manifest_limits.h"
 #include "scheduler/core/core_internal.h"
+#include "scheduler/core/isolation.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -162,6 +163,7 @@ static struct status ask_function(const struct core *c, const struct query *q, s
     put_number(t, "queue_age_ms", s->queue_age_ms);
     put_number(t, "poison_max", s->poison_max);
     put_number(t, "schedules", s->schedules_count);
+    put(t, "isolation", VALUE_TEXT, isolation_is_gvisor(s) ? "gvisor" : "cell");
     put(t, "data_class", VALUE_TEXT, s->data_class[0] == '\0' ? "internal" : s->data_class);
     put_egress(t, s);
     put(t, "image", VALUE_TEXT, s->image[0] == '\0' ? IMAGE_DEFAULT : s->image);
@@ -342,6 +344,8 @@ static struct status ask_node(const struct core *c, const struct query *q, struc
     put(t, "labels", VALUE_TEXT, labels);
     put_walls(t, n);
     put_bool(t, "egress", n->egress);
+    put(t, "gvisor", VALUE_TEXT, n->gvisor[0] != '\0' ? n->gvisor : "none");
+    put(t, "gvisor_why", VALUE_TEXT, n->gvisor_why);
     put_gpus(t, n);
     if (n->gpu_said) {
         put(t, "gpu_state", VALUE_TEXT, gpu_state_name(n->gpu.state));

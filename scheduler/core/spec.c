@@ -3,6 +3,7 @@
 #include "common/cron.h"
 #include "common/egress_rule.h"
 #include "common/image_ref.h"
+#include "scheduler/core/isolation.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -156,6 +157,7 @@ struct status function_spec_check(const struct function_spec *s, struct errmsg *
     TRY(check_range("startup_timeout", s->startup_timeout_ms, 1, DAY_MS, msg));
     TRY(check_durable(s, msg));
     TRY(check_egress(s, msg));
+    TRY(isolation_check(s, msg));
     TRY(check_pairs("env", s->env, s->env_count, SPEC_ENV_MAX, msg));
     return check_pairs("placement.require", s->require, s->require_count, SPEC_LABELS_MAX, msg);
 }

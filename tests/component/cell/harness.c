@@ -48,6 +48,7 @@ void harness_open(struct harness *h, const char *action, const char *argument)
     static unsigned serial;
     memset(h, 0, sizeof *h);
     h->channel_fd = -1;
+    h->program = CELL_PROGRAM;
     mounts_before = mounts_count();
     const char *tmp = getenv("TMPDIR");
     (void)snprintf(h->folder, sizeof h->folder, "%s/skep-cell-test-XXXXXX",
@@ -93,7 +94,7 @@ void harness_start(struct harness *h)
     assert_int_equal(fclose(f), 0);
     buffer_close(&json);
     struct status s =
-        cell_start(CELL_PROGRAM, h->folder, STDERR_FILENO, &h->process, &h->client, &msg);
+        cell_start(h->program, h->folder, STDERR_FILENO, &h->process, &h->client, &msg);
     if (!status_is_ok(s)) {
         fail_msg("cell_start: %s", msg.text);
     }

@@ -11,6 +11,7 @@
 enum { HARNESS_DEADLINE_MS = 60000, HARNESS_PATH_BYTES = 512, HARNESS_ARGS_MAX = 8 };
 
 struct harness {
+    const char *program; /* skep-cell, or another that keeps its contract */
     char folder[HARNESS_PATH_BYTES];
     char cgroup_parent[64];
     struct cgroup_mounts mounts;

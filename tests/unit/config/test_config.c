@@ -16,6 +16,7 @@ static const char agent[] =
     "cluster: prod\nname: node-7\nschedulers: [\"10.0.0.1:7400\", \"s2.example:7400\"]\n"
     "data: /var/lib/a\nca: /etc/ca.pem\ncert: /etc/cert.pem\nkey: /etc/key.pem\n"
     "capacity: {cpu: 7.5, memory: 3Gi}\nlabels: {zone: eu-1, arch: x86}\n"
+    "gvisor: {enabled: off, platform: ptrace, program: /opt/runsc}\n"
     "cells: {root: /srv/root, walls_not_needed: [landlock, cgroup_memory], io_bps: 1Mi,\n"
     "  uids: {first: 100000, count: 500}}\nlease: 2s\nlimits: {chunks: 2Gi}\n"
     "gpu: {discovery: off, library: /opt/libnvidia-ml.so.1, simulate: [{model: H100, memory: "
@@ -150,6 +151,9 @@ static void every_agent_key_is_read(void **state)
     assert_int_equal(c->cells_uid_first, 100000);
     assert_int_equal(c->cells_uid_count, 500);
     assert_string_equal(c->cells_root, "/srv/root");
+    assert_int_equal(c->gvisor_enabled, GVISOR_ENABLED_OFF);
+    assert_string_equal(gvisor_choice_name(c->gvisor_platform), "ptrace");
+    assert_string_equal(c->gvisor_program, "/opt/runsc");
     assert_int_equal(c->gpu_discovery, GPU_DISCOVERY_OFF);
     assert_string_equal(c->gpu_library, "/opt/libnvidia-ml.so.1");
     assert_int_equal(c->gpu_simulate_count, 2);

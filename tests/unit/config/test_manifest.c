@@ -200,6 +200,38 @@ static void bounds_themselves_are_allowed(void **state)
     manifest_close(&m);
 }
 
+static void isolation_is_cell_or_gvisor(void **state)
+{
+    (void)state;
+    struct manifest m = parsed("name: f\nruntime: c\nhandler: f\n");
+    assert_int_equal(m.isolation, ISOLATION_CELL);
+    manifest_close(&m);
+    m = parsed("name: f\nruntime: c\nhandler: f\nisolation: gvisor\n");
+    assert_int_equal(m.isolation, ISOLATION_GVISOR);
+    manifest_close(&m);
+    struct errmsg msg = {""};
+    struct status s = parse("name: f\nruntime: c\nhandler: f\nisolation: trusted\n", &m, &msg);
+    assert_int_equal(s.code, STATUS_UNSUPPORTED);
+    assert_non_null(strstr(msg.text, "skep.yaml:4: isolation: \"trusted\" is not offered"));
+    s = parse("name: f\nruntime: c\nhandler: f\nisolation: runc\n", &m, &msg);
+    assert_int_equal(s.code, STATUS_INVALID);
+}
+
+/* A revision of before gVisor keeps its digest; one under gVisor is another. */
+static void isolation_shows_in_the_canonical_text_only_where_it_is_gvisor(void **state)
+{
+    (void)state;
+    struct manifest m = parsed("name: f\nruntime: c\nhandler: f\n");
+    struct buffer text = {0};
+    assert_true(status_is_ok(manifest_canonical(&m, &text)));
+    assert_null(memmem(text.data, text.size, "isolation", 9));
+    m.isolation = ISOLATION_GVISOR;
+    assert_true(status_is_ok(manifest_canonical(&m, &text)));
+    assert_non_null(memmem(text.data, text.size, "isolation 6:gvisor\n", 19));
+    buffer_close(&text);
+    manifest_close(&m);
+}
+
 static void an_unsupported_key_is_unsupported(void **state)
 {
     (void)state;
@@ -399,6 +431,8 @@ int main(void)
         cmocka_unit_test(schedules_from_a_peer_are_checked),
         cmocka_unit_test(a_command_needs_no_runtime),
         cmocka_unit_test(bounds_themselves_are_allowed),
+        cmocka_unit_test(isolation_is_cell_or_gvisor),
+        cmocka_unit_test(isolation_shows_in_the_canonical_text_only_where_it_is_gvisor),
         cmocka_unit_test(an_unsupported_key_is_unsupported),
         cmocka_unit_test(a_missing_file_is_not_found),
         cmocka_unit_test(a_fifo_is_refused_without_waiting),

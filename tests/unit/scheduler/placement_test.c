@@ -36,7 +36,7 @@ static void a_cluster_without_nodes_has_no_place(void **state)
 {
     (void)state;
     const struct function_spec spec = spec_of(1, 1);
-    struct placement_reasons why = {1, 1, 1, 1, 1, 1};
+    struct placement_reasons why = {1, 1, 1, 1, 1, 1, 1};
     const struct placement_reasons none = {0};
     assert_int_equal(placement_choose(NULL, 0, &spec, &why), -1);
     assert_memory_equal(&why, &none, sizeof why);
@@ -76,6 +76,20 @@ static void each_filter_counts_its_reason(void **state)
     n.labels = zone_b;
     n.labels_count = 1;
     refuses(&n, &spec, (struct placement_reasons){.labels = 1});
+}
+
+static void gvisor_is_needed_only_where_it_is_asked_for(void **state)
+{
+    (void)state;
+    struct placement_node n = node("a");
+    struct function_spec spec = spec_of(1, 1);
+    struct placement_reasons why;
+    spec.isolation = "cell";
+    assert_int_equal(placement_choose(&n, 1, &spec, &why), 0);
+    spec.isolation = "gvisor";
+    refuses(&n, &spec, (struct placement_reasons){.gvisor = 1});
+    n.gvisor = true;
+    assert_int_equal(placement_choose(&n, 1, &spec, &why), 0);
 }
 
 static void only_the_first_reason_counts(void **state)
@@ -180,11 +194,11 @@ static void the_explanation_counts_each_reason(void **state)
     placement_explain(&(struct placement_reasons){.cordoned = 1, .memory = 2}, 3, text,
                       sizeof text);
     assert_string_equal(text, "3 nodes: 1 cordoned or draining, 2 with too little memory left");
-    placement_explain(&(struct placement_reasons){1, 2, 3, 4, 5, 6}, 21, text, sizeof text);
+    placement_explain(&(struct placement_reasons){1, 2, 3, 4, 5, 6, 7}, 28, text, sizeof text);
     assert_string_equal(
-        text,
-        "21 nodes: 1 not ready, 2 cordoned or draining, 3 without the required labels, "
-        "4 without network egress, 5 with too little CPU left, 6 with too little memory left");
+        text, "28 nodes: 1 not ready, 2 cordoned or draining, 3 without the required labels, "
+              "4 without network egress, 5 without gVisor, 6 with too little CPU left, "
+              "7 with too little memory left");
     placement_explain(&(struct placement_reasons){.not_ready = 1}, 1, text, sizeof text);
     assert_string_equal(text, "1 node: 1 not ready");
     placement_explain(&(struct placement_reasons){0}, 0, text, sizeof text);
@@ -197,7 +211,7 @@ static void a_long_explanation_is_cut_to_its_room(void **state)
     char text[64];
     for (size_t room = 1; room <= sizeof text; room++) {
         memset(text, 'x', sizeof text);
-        placement_explain(&(struct placement_reasons){1, 2, 3, 4, 5, 6}, 21, text, room);
+        placement_explain(&(struct placement_reasons){1, 2, 3, 4, 5, 6, 7}, 28, text, room);
         assert_int_equal(strlen(text), room - 1);
     }
 }
@@ -207,6 +221,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_cluster_without_nodes_has_no_place),
         cmocka_unit_test(each_filter_counts_its_reason),
+        cmocka_unit_test(gvisor_is_needed_only_where_it_is_asked_for),
         cmocka_unit_test(only_the_first_reason_counts),
         cmocka_unit_test(what_fits_exactly_fits),
         cmocka_unit_test(all_required_labels_must_match),

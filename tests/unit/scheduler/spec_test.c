@@ -68,6 +68,25 @@ static void a_good_one_passes(void **state)
     expect(&s, STATUS_OK, "");
 }
 
+static void isolation_is_cell_or_gvisor_without_network_and_gpus(void **state)
+{
+    (void)state;
+    struct function_spec s = good();
+    s.isolation = "cell";
+    expect(&s, STATUS_OK, "");
+    s.isolation = "gvisor";
+    expect(&s, STATUS_OK, "");
+    s.egress = many_texts;
+    s.egress_count = 1;
+    expect(&s, STATUS_UNSUPPORTED, "network.egress");
+    s.egress_count = 0;
+    s.gpu_count = 1;
+    expect(&s, STATUS_UNSUPPORTED, "resources.gpu");
+    s.gpu_count = 0;
+    s.isolation = "trusted";
+    expect(&s, STATUS_INVALID, "isolation: \"trusted\"");
+}
+
 static void a_bad_name_is_named(void **state)
 {
     (void)state;
@@ -302,6 +321,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_good_one_passes),
+        cmocka_unit_test(isolation_is_cell_or_gvisor_without_network_and_gpus),
         cmocka_unit_test(a_bad_name_is_named),
         cmocka_unit_test(durable_work_has_bounds),
         cmocka_unit_test(schedules_have_bounds),
