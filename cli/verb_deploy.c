@@ -82,6 +82,9 @@ static struct function_spec spec_of(struct deployment *d)
                                   .data_class = data_class_name(m->data_class),
                                   .schedules = schedules_of(&d->arena, m),
                                   .schedules_count = m->schedules_count,
+                                  .gpu_count = m->gpu_count,
+                                  .gpu_model = m->gpu_model == NULL ? "" : m->gpu_model,
+                                  .gpu_memory_bytes = m->gpu_memory_bytes,
                                   .chunks =
                                       bytes_of(d->chunks.digests, d->chunks.count * DIGEST_BYTES),
                                   .package_bytes = d->chunks.bytes};

@@ -55,6 +55,9 @@ struct manifest {
     size_t env_count;
     struct text_pair *require; /* labels that a node must have */
     size_t require_count;
+    uint32_t gpu_count;        /* devices of an instance; 0: none, and the two below are not set */
+    char *gpu_model;           /* words of the model's name, or a MIG profile; NULL: any */
+    uint64_t gpu_memory_bytes; /* of each device, at least */
     /* Of durable invocations. A failed attempt is tried again up to retries_max times, after
      * backoff, backoff * factor, ... at most cap. */
     uint32_t retries_max;

@@ -146,19 +146,6 @@ static void keep_labels(struct node *n, const struct node_register *r)
     }
 }
 
-static void forget_gpus(struct node *n)
-{
-    arena_reset(&n->gpu_arena);
-    n->gpu = (struct gpu_inventory){0};
-    n->gpu_said = false;
-}
-
-static void keep_gpus(struct node *n, const struct gpu_inventory *gpu)
-{
-    forget_gpus(n);
-    n->gpu_said = status_is_ok(gpu_inventory_copy(&n->gpu_arena, gpu, &n->gpu));
-}
-
 static struct node *node_of_peer(const struct core *c, uint64_t peer)
 {
     const struct peer *p = peer_find(c, peer);
@@ -186,13 +173,13 @@ void nodes_register(struct core *c, struct core_time now, uint64_t peer, const s
     n->memory_bytes = m->node_register.memory_bytes;
     n->seen_us = now.mono_us;
     keep_labels(n, &m->node_register);
-    if (m->node_register.gpu_count > 0) {
-        keep_gpus(n, &m->node_register.gpu[0]);
-    } else {
-        forget_gpus(n);
-    }
     admit(c, now, n);
     instances_reported(c, now, n, &m->node_register);
+    if (m->node_register.gpu_count > 0) {
+        node_gpus_keep(n, &m->node_register.gpu[0]);
+    } else {
+        node_gpus_forget(n);
+    }
     /* Not before: what the report lacks would be replaced here and then taken for lacking too. */
     n->registered = true;
     n->lost = false;
@@ -225,7 +212,7 @@ void nodes_heartbeat(struct core *c, struct core_time now, uint64_t peer, const 
     n->beat.gpu = NULL;
     n->beat.gpu_count = 0;
     if (m->heartbeat.gpu_count > 0) {
-        keep_gpus(n, &m->heartbeat.gpu[0]);
+        node_gpus_keep(n, &m->heartbeat.gpu[0]);
     }
     for (size_t k = 0; k < m->heartbeat.instances_count; k++) {
         struct instance *i = instance_find(c, m->heartbeat.instances[k].instance);
@@ -242,7 +229,7 @@ static void node_lost(struct core *c, struct core_time now, struct node *n, cons
 {
     n->lost = true;
     n->registered = false;
-    forget_gpus(n);
+    node_gpus_forget(n);
     journal_add(c, now, n->name, "lost: %s", why);
     char text[REASON_BYTES_MAX];
     (void)snprintf(text, sizeof text, "node %s was lost (%s); the call may have been done", n->name,
@@ -265,7 +252,7 @@ static void node_lost(struct core *c, struct core_time now, struct node *n, cons
 
 static void node_free(struct core *c, struct node *n)
 {
-    CHECK(n->instances == 0);
+    CHECK(n->instances == 0 && n->gpu_uses == NULL);
     HASH_DEL(c->nodes, n);
     arena_close(&n->labels_arena);
     arena_close(&n->gpu_arena);
