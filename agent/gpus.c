@@ -1,5 +1,6 @@
 #include "agent/gpus.h"
 
+#include "agent/gpu/clean.h"
 #include "agent/gpu/gpu.h"
 #include "common/log.h"
 #include "common/mem.h"
@@ -14,11 +15,15 @@ static_assert((int)CONFIG_GPUS_MAX <= (int)GPUS_MAX, "a configuration's devices 
 struct said {
     char uuid[GPU_TEXT_BYTES];
     uint32_t health;
+    char dirty[GPU_TEXT_BYTES];
 };
 
 struct gpus {
     struct gpu *gpu;
-    uint32_t beats; /* since the last that said something */
+    struct clean clean;
+    uint32_t look_ms; /* 0: no device is checked */
+    bool fresh;       /* something that no heartbeat has said */
+    uint32_t beats;   /* since the last that said something */
     bool logged;
     uint32_t state;
     char why[GPU_TEXT_BYTES];
@@ -109,11 +114,13 @@ static const struct gpu_report *report_of(const struct gpu_inventory *i, const c
     return NULL;
 }
 
-static uint32_t health_said(const struct gpus *g, const char *uuid, bool *known)
+static uint32_t health_said(const struct gpus *g, const char *uuid, bool *known, const char **dirty)
 {
+    *dirty = "";
     for (size_t k = 0; k < g->said_count; k++) {
         if (strcmp(g->said[k].uuid, uuid) == 0) {
             *known = true;
+            *dirty = g->said[k].dirty;
             return g->said[k].health;
         }
     }
@@ -124,7 +131,8 @@ static uint32_t health_said(const struct gpus *g, const char *uuid, bool *known)
 static void log_device(const struct gpus *g, const struct gpu_report *r)
 {
     bool known;
-    uint32_t before = health_said(g, r->uuid, &known);
+    const char *dirty;
+    uint32_t before = health_said(g, r->uuid, &known, &dirty);
     if (!known) {
         LOG_INFO("GPU found", LOG_STR("gpu", r->uuid), LOG_STR("model", r->model),
                  LOG_STR("mig", r->profile), LOG_STR("pci", r->pci),
@@ -135,6 +143,11 @@ static void log_device(const struct gpus *g, const struct gpu_report *r)
                  LOG_STR("health", gpu_health_name(r->health)), LOG_STR("why", r->why));
     } else if (r->health != before) {
         LOG_INFO("GPU well again", LOG_STR("gpu", r->uuid));
+    }
+    if (strcmp(r->dirty, dirty) != 0 && r->dirty[0] != '\0') {
+        LOG_WARN("GPU dirty", LOG_STR("gpu", r->uuid), LOG_STR("why", r->dirty));
+    } else if (strcmp(r->dirty, dirty) != 0) {
+        LOG_INFO("GPU clean", LOG_STR("gpu", r->uuid));
     }
 }
 
@@ -153,14 +166,45 @@ static void log_devices(struct gpus *g, const struct gpu_inventory *i)
         struct said *s = &g->said[g->said_count++];
         (void)snprintf(s->uuid, sizeof s->uuid, "%s", i->gpus[k].uuid);
         s->health = i->gpus[k].health;
+        (void)snprintf(s->dirty, sizeof s->dirty, "%s", i->gpus[k].dirty);
     }
 }
 
 /* ---- Heartbeats ---- */
 
+void gpus_use(struct gpus *g, const char *const *uuids, size_t count)
+{
+    clean_use(&g->clean, uuids, count, gpu_refresh(g->gpu));
+    g->look_ms = GPUS_LOOK_MS_MIN;
+    g->fresh = true;
+}
+
+bool gpus_look(struct gpus *g, uint64_t now_us)
+{
+    bool polled = gpu_poll(g->gpu, now_us);
+    bool judged = clean_read(&g->clean, gpu_inventory(g->gpu), gpu_seen(g->gpu));
+    bool waits = clean_waits(&g->clean);
+    bool tell = judged || g->fresh;
+    g->fresh = g->fresh || polled || judged;
+    if (!waits || g->look_ms >= GPUS_LOOK_MS_MAX) {
+        g->look_ms = 0; /* What is dirty for longer is looked at as often as all devices are. */
+    } else if (g->look_ms > 0) {
+        g->look_ms *= 2;
+        (void)gpu_refresh(g->gpu);
+    }
+    return tell;
+}
+
+uint32_t gpus_look_ms(const struct gpus *g)
+{
+    return g->look_ms;
+}
+
 struct gpu_inventory *gpus_beat(struct gpus *g, uint64_t now_us, bool *changed)
 {
-    *changed = gpu_poll(g->gpu, now_us);
+    (void)gpus_look(g, now_us);
+    *changed = g->fresh;
+    g->fresh = false;
     struct gpu_inventory *i = gpu_inventory(g->gpu);
     g->beats++;
     if (*changed) {

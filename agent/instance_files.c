@@ -27,6 +27,9 @@ void instance_meta_of(const struct start *s, const char *cgroup, struct instance
     };
     (void)snprintf(out->function.text, sizeof out->function.text, "%s", s->spec->name);
     (void)snprintf(out->cgroup, sizeof out->cgroup, "%s", cgroup);
+    for (size_t i = 0; i < s->gpus_count && i < GPUS_MAX; i++) {
+        (void)snprintf(out->gpus[out->gpus_count++], GPU_TEXT_BYTES, "%s", s->gpus[i].text);
+    }
 }
 
 struct status instance_meta_encode(const struct instance_meta *m, struct buffer *json)
@@ -35,11 +38,18 @@ struct status instance_meta_encode(const struct instance_meta *m, struct buffer 
     char revision[DIGEST_STRING_BYTES];
     id_format(m->instance, INSTANCE_PREFIX, instance);
     digest_format(&m->revision, revision);
-    json_t *root = json_pack("{ss ss ss sI sI sI sI ss}", "instance", instance, "revision",
+    json_t *gpus = json_array();
+    for (size_t i = 0; gpus != NULL && i < m->gpus_count; i++) {
+        if (json_array_append_new(gpus, json_string(m->gpus[i])) != 0) {
+            json_decref(gpus);
+            return status_of(STATUS_NOMEM);
+        }
+    }
+    json_t *root = json_pack("{ss ss ss sI sI sI sI ss so}", "instance", instance, "revision",
                              revision, "function", m->function.text, "concurrency",
                              (json_int_t)m->concurrency, "cpu_millis", (json_int_t)m->cpu_millis,
                              "memory_bytes", (json_int_t)m->memory_bytes, "timeout_ms",
-                             (json_int_t)m->timeout_ms, "cgroup", m->cgroup);
+                             (json_int_t)m->timeout_ms, "cgroup", m->cgroup, "gpus", gpus);
     char *text = root == NULL ? NULL : json_dumps(root, JSON_COMPACT);
     json_decref(root);
     if (text == NULL) {
@@ -54,7 +64,23 @@ struct status instance_meta_encode(const struct instance_meta *m, struct buffer 
 struct meta_texts {
     const char *instance, *revision, *function, *cgroup;
     json_int_t concurrency, cpu_millis, memory_bytes, timeout_ms;
+    const json_t *gpus; /* NULL: an agent of before wrote it */
 };
+
+static struct status gpus_of_texts(const json_t *gpus, struct instance_meta *m, struct errmsg *msg)
+{
+    if (gpus != NULL && (!json_is_array(gpus) || json_array_size(gpus) > GPUS_MAX)) {
+        return status_fail(msg, STATUS_INVALID, "gpus: no list of at most %d", GPUS_MAX);
+    }
+    for (size_t i = 0; i < json_array_size(gpus); i++) {
+        const json_t *uuid = json_array_get(gpus, i);
+        if (!json_is_string(uuid) || json_string_length(uuid) >= GPU_TEXT_BYTES) {
+            return status_fail(msg, STATUS_INVALID, "gpus: no name of a device");
+        }
+        (void)snprintf(m->gpus[m->gpus_count++], GPU_TEXT_BYTES, "%s", json_string_value(uuid));
+    }
+    return status_ok();
+}
 
 static struct status meta_of_texts(const struct meta_texts *t, struct instance_meta *out,
                                    struct errmsg *msg)
@@ -74,6 +100,7 @@ static struct status meta_of_texts(const struct meta_texts *t, struct instance_m
         return status_fail(msg, STATUS_INVALID, "a value is out of range");
     }
     (void)snprintf(m.cgroup, sizeof m.cgroup, "%s", t->cgroup);
+    TRY(gpus_of_texts(t->gpus, &m, msg));
     *out = m;
     return status_ok();
 }
@@ -86,12 +113,12 @@ struct status instance_meta_decode(struct bytes json, struct instance_meta *out,
     }
     json_error_t error;
     json_t *root = json_loadb((const char *)json.data, json.size, JSON_REJECT_DUPLICATES, &error);
-    struct meta_texts t;
+    struct meta_texts t = {.gpus = NULL};
     if (root == NULL ||
-        json_unpack_ex(root, &error, JSON_STRICT, "{ss ss ss sI sI sI sI ss}", "instance",
+        json_unpack_ex(root, &error, JSON_STRICT, "{ss ss ss sI sI sI sI ss s?o}", "instance",
                        &t.instance, "revision", &t.revision, "function", &t.function, "concurrency",
                        &t.concurrency, "cpu_millis", &t.cpu_millis, "memory_bytes", &t.memory_bytes,
-                       "timeout_ms", &t.timeout_ms, "cgroup", &t.cgroup) != 0) {
+                       "timeout_ms", &t.timeout_ms, "cgroup", &t.cgroup, "gpus", &t.gpus) != 0) {
         json_decref(root);
         return status_fail(msg, STATUS_CORRUPT, "meta.json: %.200s", error.text);
     }
@@ -183,6 +210,15 @@ static struct status env_fill(struct spec_parts *p, const struct start *s,
     }
     char concurrency[16];
     (void)snprintf(concurrency, sizeof concurrency, "%u", f->concurrency);
+    char gpus[MANIFEST_ENV_VALUE_BYTES_MAX + 1] = "";
+    size_t used = 0;
+    for (size_t i = 0; i < s->gpus_count && used < sizeof gpus; i++) {
+        used += (size_t)snprintf(gpus + used, sizeof gpus - used, "%s%s", i == 0 ? "" : ",",
+                                 s->gpus[i].text);
+    }
+    if (used >= sizeof gpus) {
+        return status_fail(msg, STATUS_LIMIT, "env: the names of the GPUs are too long");
+    }
     const struct pair ours[] = {
         {.key = "PATH", .value = "/usr/local/bin:/usr/bin:/bin"},
         {.key = "HOME", .value = "/tmp"},
@@ -191,6 +227,12 @@ static struct status env_fill(struct spec_parts *p, const struct start *s,
         {.key = "SKEP_NODE", .value = place->node},
         {.key = "SKEP_CONCURRENCY", .value = concurrency},
     };
+    if (s->gpus_count > 0) {
+        TRY(env_add(p, "SKEP_GPUS", gpus, msg));
+        if (!env_has(f, "NVIDIA_VISIBLE_DEVICES")) {
+            TRY(env_add(p, "NVIDIA_VISIBLE_DEVICES", gpus, msg));
+        }
+    }
     for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
         if (!env_has(f, ours[i].key)) {
             TRY(env_add(p, ours[i].key, ours[i].value, msg));

@@ -16,7 +16,7 @@
 #include "common/status.h"
 #include "proto/message.h"
 
-enum { INSTANCE_META_BYTES_MAX = 4096, INSTANCE_PATH_BYTES_MAX = 4096 };
+enum { INSTANCE_META_BYTES_MAX = 16384, INSTANCE_PATH_BYTES_MAX = 4096 };
 
 struct instance_meta {
     struct id128 instance;
@@ -26,7 +26,9 @@ struct instance_meta {
     uint32_t cpu_millis;
     uint64_t memory_bytes;
     uint64_t timeout_ms;
-    char cgroup[256]; /* empty: without */
+    char cgroup[256];                    /* empty: without */
+    char gpus[GPUS_MAX][GPU_TEXT_BYTES]; /* uuids of the devices that it holds */
+    size_t gpus_count;
 };
 
 /* Where the things are that a cell is made of. */

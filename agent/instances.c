@@ -385,6 +385,9 @@ static bool instance_adopt(struct instances *t, struct id128 id, const struct in
         .memory_bytes = i->meta.memory_bytes,
         .timeout_ms = i->meta.timeout_ms,
     };
+    for (; f.gpus_count < i->meta.gpus_count; f.gpus_count++) {
+        f.gpus[f.gpus_count].text = i->meta.gpus[f.gpus_count];
+    }
     f.ready = inflight_ready(&i->inflight, &f.concurrency, &f.startup_us);
     if (!a->found(a->data, &f)) {
         instance_signal(i, true);

@@ -61,6 +61,8 @@ struct instance_found {
     uint64_t memory_bytes;
     uint64_t timeout_ms;
     uint64_t startup_us;
+    struct text gpus[GPUS_MAX]; /* uuids of the devices that it holds */
+    size_t gpus_count;
 };
 struct instances_adoption {
     void *data;
