@@ -602,6 +602,7 @@ static struct status instances_part(struct agent *a, struct errmsg *msg)
         .root = a->config->cells_root,
         .cgroups = a->cgroups,
         .code = a->code,
+        .gpus = a->gpus,
     };
     const struct instances_events events = {a, on_ready, on_ended, on_result};
     TRY(instances_open(&a->instances, &config, &events, msg));

@@ -10,6 +10,7 @@
 #include <string.h>
 
 static_assert((int)CONFIG_GPUS_MAX <= (int)GPUS_MAX, "a configuration's devices fit");
+static_assert((int)CONFIG_CDI_FOLDERS_MAX <= (int)CDI_FOLDERS_MAX, "and its folders");
 
 /* What the log has said of a device. */
 struct said {
@@ -21,6 +22,8 @@ struct said {
 struct gpus {
     struct gpu *gpu;
     struct clean clean;
+    char *folders[CDI_FOLDERS_MAX]; /* of CDI files */
+    size_t folders_count;
     uint32_t look_ms; /* 0: no device is checked */
     bool fresh;       /* something that no heartbeat has said */
     uint32_t beats;   /* since the last that said something */
@@ -30,6 +33,20 @@ struct gpus {
     struct said said[GPUS_MAX];
     size_t said_count;
 };
+
+static struct status folders_take(struct gpus *g, const struct agent_config *config)
+{
+    static char *usual[] = {"/etc/cdi", "/var/run/cdi"}; /* as the specification has it */
+    char *const *from = config->gpu_cdi_count > 0 ? config->gpu_cdi : usual;
+    size_t count = config->gpu_cdi_count > 0 ? config->gpu_cdi_count : 2;
+    for (; g->folders_count < count && g->folders_count < CDI_FOLDERS_MAX; g->folders_count++) {
+        g->folders[g->folders_count] = mem_strdup(from[g->folders_count]);
+        if (g->folders[g->folders_count] == NULL) {
+            return status_of(STATUS_NOMEM);
+        }
+    }
+    return status_ok();
+}
 
 struct status gpus_open(struct gpus **out, const struct agent_config *config, struct errmsg *msg)
 {
@@ -50,9 +67,12 @@ struct status gpus_open(struct gpus **out, const struct agent_config *config, st
     if (g == NULL) {
         return status_fail(msg, STATUS_NOMEM, "out of memory");
     }
-    struct status s = gpu_open(&g->gpu, &gpu, msg);
+    struct status s = folders_take(g, config);
+    if (status_is_ok(s)) {
+        s = gpu_open(&g->gpu, &gpu, msg);
+    }
     if (!status_is_ok(s)) {
-        mem_free(g);
+        gpus_close(g);
         return s;
     }
     *out = g;
@@ -63,6 +83,9 @@ void gpus_close(struct gpus *g)
 {
     if (g != NULL) {
         gpu_close(g->gpu);
+        for (size_t i = 0; i < g->folders_count; i++) {
+            mem_free(g->folders[i]);
+        }
         mem_free(g);
     }
 }
@@ -216,4 +239,57 @@ struct gpu_inventory *gpus_beat(struct gpus *g, uint64_t now_us, bool *changed)
     }
     g->beats = 0;
     return i;
+}
+
+/* ---- Cells ---- */
+
+struct index_text {
+    char text[32];
+};
+
+static void wanted_of(const struct gpus *g, const struct gpu_report *r, struct index_text *index,
+                      struct gpu_wanted *out)
+{
+    bool mig = r->parent[0] != '\0';
+    if (mig) {
+        (void)snprintf(index->text, sizeof index->text, "%u:%u", r->index, r->mig_index);
+    } else {
+        (void)snprintf(index->text, sizeof index->text, "%u", r->index);
+    }
+    *out = (struct gpu_wanted){.uuid = r->uuid, .index = index->text, .mig = mig};
+    out->has_minor = !mig && gpu_minor(g->gpu, r->uuid, &out->minor);
+}
+
+struct status gpus_inject(const struct gpus *g, const struct start *s, bool host_root,
+                          struct gpu_edits *out, struct errmsg *msg)
+{
+    const struct gpu_inventory *i = gpu_inventory(g->gpu);
+    struct gpu_wanted wanted[GPUS_MAX];
+    struct index_text indexes[GPUS_MAX];
+    struct errmsg broken = {{0}};
+    *out = (struct gpu_edits){0};
+    if (s->gpus_count == 0 || i->state == GPU_STATE_SIMULATED) {
+        return status_ok();
+    }
+    for (size_t k = 0; k < s->gpus_count && k < GPUS_MAX; k++) {
+        const struct gpu_report *r = report_of(i, s->gpus[k].text);
+        if (r == NULL) {
+            return status_fail(msg, STATUS_UNAVAILABLE, "GPU %.95s: not a device of this node",
+                               s->gpus[k].text);
+        }
+        wanted_of(g, r, &indexes[k], &wanted[k]);
+    }
+    const struct gpu_sources sources = {.folders = (const char *const *)g->folders,
+                                        .folders_count = g->folders_count,
+                                        .host_root = host_root};
+    struct status status = gpu_inject(&sources, wanted, s->gpus_count, out, &broken, msg);
+    if (broken.text[0] != '\0') {
+        LOG_WARN("CDI file passed over", LOG_STR("why", broken.text));
+    }
+    TRY(status);
+    LOG_INFO("GPUs given", LOG_STR("function", s->spec->name), LOG_UINT("gpus", s->gpus_count),
+             LOG_UINT("nodes", out->edits.nodes_count), LOG_UINT("mounts", out->edits.mounts_count),
+             LOG_UINT("hooks_not_run", out->edits.hooks),
+             LOG_UINT("mounts_left_out", out->left_out));
+    return status_ok();
 }

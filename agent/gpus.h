@@ -5,6 +5,7 @@
 #ifndef AGENT_GPUS_H
 #define AGENT_GPUS_H
 
+#include "agent/gpu/inject.h"
 #include "common/config.h"
 #include "common/status.h"
 #include "proto/message.h"
@@ -25,6 +26,11 @@ void gpus_use(struct gpus *g, const char *const *uuids, size_t count);
 bool gpus_look(struct gpus *g, uint64_t now_us);
 /* How soon, while devices are checked; 0: heartbeats are soon enough. */
 uint32_t gpus_look_ms(const struct gpus *g);
+/* What a cell needs for the devices that the start names: nothing but variables when they are
+ * simulated. host_root: its root is made of the machine's /usr. Errors are those of gpu_inject.
+ * *out is closed by the caller. */
+NODISCARD struct status gpus_inject(const struct gpus *g, const struct start *s, bool host_root,
+                                    struct gpu_edits *out, struct errmsg *msg);
 /* At each heartbeat. *changed: something is new. Returns what this heartbeat says; NULL:
  * nothing. */
 struct gpu_inventory *gpus_beat(struct gpus *g, uint64_t now_us, bool *changed);

@@ -171,7 +171,8 @@ struct status instance_meta_read(const char *folder, struct instance_meta *out, 
 /* cell_spec's heap parts, of fixed size: filled from the front. */
 struct spec_parts {
     struct cell_spec spec;
-    struct cell_mount mounts[2];
+    struct cell_mount *mounts;  /* CELL_MOUNTS_MAX when there are GPUs, 2 otherwise */
+    struct cell_mount *devices; /* CELL_DEVICES_MAX, or NULL */
     char *env[CELL_ENV_MAX];
     char env_text[CELL_ENV_MAX][MANIFEST_ENV_KEY_BYTES_MAX + MANIFEST_ENV_VALUE_BYTES_MAX + 2];
 };
@@ -201,6 +202,36 @@ static struct status env_add(struct spec_parts *p, const char *key, const char *
     return status_ok();
 }
 
+static bool env_is_there(const struct spec_parts *p, const char *text)
+{
+    size_t key = (size_t)(strchr(text, '=') - text) + 1;
+    for (size_t i = 0; i < p->spec.env_count; i++) {
+        if (strncmp(p->env[i], text, key) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What CDI files say comes last: the function's variables and ours are there already. */
+static struct status gpu_env_fill(struct spec_parts *p, const struct gpu_edits *gpu,
+                                  struct errmsg *msg)
+{
+    if (gpu->libraries && !env_is_there(p, "LD_LIBRARY_PATH=")) {
+        TRY(env_add(p, "LD_LIBRARY_PATH", INJECT_LIBRARIES, msg));
+    }
+    for (size_t i = 0; i < gpu->edits.env_count; i++) {
+        const char *text = gpu->edits.env[i];
+        char key[CDI_TEXT_BYTES_MAX + 1];
+        const char *equals = strchr(text, '=');
+        (void)snprintf(key, sizeof key, "%.*s", (int)(equals - text), text);
+        if (!env_is_there(p, text)) {
+            TRY(env_add(p, key, equals + 1, msg));
+        }
+    }
+    return status_ok();
+}
+
 static struct status env_fill(struct spec_parts *p, const struct start *s,
                               const struct instance_place *place, struct errmsg *msg)
 {
@@ -219,8 +250,12 @@ static struct status env_fill(struct spec_parts *p, const struct start *s,
     if (used >= sizeof gpus) {
         return status_fail(msg, STATUS_LIMIT, "env: the names of the GPUs are too long");
     }
+    const struct gpu_edits *gpu = place->gpu;
+    bool programs = gpu != NULL && gpu->programs;
     const struct pair ours[] = {
-        {.key = "PATH", .value = "/usr/local/bin:/usr/bin:/bin"},
+        {.key = "PATH",
+         .value = programs ? "/usr/local/bin:/usr/bin:/bin:" INJECT_PROGRAMS
+                           : "/usr/local/bin:/usr/bin:/bin"},
         {.key = "HOME", .value = "/tmp"},
         {.key = "SKEP_FUNCTION", .value = f->name},
         {.key = "SKEP_INSTANCE", .value = p->spec.instance},
@@ -238,7 +273,7 @@ static struct status env_fill(struct spec_parts *p, const struct start *s,
             TRY(env_add(p, ours[i].key, ours[i].value, msg));
         }
     }
-    return status_ok();
+    return gpu != NULL ? gpu_env_fill(p, gpu, msg) : status_ok();
 }
 
 static struct status text_fill(char *to, size_t size, const char *from, const char *what,
@@ -248,6 +283,33 @@ static struct status text_fill(char *to, size_t size, const char *from, const ch
     if (n < 0 || (size_t)n >= size) {
         return status_fail(msg, STATUS_LIMIT, "%s is too long", what);
     }
+    return status_ok();
+}
+
+static struct status path_fill(struct cell_mount *to, const struct cdi_path *from,
+                               struct errmsg *msg)
+{
+    TRY(text_fill(to->source, CELL_STRING_BYTES_MAX, from->outside, "a GPU's path", msg));
+    return text_fill(to->target, CELL_STRING_BYTES_MAX, from->inside, "a GPU's path", msg);
+}
+
+static struct status gpu_fill(struct spec_parts *p, const struct cdi_edits *e, struct errmsg *msg)
+{
+    struct cell_spec *spec = &p->spec;
+    if (e->mounts_count + spec->mounts_count > CELL_MOUNTS_MAX ||
+        e->nodes_count > CELL_DEVICES_MAX) {
+        return status_fail(msg, STATUS_LIMIT, "GPU: %zu mounts and %zu nodes, at most %zu and %d",
+                           e->mounts_count, e->nodes_count, CELL_MOUNTS_MAX - spec->mounts_count,
+                           CELL_DEVICES_MAX);
+    }
+    for (size_t i = 0; i < e->mounts_count; i++) {
+        TRY(path_fill(&p->mounts[spec->mounts_count++], &e->mounts[i], msg));
+    }
+    for (size_t i = 0; i < e->nodes_count; i++) {
+        TRY(path_fill(&p->devices[spec->devices_count++], &e->nodes[i], msg));
+    }
+    spec->devices = p->devices;
+    spec->gpu = e->nodes_count > 0;
     return status_ok();
 }
 
@@ -277,6 +339,9 @@ static struct status spec_fill(struct spec_parts *p, const struct start *s,
     spec->cpu_millis = f->cpu_millis;
     spec->pids_max = f->processes_max != 0 ? f->processes_max : MANIFEST_PROCESSES_DEFAULT;
     spec->tmp_bytes = f->tmp_bytes != 0 ? f->tmp_bytes : MANIFEST_TMP_BYTES_DEFAULT;
+    if (place->gpu != NULL) {
+        TRY(gpu_fill(p, &place->gpu->edits, msg));
+    }
     return env_fill(p, s, place, msg);
 }
 
@@ -320,7 +385,14 @@ struct status instance_files_write(const char *folder, const struct start *s,
     if (p == NULL) {
         return status_fail(msg, STATUS_NOMEM, "out of memory");
     }
-    struct status status = spec_write(p, folder, s, place, msg);
+    bool gpus = s->gpus_count > 0;
+    p->mounts = mem_zalloc(gpus ? CELL_MOUNTS_MAX : 2, sizeof *p->mounts);
+    p->devices = gpus ? mem_zalloc(CELL_DEVICES_MAX, sizeof *p->devices) : NULL;
+    struct status status = p->mounts == NULL || (gpus && p->devices == NULL)
+                               ? status_fail(msg, STATUS_NOMEM, "out of memory")
+                               : spec_write(p, folder, s, place, msg);
+    mem_free(p->mounts);
+    mem_free(p->devices);
     mem_free(p);
     TRY(status);
     struct buffer json = {0};

@@ -11,6 +11,7 @@
 #ifndef AGENT_INSTANCE_FILES_H
 #define AGENT_INSTANCE_FILES_H
 
+#include "agent/gpu/inject.h"
 #include "common/buffer.h"
 #include "common/ids.h"
 #include "common/status.h"
@@ -33,11 +34,12 @@ struct instance_meta {
 
 /* Where the things are that a cell is made of. */
 struct instance_place {
-    const char *code;    /* folder of the unpacked revision */
-    const char *runners; /* folder of the runners */
-    const char *root;    /* root file system, or NULL */
-    const char *node;    /* hostname of the cell */
-    const char *cgroup;  /* as in cell_spec; empty: without */
+    const char *code;            /* folder of the unpacked revision */
+    const char *runners;         /* folder of the runners */
+    const char *root;            /* root file system, or NULL */
+    const char *node;            /* hostname of the cell */
+    const char *cgroup;          /* as in cell_spec; empty: without */
+    const struct gpu_edits *gpu; /* for its GPUs; NULL: none */
 };
 
 void instance_meta_of(const struct start *s, const char *cgroup, struct instance_meta *out);

@@ -207,7 +207,8 @@ static void on_code(void *data, struct status s, const char *message)
     }
 }
 
-static struct status files_write(struct instance *i, const struct start *s, struct errmsg *msg)
+static struct status files_write(struct instance *i, const struct start *s,
+                                 const struct gpu_edits *gpu, struct errmsg *msg)
 {
     struct instances *t = i->table;
     char code[CODE_PATH_BYTES_MAX];
@@ -225,6 +226,7 @@ static struct status files_write(struct instance *i, const struct start *s, stru
         .root = t->config.root,
         .node = t->config.node,
         .cgroup = cgroup,
+        .gpu = gpu,
     };
     instance_meta_of(s, cgroup, &i->meta);
     TRY(folder_make(i->folder, true, msg));
@@ -248,7 +250,15 @@ struct status instances_start(struct instances *t, const struct start *s, struct
     }
     i->begun_us = now_us();
     i->wait = (struct code_wait){.done = on_code, .data = i};
-    struct status status = files_write(i, s, msg);
+    struct gpu_edits gpu = {.libraries = false};
+    struct status status = status_ok();
+    if (t->config.gpus != NULL) {
+        status = gpus_inject(t->config.gpus, s, t->config.root == NULL, &gpu, msg);
+    }
+    if (status_is_ok(status)) {
+        status = files_write(i, s, &gpu, msg);
+    }
+    gpu_edits_close(&gpu);
     bool here = false;
     if (status_is_ok(status)) {
         status = code_get(t->config.code, &s->revision, s->spec->chunks, &i->wait, &here, msg);

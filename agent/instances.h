@@ -14,6 +14,7 @@
 #define AGENT_INSTANCES_H
 
 #include "agent/code.h"
+#include "agent/gpus.h"
 #include "common/status.h"
 #include "proto/message.h"
 
@@ -48,6 +49,7 @@ struct instances_config {
     const char *root;         /* of cells, or NULL */
     bool cgroups;
     struct code *code;
+    const struct gpus *gpus; /* NULL: starts with GPUs get variables only */
 };
 
 /* An instance found alive at start. */

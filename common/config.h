@@ -36,7 +36,8 @@
  *     capacity: {cpu: 8, memory: 32Gi}    default: the machine's
  *     labels: {zone: a}
  *     cells: {cgroup: auto, root: PATH}   cgroup: auto or off; root default: made from /usr
- *     gpu: {discovery: auto, library: PATH, simulate: [{model: H100, memory: 80Gi, count: 8}]}
+ *     gpu: {discovery: auto, library: PATH, simulate: [{model: H100, memory: 80Gi, count: 8}],
+ *           cdi: [/etc/cdi, /var/run/cdi]}
  *                                     discovery: auto or off; library: libnvidia-ml.so.1, where the
  *                                     loader does not find it; simulate: devices for development,
  *                                     instead of those that are there; count default: 1
@@ -68,6 +69,7 @@ enum {
     CONFIG_CONTEXTS_MAX = 64,
     CONFIG_GPUS_MAX = 64, /* simulated ones of an agent */
     CONFIG_GPU_MODEL_BYTES_MAX = 64,
+    CONFIG_CDI_FOLDERS_MAX = 8,
 };
 
 enum {
@@ -201,6 +203,8 @@ struct agent_config {
     char *gpu_library; /* NULL: as the loader finds it */
     struct config_gpu *gpu_simulate;
     size_t gpu_simulate_count;
+    char **gpu_cdi; /* folders of CDI files; none: the usual ones */
+    size_t gpu_cdi_count;
     uint32_t lease_ms;
     uint64_t chunk_bytes_max; /* of the code cache */
     struct config_log log;
