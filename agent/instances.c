@@ -253,7 +253,8 @@ struct status instances_start(struct instances *t, const struct start *s, struct
     struct gpu_edits gpu = {.libraries = false};
     struct status status = status_ok();
     if (t->config.gpus != NULL) {
-        status = gpus_inject(t->config.gpus, s, t->config.root == NULL, &gpu, msg);
+        bool image = s->spec->image != NULL && s->spec->image[0] != '\0';
+        status = gpus_inject(t->config.gpus, s, t->config.root == NULL && !image, &gpu, msg);
     }
     if (status_is_ok(status)) {
         status = files_write(i, s, &gpu, msg);

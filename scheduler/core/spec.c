@@ -137,6 +137,10 @@ static struct status check_gpu(const struct function_spec *s, struct errmsg *msg
                                "resources.gpu.model: holds other than printable ASCII");
         }
     }
+    if (s->gpu_count > 0 && s->isolation != NULL && strcmp(s->isolation, "gvisor") == 0) {
+        return status_fail(msg, STATUS_INVALID,
+                           "resources.gpu: isolation gvisor gives functions no GPUs");
+    }
     if (s->gpu_count == 0 && (model[0] != '\0' || s->gpu_memory_bytes != 0)) {
         return status_fail(msg, STATUS_INVALID, "resources.gpu.count: 0 of a kind that is named");
     }

@@ -321,6 +321,9 @@ static void gpus_have_bounds(void **state)
     model[sizeof model - 1] = '\0';
     s.gpu_model = model;
     expect(&s, STATUS_LIMIT, "resources.gpu.model");
+    s.gpu_model = "";
+    s.isolation = "gvisor";
+    expect(&s, STATUS_INVALID, "isolation gvisor");
 }
 
 int main(void)
