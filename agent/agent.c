@@ -61,6 +61,8 @@ struct agent {
     uint64_t deadline_us; /* what it is set to */
     uv_timer_t beat;
     uint32_t beat_ms;
+    uv_timer_t look; /* at the GPUs, while some are checked */
+    uint64_t gpu_changes;
     bool timers_open;
     bool had_lease;
     uint64_t term;     /* of the leader that commands */
@@ -80,10 +82,26 @@ static uint64_t now_us(void)
 /* ---- The clock ---- */
 
 static void on_deadline(uv_timer_t *timer);
+static void on_look(uv_timer_t *timer);
+
+/* What instances hold has changed: devices that they let go are checked. */
+static void gpus_sync(struct agent *a)
+{
+    uint64_t changes = agent_core_gpu_changes(a->core);
+    if (changes == a->gpu_changes || a->stopping) {
+        return;
+    }
+    a->gpu_changes = changes;
+    const char *held[GPUS_MAX];
+    size_t count = agent_core_gpus_held(a->core, held);
+    gpus_use(a->gpus, held, count);
+    (void)uv_timer_start(&a->look, on_look, gpus_look_ms(a->gpus), 0);
+}
 
 /* Sets the timer to the core's next deadline, when that is earlier. */
 static void arm(struct agent *a)
 {
+    gpus_sync(a);
     uint64_t next_us = agent_core_next_us(a->core);
     if (next_us >= a->deadline_us || a->stopping) {
         return;
@@ -454,9 +472,8 @@ static void lease_watch(struct agent *a, uint64_t now)
     }
 }
 
-static void on_beat(uv_timer_t *timer)
+static void beat(struct agent *a)
 {
-    struct agent *a = timer->data;
     uint64_t now = now_us();
     probe_read(&a->probe, now, &a->sample);
     usages_read(a);
@@ -486,6 +503,24 @@ static void on_beat(uv_timer_t *timer)
     egress_tick(a->egress);
     renew(a);
     arm(a);
+}
+
+static void on_beat(uv_timer_t *timer)
+{
+    beat(timer->data);
+}
+
+/* Schedulers hear at once of devices that have become free or dirty. */
+static void on_look(uv_timer_t *timer)
+{
+    struct agent *a = timer->data;
+    if (gpus_look(a->gpus, now_us())) {
+        beat(a);
+    }
+    uint32_t again_ms = gpus_look_ms(a->gpus);
+    if (again_ms > 0 && !a->stopping) {
+        (void)uv_timer_start(&a->look, on_look, again_ms, 0);
+    }
 }
 
 /* ---- Opening ---- */
@@ -563,6 +598,8 @@ static struct status core_open(struct agent *a, struct errmsg *msg)
 static bool adopt_found(void *data, const struct instance_found *f)
 {
     struct agent *a = data;
+    struct text gpus[GPUS_MAX];
+    memcpy(gpus, f->gpus, sizeof gpus);
     const struct instance_report report = {
         .instance = f->instance,
         .revision = f->revision,
@@ -572,6 +609,8 @@ static bool adopt_found(void *data, const struct instance_found *f)
         .cpu_millis = f->cpu_millis,
         .memory_bytes = f->memory_bytes,
         .startup_us = f->startup_us,
+        .gpus = gpus,
+        .gpus_count = f->gpus_count,
     };
     char text[ID_STRING_BYTES];
     id_format(f->instance, INSTANCE_PREFIX, text);
@@ -625,6 +664,7 @@ static struct status instances_part(struct agent *a, struct errmsg *msg)
         .code = a->code,
         .egress = a->egress,
         .images = a->images,
+        .gpus = a->gpus,
     };
     const struct instances_events events = {a, on_ready, on_ended, on_result};
     TRY(instances_open(&a->instances, &config, &events, msg));
@@ -653,6 +693,8 @@ static void timers_open(struct agent *a)
 {
     CHECK(uv_timer_init(a->loop, &a->deadline) == 0);
     CHECK(uv_timer_init(a->loop, &a->beat) == 0);
+    CHECK(uv_timer_init(a->loop, &a->look) == 0);
+    a->look.data = a;
     a->deadline.data = a;
     a->beat.data = a;
     a->deadline_us = UINT64_MAX;
@@ -752,10 +794,11 @@ void agent_stop(struct agent *a, void (*on_stopped)(void *data), void *data)
     a->on_stopped = on_stopped;
     a->stopped_data = data;
     /* The networks last: instances that end here let go of theirs. */
-    a->closing = 2U + (a->network != NULL) + (a->egress != NULL) + (a->gvisor != NULL);
+    a->closing = 3U + (a->network != NULL) + (a->egress != NULL) + (a->gvisor != NULL);
     log_server_close(a->logs);
     uv_close((uv_handle_t *)&a->deadline, on_timer_closed);
     uv_close((uv_handle_t *)&a->beat, on_timer_closed);
+    uv_close((uv_handle_t *)&a->look, on_timer_closed);
     if (a->network != NULL) {
         network_close(a->network, part_closed, a);
     }

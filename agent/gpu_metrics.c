@@ -89,6 +89,8 @@ enum { ROWS_COUNT = sizeof rows / sizeof rows[0] };
 
 static const struct metric_def info_def = {"skep_gpu_info", "1, with what the device is as labels.",
                                            1, NULL, 0};
+static const struct metric_def dirty_def = {
+    "skep_gpu_dirty", "1: no instance may have the device, for how it was left.", 1, NULL, 0};
 static const struct metric_def state_def = {
     "skep_gpu_state", "1 for the state that GPU discovery is in.", 1, NULL, 0};
 static const struct metric_def count_def = {"skep_gpu_devices",
@@ -96,7 +98,7 @@ static const struct metric_def count_def = {"skep_gpu_devices",
 
 struct gpu_metrics {
     struct metrics *registry;
-    struct gauge *gauges[GPUS_MAX * (ROWS_COUNT + 1) + 1]; /* of devices, and the state */
+    struct gauge *gauges[GPUS_MAX * (ROWS_COUNT + 2) + 1]; /* of devices, and the state */
     size_t gauges_count;
     struct counter *counters[GPUS_MAX * ROWS_COUNT];
     size_t counters_count;
@@ -169,6 +171,8 @@ static void device_set(struct gpu_metrics *m, const struct gpu_report *g)
         c->value = number;
         m->counters[m->counters_count++] = c;
     }
+    gauge_make(m, &dirty_def, METRIC_LABELS({"gpu", g->uuid}),
+               g->dirty != NULL && g->dirty[0] != '\0' ? 1 : 0);
     gauge_make(m, &info_def,
                METRIC_LABELS({"gpu", g->uuid}, {"model", g->model}, {"pci", g->pci},
                              {"parent", g->parent}, {"mig_profile", g->profile},

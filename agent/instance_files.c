@@ -33,6 +33,9 @@ void instance_meta_of(const struct start *s, const char *cgroup, struct instance
         (void)!status_is_ok(image_ref_parse(s->spec->image, &ref, NULL)); /* instances.c checks */
     }
     out->image = ref.digest;
+    for (size_t i = 0; i < s->gpus_count && i < GPUS_MAX; i++) {
+        (void)snprintf(out->gpus[out->gpus_count++], GPU_TEXT_BYTES, "%s", s->gpus[i].text);
+    }
 }
 
 struct status instance_meta_encode(const struct instance_meta *m, struct buffer *json)
@@ -43,11 +46,19 @@ struct status instance_meta_encode(const struct instance_meta *m, struct buffer 
     digest_format(&m->image, image);
     id_format(m->instance, INSTANCE_PREFIX, instance);
     digest_format(&m->revision, revision);
+    json_t *gpus = json_array();
+    for (size_t i = 0; gpus != NULL && i < m->gpus_count; i++) {
+        if (json_array_append_new(gpus, json_string(m->gpus[i])) != 0) {
+            json_decref(gpus);
+            return status_of(STATUS_NOMEM);
+        }
+    }
     json_t *root = json_pack(
-        "{ss ss ss sI sI sI sI ss sI ss}", "instance", instance, "revision", revision, "function",
-        m->function.text, "concurrency", (json_int_t)m->concurrency, "cpu_millis",
+        "{ss ss ss sI sI sI sI ss sI ss so}", "instance", instance, "revision", revision,
+        "function", m->function.text, "concurrency", (json_int_t)m->concurrency, "cpu_millis",
         (json_int_t)m->cpu_millis, "memory_bytes", (json_int_t)m->memory_bytes, "timeout_ms",
-        (json_int_t)m->timeout_ms, "cgroup", m->cgroup, "uid", (json_int_t)m->uid, "image", image);
+        (json_int_t)m->timeout_ms, "cgroup", m->cgroup, "uid", (json_int_t)m->uid, "image", image,
+        "gpus", gpus);
     char *text = root == NULL ? NULL : json_dumps(root, JSON_COMPACT);
     json_decref(root);
     if (text == NULL) {
@@ -63,7 +74,23 @@ struct meta_texts {
     const char *instance, *revision, *function, *cgroup;
     const char *image; /* NULL: written by an agent that had none */
     json_int_t concurrency, cpu_millis, memory_bytes, timeout_ms, uid;
+    const json_t *gpus; /* NULL: an agent of before wrote it */
 };
+
+static struct status gpus_of_texts(const json_t *gpus, struct instance_meta *m, struct errmsg *msg)
+{
+    if (gpus != NULL && (!json_is_array(gpus) || json_array_size(gpus) > GPUS_MAX)) {
+        return status_fail(msg, STATUS_INVALID, "gpus: no list of at most %d", GPUS_MAX);
+    }
+    for (size_t i = 0; i < json_array_size(gpus); i++) {
+        const json_t *uuid = json_array_get(gpus, i);
+        if (!json_is_string(uuid) || json_string_length(uuid) >= GPU_TEXT_BYTES) {
+            return status_fail(msg, STATUS_INVALID, "gpus: no name of a device");
+        }
+        (void)snprintf(m->gpus[m->gpus_count++], GPU_TEXT_BYTES, "%s", json_string_value(uuid));
+    }
+    return status_ok();
+}
 
 static struct status meta_of_texts(const struct meta_texts *t, struct instance_meta *out,
                                    struct errmsg *msg)
@@ -85,6 +112,7 @@ static struct status meta_of_texts(const struct meta_texts *t, struct instance_m
         return status_fail(msg, STATUS_INVALID, "a value is out of range");
     }
     (void)snprintf(m.cgroup, sizeof m.cgroup, "%s", t->cgroup);
+    TRY(gpus_of_texts(t->gpus, &m, msg));
     *out = m;
     return status_ok();
 }
@@ -97,13 +125,13 @@ struct status instance_meta_decode(struct bytes json, struct instance_meta *out,
     }
     json_error_t error;
     json_t *root = json_loadb((const char *)json.data, json.size, JSON_REJECT_DUPLICATES, &error);
-    struct meta_texts t = {.image = NULL};
+    struct meta_texts t = {.image = NULL, .gpus = NULL};
     if (root == NULL ||
-        json_unpack_ex(root, &error, JSON_STRICT, "{ss ss ss sI sI sI sI ss s?I s?s}", "instance",
+        json_unpack_ex(root, &error, JSON_STRICT, "{ss ss ss sI sI sI sI ss s?I s?s s?o}", "instance",
                        &t.instance, "revision", &t.revision, "function", &t.function, "concurrency",
                        &t.concurrency, "cpu_millis", &t.cpu_millis, "memory_bytes", &t.memory_bytes,
                        "timeout_ms", &t.timeout_ms, "cgroup", &t.cgroup, "uid", &t.uid, "image",
-                       &t.image) != 0) {
+                       &t.image, "gpus", &t.gpus) != 0) {
         json_decref(root);
         return status_fail(msg, STATUS_CORRUPT, "meta.json: %.200s", error.text);
     }
@@ -153,10 +181,14 @@ struct status instance_meta_read(const char *folder, struct instance_meta *out, 
 
 /* ---- The cell's specification ---- */
 
+/* Code, runners, the resolver's file. */
+enum { MOUNTS_PLAIN = 3 };
+
 /* cell_spec's heap parts, of fixed size: filled from the front. */
 struct spec_parts {
     struct cell_spec spec;
-    struct cell_mount mounts[3];
+    struct cell_mount *mounts;  /* CELL_MOUNTS_MAX when there are GPUs, MOUNTS_PLAIN otherwise */
+    struct cell_mount *devices; /* CELL_DEVICES_MAX, or NULL */
     char *env[CELL_ENV_MAX];
     char env_text[CELL_ENV_MAX][MANIFEST_ENV_KEY_BYTES_MAX + MANIFEST_ENV_VALUE_BYTES_MAX + 2];
 };
@@ -186,6 +218,36 @@ static struct status env_add(struct spec_parts *p, const char *key, const char *
     return status_ok();
 }
 
+static bool env_is_there(const struct spec_parts *p, const char *text)
+{
+    size_t key = (size_t)(strchr(text, '=') - text) + 1;
+    for (size_t i = 0; i < p->spec.env_count; i++) {
+        if (strncmp(p->env[i], text, key) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What CDI files say comes last: the function's variables and ours are there already. */
+static struct status gpu_env_fill(struct spec_parts *p, const struct gpu_edits *gpu,
+                                  struct errmsg *msg)
+{
+    if (gpu->libraries && !env_is_there(p, "LD_LIBRARY_PATH=")) {
+        TRY(env_add(p, "LD_LIBRARY_PATH", INJECT_LIBRARIES, msg));
+    }
+    for (size_t i = 0; i < gpu->edits.env_count; i++) {
+        const char *text = gpu->edits.env[i];
+        char key[CDI_TEXT_BYTES_MAX + 1];
+        const char *equals = strchr(text, '=');
+        (void)snprintf(key, sizeof key, "%.*s", (int)(equals - text), text);
+        if (!env_is_there(p, text)) {
+            TRY(env_add(p, key, equals + 1, msg));
+        }
+    }
+    return status_ok();
+}
+
 static struct status env_fill(struct spec_parts *p, const struct start *s,
                               const struct instance_place *place, struct errmsg *msg)
 {
@@ -195,20 +257,39 @@ static struct status env_fill(struct spec_parts *p, const struct start *s,
     }
     char concurrency[16];
     (void)snprintf(concurrency, sizeof concurrency, "%u", f->concurrency);
+    char gpus[MANIFEST_ENV_VALUE_BYTES_MAX + 1] = "";
+    size_t used = 0;
+    for (size_t i = 0; i < s->gpus_count && used < sizeof gpus; i++) {
+        used += (size_t)snprintf(gpus + used, sizeof gpus - used, "%s%s", i == 0 ? "" : ",",
+                                 s->gpus[i].text);
+    }
+    if (used >= sizeof gpus) {
+        return status_fail(msg, STATUS_LIMIT, "env: the names of the GPUs are too long");
+    }
+    const struct gpu_edits *gpu = place->gpu;
+    bool programs = gpu != NULL && gpu->programs;
     const struct pair ours[] = {
-        {.key = "PATH", .value = "/usr/local/bin:/usr/bin:/bin"},
+        {.key = "PATH",
+         .value = programs ? "/usr/local/bin:/usr/bin:/bin:" INJECT_PROGRAMS
+                           : "/usr/local/bin:/usr/bin:/bin"},
         {.key = "HOME", .value = "/tmp"},
         {.key = "SKEP_FUNCTION", .value = f->name},
         {.key = "SKEP_INSTANCE", .value = p->spec.instance},
         {.key = "SKEP_NODE", .value = place->node},
         {.key = "SKEP_CONCURRENCY", .value = concurrency},
     };
+    if (s->gpus_count > 0) {
+        TRY(env_add(p, "SKEP_GPUS", gpus, msg));
+        if (!env_has(f, "NVIDIA_VISIBLE_DEVICES")) {
+            TRY(env_add(p, "NVIDIA_VISIBLE_DEVICES", gpus, msg));
+        }
+    }
     for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
         if (!env_has(f, ours[i].key)) {
             TRY(env_add(p, ours[i].key, ours[i].value, msg));
         }
     }
-    return status_ok();
+    return gpu != NULL ? gpu_env_fill(p, gpu, msg) : status_ok();
 }
 
 static struct status text_fill(char *to, size_t size, const char *from, const char *what,
@@ -235,6 +316,33 @@ static struct status net_fill(struct spec_parts *p, const struct instance_place 
     TRY(text_fill(m->source, CELL_STRING_BYTES_MAX, place->resolv, "the resolver's path", msg));
     return text_fill(m->target, CELL_STRING_BYTES_MAX, "/etc/resolv.conf", "the resolver's target",
                      msg);
+}
+
+static struct status path_fill(struct cell_mount *to, const struct cdi_path *from,
+                               struct errmsg *msg)
+{
+    TRY(text_fill(to->source, CELL_STRING_BYTES_MAX, from->outside, "a GPU's path", msg));
+    return text_fill(to->target, CELL_STRING_BYTES_MAX, from->inside, "a GPU's path", msg);
+}
+
+static struct status gpu_fill(struct spec_parts *p, const struct cdi_edits *e, struct errmsg *msg)
+{
+    struct cell_spec *spec = &p->spec;
+    if (e->mounts_count + spec->mounts_count > CELL_MOUNTS_MAX ||
+        e->nodes_count > CELL_DEVICES_MAX) {
+        return status_fail(msg, STATUS_LIMIT, "GPU: %zu mounts and %zu nodes, at most %zu and %d",
+                           e->mounts_count, e->nodes_count, CELL_MOUNTS_MAX - spec->mounts_count,
+                           CELL_DEVICES_MAX);
+    }
+    for (size_t i = 0; i < e->mounts_count; i++) {
+        TRY(path_fill(&p->mounts[spec->mounts_count++], &e->mounts[i], msg));
+    }
+    for (size_t i = 0; i < e->nodes_count; i++) {
+        TRY(path_fill(&p->devices[spec->devices_count++], &e->nodes[i], msg));
+    }
+    spec->devices = p->devices;
+    spec->gpu = e->nodes_count > 0;
+    return status_ok();
 }
 
 static struct status spec_fill(struct spec_parts *p, const struct start *s,
@@ -268,6 +376,9 @@ static struct status spec_fill(struct spec_parts *p, const struct start *s,
     spec->cpu_millis = f->cpu_millis;
     spec->pids_max = f->processes_max != 0 ? f->processes_max : MANIFEST_PROCESSES_DEFAULT;
     spec->tmp_bytes = f->tmp_bytes != 0 ? f->tmp_bytes : MANIFEST_TMP_BYTES_DEFAULT;
+    if (place->gpu != NULL) {
+        TRY(gpu_fill(p, &place->gpu->edits, msg));
+    }
     return env_fill(p, s, place, msg);
 }
 
@@ -315,7 +426,14 @@ struct status instance_files_write(const char *folder, const struct start *s,
     if (p == NULL) {
         return status_fail(msg, STATUS_NOMEM, "out of memory");
     }
-    struct status status = spec_write(p, folder, s, place, meta->uid, msg);
+    bool gpus = s->gpus_count > 0;
+    p->mounts = mem_zalloc(gpus ? CELL_MOUNTS_MAX : MOUNTS_PLAIN, sizeof *p->mounts);
+    p->devices = gpus ? mem_zalloc(CELL_DEVICES_MAX, sizeof *p->devices) : NULL;
+    struct status status = p->mounts == NULL || (gpus && p->devices == NULL)
+                               ? status_fail(msg, STATUS_NOMEM, "out of memory")
+                               : spec_write(p, folder, s, place, meta->uid, msg);
+    mem_free(p->mounts);
+    mem_free(p->devices);
     mem_free(p);
     TRY(status);
     struct buffer json = {0};

@@ -11,13 +11,14 @@
 #ifndef AGENT_INSTANCE_FILES_H
 #define AGENT_INSTANCE_FILES_H
 
+#include "agent/gpu/inject.h"
 #include "common/buffer.h"
 #include "common/ids.h"
 #include "common/status.h"
 #include "common/wall.h"
 #include "proto/message.h"
 
-enum { INSTANCE_META_BYTES_MAX = 4096, INSTANCE_PATH_BYTES_MAX = 4096 };
+enum { INSTANCE_META_BYTES_MAX = 16384, INSTANCE_PATH_BYTES_MAX = 4096 };
 
 struct instance_meta {
     struct id128 instance;
@@ -30,6 +31,8 @@ struct instance_meta {
     char cgroup[256];    /* empty: without */
     uint32_t uid;        /* as in cell_spec; 0 in files of before */
     struct digest image; /* zero: without */
+    char gpus[GPUS_MAX][GPU_TEXT_BYTES]; /* uuids of the devices that it holds */
+    size_t gpus_count;
 };
 
 /* Where the things are that a cell is made of. */
@@ -45,6 +48,7 @@ struct instance_place {
     const char *resolv; /* file that is its /etc/resolv.conf; NULL or empty: none */
     const char *runsc;  /* as in cell_spec; NULL or empty: a native cell */
     const char *platform;
+    const struct gpu_edits *gpu; /* for its GPUs; NULL: none */
 };
 
 void instance_meta_of(const struct start *s, const char *cgroup, struct instance_meta *out);

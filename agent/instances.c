@@ -326,7 +326,8 @@ static struct status program_choose(const struct instances *t, const struct star
     return status_ok();
 }
 
-static struct status files_write(struct instance *i, const struct start *s, struct errmsg *msg)
+static struct status files_write(struct instance *i, const struct start *s,
+                                 const struct gpu_edits *gpu, struct errmsg *msg)
 {
     struct instances *t = i->table;
     char code[CODE_PATH_BYTES_MAX];
@@ -364,6 +365,7 @@ static struct status files_write(struct instance *i, const struct start *s, stru
         .resolv = resolv,
         .runsc = under_gvisor(s) ? t->config.runsc : "",
         .platform = under_gvisor(s) ? gvisor_platform(t->config.gvisor) : "",
+        .gpu = gpu,
     };
     TRY(folder_make(i->folder, true, msg));
     TRY(instance_files_write(i->folder, s, &place, &i->meta, msg));
@@ -430,7 +432,16 @@ struct status instances_start(struct instances *t, const struct start *s, struct
     i->begun_us = now_us();
     i->wait = (struct code_wait){.done = on_code, .data = i};
     i->image_wait = (struct image_wait){.done = on_image, .data = i};
-    struct status status = files_write(i, s, msg);
+    struct gpu_edits gpu = {.libraries = false};
+    struct status status = status_ok();
+    if (t->config.gpus != NULL) {
+        bool image = s->spec->image != NULL && s->spec->image[0] != '\0';
+        status = gpus_inject(t->config.gpus, s, t->config.root == NULL && !image, &gpu, msg);
+    }
+    if (status_is_ok(status)) {
+        status = files_write(i, s, &gpu, msg);
+    }
+    gpu_edits_close(&gpu);
     bool here = false;
     if (status_is_ok(status)) {
         status = net_begin(i, s->spec, msg);
@@ -593,6 +604,9 @@ static bool instance_adopt(struct instances *t, struct id128 id, const struct in
         .memory_bytes = i->meta.memory_bytes,
         .timeout_ms = i->meta.timeout_ms,
     };
+    for (; f.gpus_count < i->meta.gpus_count; f.gpus_count++) {
+        f.gpus[f.gpus_count].text = i->meta.gpus[f.gpus_count];
+    }
     f.ready = inflight_ready(&i->inflight, &f.concurrency, &f.startup_us);
     if (!a->found(a->data, &f)) {
         instance_signal(i, true);

@@ -17,6 +17,7 @@
 #include "agent/code.h"
 #include "agent/egress/egress.h"
 #include "agent/image/image_store.h"
+#include "agent/gpus.h"
 #include "common/status.h"
 #include "common/wall.h"
 #include "proto/message.h"
@@ -63,6 +64,7 @@ struct instances_config {
     struct code *code;
     struct egress *egress; /* NULL: no instance has a network */
     struct image_store *images;
+    const struct gpus *gpus; /* NULL: starts with GPUs get variables only */
 };
 
 /* An instance found alive at start. */
@@ -76,6 +78,8 @@ struct instance_found {
     uint64_t memory_bytes;
     uint64_t timeout_ms;
     uint64_t startup_us;
+    struct text gpus[GPUS_MAX]; /* uuids of the devices that it holds */
+    size_t gpus_count;
 };
 struct instances_adoption {
     void *data;

@@ -94,6 +94,9 @@ static struct function_spec spec_of(struct deployment *d)
                                   .schedules_count = m->schedules_count,
                                   .egress = texts_of(&d->arena, m->egress, m->egress_count),
                                   .egress_count = m->egress_count,
+                                  .gpu_count = m->gpu_count,
+                                  .gpu_model = m->gpu_model == NULL ? "" : m->gpu_model,
+                                  .gpu_memory_bytes = m->gpu_memory_bytes,
                                   .chunks =
                                       bytes_of(d->chunks.digests, d->chunks.count * DIGEST_BYTES),
                                   .package_bytes = d->chunks.bytes};

@@ -117,7 +117,8 @@ int verb_node_show(struct cli *cli)
                                           "busy_percent", "temperature_c",
                                           "power_w",      "processes",
                                           "pci",          "uuid",
-                                          "why",          NULL};
+                                          "used_by",      "why",
+                                          "dirty",        NULL};
     int code = CLI_DONE;
     struct client *c = cli_connect(cli, &code);
     if (c == NULL) {

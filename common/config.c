@@ -518,6 +518,8 @@ struct raw_gpu {
     char *discovery, *library;
     struct raw_simulate *simulate;
     uint32_t simulate_count;
+    char **cdi;
+    uint32_t cdi_count;
 };
 
 struct raw_network {
@@ -582,11 +584,16 @@ static const cyaml_schema_field_t simulate_fields[] = {
 static const cyaml_schema_value_t simulate_schema = {
     CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct raw_simulate, simulate_fields)};
 
+static const cyaml_schema_value_t folder_schema = {
+    CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char, 1, YAMLDOC_BYTES_MAX)};
+
 static const cyaml_schema_field_t gpu_fields[] = {
     YAMLDOC_TEXT("discovery", struct raw_gpu, discovery),
     YAMLDOC_TEXT("library", struct raw_gpu, library),
     CYAML_FIELD_SEQUENCE("simulate", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_gpu,
                          simulate, &simulate_schema, 1, CONFIG_GPUS_MAX),
+    CYAML_FIELD_SEQUENCE("cdi", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_gpu, cdi,
+                         &folder_schema, 1, CONFIG_CDI_FOLDERS_MAX),
     CYAML_FIELD_END,
 };
 
@@ -690,6 +697,10 @@ void agent_config_close(struct agent_config *c)
         mem_free(c->gpu_simulate[i].model);
     }
     mem_free(c->gpu_simulate);
+    for (size_t i = 0; i < c->gpu_cdi_count; i++) {
+        mem_free(c->gpu_cdi[i]);
+    }
+    mem_free(c->gpu_cdi);
     mem_free(c);
 }
 
@@ -782,6 +793,21 @@ static struct status simulate_take(const struct yamldoc *d, struct raw_simulate 
     return status_ok();
 }
 
+static struct status cdi_take(const struct yamldoc *d, struct raw_gpu *raw, struct agent_config *c,
+                              struct errmsg *msg)
+{
+    for (uint32_t i = 0; i < raw->cdi_count; i++) {
+        char path[YAMLDOC_PATH_BYTES];
+        (void)snprintf(path, sizeof path, "gpu.cdi[%u]", i);
+        TRY(yamldoc_blame(d, path, path_check(raw->cdi[i], msg), msg));
+    }
+    c->gpu_cdi = raw->cdi;
+    c->gpu_cdi_count = raw->cdi_count;
+    raw->cdi = NULL;
+    raw->cdi_count = 0;
+    return status_ok();
+}
+
 static struct status gpu_take(const struct yamldoc *d, struct raw_gpu *raw, struct agent_config *c,
                               struct errmsg *msg)
 {
@@ -790,6 +816,7 @@ static struct status gpu_take(const struct yamldoc *d, struct raw_gpu *raw, stru
     uint32_t count = 0;
     TRY(word_take(d, "gpu.discovery", words, raw->discovery, &discovery, msg));
     c->gpu_discovery = (enum gpu_discovery)discovery;
+    TRY(cdi_take(d, raw, c, msg));
     if (raw->simulate_count == 0) {
         return status_ok();
     }

@@ -47,7 +47,8 @@
  *                                     that limit
  *     gvisor: {enabled: auto, platform: auto, program: /usr/bin/runsc}
  *                                     enabled: auto or off; platform: auto, kvm, systrap, ptrace
- *     gpu: {discovery: auto, library: PATH, simulate: [{model: H100, memory: 80Gi, count: 8}]}
+ *     gpu: {discovery: auto, library: PATH, simulate: [{model: H100, memory: 80Gi, count: 8}],
+ *           cdi: [/etc/cdi, /var/run/cdi]}
  *                                     discovery: auto or off; library: libnvidia-ml.so.1, where the
  *                                     loader does not find it; simulate: devices for development,
  *                                     instead of those that are there; count default: 1
@@ -90,6 +91,7 @@ enum {
     CONFIG_UID_FIRST_DEFAULT = 2000000000,
     CONFIG_UID_COUNT_DEFAULT = 65536,
     CONFIG_UID_MIN = 1000, /* below are the system's own (deb-policy 9.2.2) */
+    CONFIG_CDI_FOLDERS_MAX = 8,
 };
 
 enum {
@@ -267,6 +269,8 @@ struct agent_config {
     struct config_gpu *gpu_simulate;
     size_t gpu_simulate_count;
     struct config_network network;
+    char **gpu_cdi; /* folders of CDI files; none: the usual ones */
+    size_t gpu_cdi_count;
     uint32_t lease_ms;
     uint64_t chunk_bytes_max; /* of the code cache */
     uint64_t image_bytes_max; /* of the images' files */

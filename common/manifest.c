@@ -145,6 +145,7 @@ void manifest_close(struct manifest *m)
         mem_free(m->schedules[i].payload);
     }
     mem_free(m->schedules);
+    mem_free(m->gpu_model);
     *m = (struct manifest){0};
 }
 
@@ -478,6 +479,36 @@ static struct status durable_check(const struct manifest *m, char key[MANIFEST_K
     return schedules_check(m, key, msg);
 }
 
+static struct status gpu_check(const struct manifest *m, char key[MANIFEST_KEY_BYTES],
+                               struct errmsg *msg)
+{
+    const struct range ranges[] = {
+        {"resources.gpu.count", UNIT_COUNT, m->gpu_count, 0, MANIFEST_GPU_COUNT_MAX},
+        {"resources.gpu.memory", UNIT_BYTES, m->gpu_memory_bytes,
+         m->gpu_memory_bytes == 0 ? 0 : MANIFEST_GPU_MEMORY_BYTES_MIN,
+         MANIFEST_GPU_MEMORY_BYTES_MAX},
+    };
+    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
+        key_set(key, ranges[i].key);
+        TRY(range_check(&ranges[i], msg));
+    }
+    key_set(key, "resources.gpu.model");
+    if (m->gpu_model == NULL) {
+        return status_ok();
+    }
+    size_t size = strlen(m->gpu_model);
+    if (size == 0 || size > MANIFEST_GPU_MODEL_BYTES_MAX) {
+        return status_fail(msg, STATUS_LIMIT, "has %zu bytes; 1 to %d are allowed", size,
+                           MANIFEST_GPU_MODEL_BYTES_MAX);
+    }
+    for (size_t i = 0; i < size; i++) {
+        if (m->gpu_model[i] < ' ' || m->gpu_model[i] > '~') {
+            return status_fail(msg, STATUS_INVALID, "holds other than printable ASCII");
+        }
+    }
+    return status_ok();
+}
+
 struct status manifest_check(const struct manifest *m, char key[MANIFEST_KEY_BYTES],
                              struct errmsg *msg)
 {
@@ -525,6 +556,7 @@ struct status manifest_check(const struct manifest *m, char key[MANIFEST_KEY_BYT
         return status_fail(msg, STATUS_INVALID,
                            "must be 1 with command: each invocation is a process of its own");
     }
+    TRY(gpu_check(m, key, msg));
     TRY(durable_check(m, key, msg));
     TRY(egress_check(m, key, msg));
     return pairs_check(m, key, msg);
@@ -611,7 +643,12 @@ static struct status canonical(const struct manifest *m, struct buffer *out)
     for (size_t i = 0; i < m->egress_count; i++) {
         TRY(put_text(out, "egress", m->egress[i]));
     }
-    return status_ok();
+    if (m->gpu_count == 0) {
+        return status_ok();
+    }
+    TRY(put_number(out, "gpu_count", m->gpu_count));
+    TRY(put_text(out, "gpu_model", m->gpu_model != NULL ? m->gpu_model : ""));
+    return put_number(out, "gpu_memory_bytes", m->gpu_memory_bytes);
 }
 
 struct status manifest_canonical(const struct manifest *m, struct buffer *out)

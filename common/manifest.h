@@ -62,6 +62,9 @@ struct manifest {
     /* what it may reach, as canonical texts of common/egress_rule.h; none: nothing */
     char **egress;
     size_t egress_count;
+    uint32_t gpu_count;        /* devices of an instance; 0: none, and the two below are not set */
+    char *gpu_model;           /* words of the model's name, or a MIG profile; NULL: any */
+    uint64_t gpu_memory_bytes; /* of each device, at least */
     /* Of durable invocations. A failed attempt is tried again up to retries_max times, after
      * backoff, backoff * factor, ... at most cap. */
     uint32_t retries_max;

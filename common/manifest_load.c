@@ -11,11 +11,18 @@
 
 /* ---- The file's shape, as libcyaml loads it: texts, NULL where not given ---- */
 
+struct raw_gpu {
+    char *model;
+    char *memory;
+    char *count;
+};
+
 struct raw_resources {
     char *cpu;
     char *memory;
     char *tmp;
     char *processes;
+    struct raw_gpu gpu;
 };
 
 struct raw_scaling {
@@ -78,12 +85,19 @@ struct raw_manifest {
 static const cyaml_schema_value_t argument_schema = {
     CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char, 0, YAMLDOC_BYTES_MAX)};
 
+static const cyaml_schema_field_t gpu_fields[] = {
+    YAMLDOC_TEXT("model", struct raw_gpu, model),
+    YAMLDOC_TEXT("memory", struct raw_gpu, memory),
+    YAMLDOC_TEXT("count", struct raw_gpu, count),
+    CYAML_FIELD_END,
+};
+
 static const cyaml_schema_field_t resources_fields[] = {
     YAMLDOC_TEXT("cpu", struct raw_resources, cpu),
     YAMLDOC_TEXT("memory", struct raw_resources, memory),
     YAMLDOC_TEXT("tmp", struct raw_resources, tmp),
     YAMLDOC_TEXT("processes", struct raw_resources, processes),
-    CYAML_FIELD_IGNORE("gpu", CYAML_FLAG_OPTIONAL),
+    YAMLDOC_PART("gpu", struct raw_resources, gpu, gpu_fields),
     CYAML_FIELD_END,
 };
 
@@ -175,7 +189,7 @@ static const struct {
     const char *path;
     const char *only;
 } fixed[] = {
-    {"resources.gpu", NULL},    {"scaling.buffer", "0"}, {"snapshot", "none"}, {"secrets", NULL},
+    {"scaling.buffer", "0"},    {"snapshot", "none"},       {"secrets", NULL},
     {"placement.prefer", NULL}, {"placement.spread", NULL},
 };
 
@@ -316,6 +330,31 @@ static struct status schedules_take(const struct yamldoc *d, const struct raw_ma
     return status_ok();
 }
 
+static const struct yamldoc_number gpu_numbers[] = {
+    YAMLDOC_NUMBER("resources.gpu.memory", struct raw_manifest, resources.gpu.memory, UNIT_BYTES,
+                   MANIFEST_GPU_MEMORY_BYTES_MIN, MANIFEST_GPU_MEMORY_BYTES_MAX, struct manifest,
+                   gpu_memory_bytes),
+    YAMLDOC_NUMBER("resources.gpu.count", struct raw_manifest, resources.gpu.count, UNIT_COUNT, 1,
+                   MANIFEST_GPU_COUNT_MAX, struct manifest, gpu_count),
+};
+
+/* Whoever names GPUs and no count wants one. */
+static struct status gpu_take(const struct yamldoc *d, const struct raw_manifest *raw,
+                              struct manifest *m, struct errmsg *msg)
+{
+    if (yamldoc_find(d, "resources.gpu") == NULL) {
+        return status_ok();
+    }
+    m->gpu_count = 1;
+    if (raw->resources.gpu.model != NULL) {
+        m->gpu_model = mem_strdup(raw->resources.gpu.model);
+        if (m->gpu_model == NULL) {
+            return status_of(STATUS_NOMEM);
+        }
+    }
+    return yamldoc_numbers(d, gpu_numbers, sizeof gpu_numbers / sizeof gpu_numbers[0], raw, m, msg);
+}
+
 /* Copies the mapping at path, whose keys are free. */
 static struct status pairs_take(const struct yamldoc *d, const char *path, size_t max,
                                 struct text_pair **pairs, size_t *count, struct errmsg *msg)
@@ -442,6 +481,7 @@ static struct status manifest_fill(const struct yamldoc *d, const struct raw_man
         }
     }
     TRY(yamldoc_numbers(d, numbers, sizeof numbers / sizeof numbers[0], raw, m, msg));
+    TRY(gpu_take(d, raw, m, msg));
     TRY(durable_take(d, raw, m, msg));
     TRY(schedules_take(d, raw, m, msg));
     if (raw->isolation != NULL) {

@@ -66,6 +66,7 @@
     L(text, env)                                                                                   \
     F(STR, workdir)                                                                                \
     L(text, entrypoint)
+/* gpus: the uuids of the devices that it holds. */
 #define FIELDS_instance_report(F, L, M)                                                            \
     F(ID, instance)                                                                                \
     F(DIGEST, revision)                                                                            \
@@ -76,7 +77,8 @@
     F(U32, cpu_millis)                                                                             \
     F(U64, memory_bytes)                                                                           \
     F(U64, startup_us)                                                                             \
-    F(STR, message)
+    F(STR, message)                                                                                \
+    L(text, gpus)
 #define FIELDS_attempt_report(F, L, M)                                                             \
     F(ID, invocation)                                                                              \
     F(U32, attempt)                                                                                \
@@ -88,7 +90,7 @@
 
 /* One GPU, or one MIG instance of a GPU: parent is then the GPU's uuid, profile like "1g.10gb", and
  * index the GPU's. known: which of the numbers the driver has told, of enum gpu_known. health and
- * xid: message.h. */
+ * xid: message.h. dirty: why no instance may have it although none holds it, empty: one may. */
 #define FIELDS_gpu_report(F, L, M)                                                                 \
     F(U32, index)                                                                                  \
     F(U32, mig_index)                                                                              \
@@ -113,7 +115,8 @@
     F(U64, xid_count)                                                                              \
     F(U64, xid_time_ms)                                                                            \
     F(U32, health)                                                                                 \
-    F(STR, why)
+    F(STR, why)                                                                                    \
+    F(STR, dirty)
 /* All that is known of a node's GPUs. state: enum gpu_state; why says more about it. */
 #define FIELDS_gpu_inventory(F, L, M)                                                              \
     F(U32, state) F(STR, why) F(STR, driver) F(STR, cuda) L(gpu_report, gpus)
@@ -190,10 +193,12 @@
 
 /* ---- Leader to agent; the envelope's term fences them ---- */
 #define FIELDS_lead(F, L, M) F(STR, leader) F(U32, lease_ms) L(pair, schedulers) L(text, revoked)
-/* image_lists, image_bytes: of the image that spec names; empty without. */
+/* image_lists, image_bytes: of the image that spec names; empty without. gpus: the uuids of the
+ * devices that the instance gets, spec's gpu_count of them. */
 #define FIELDS_start(F, L, M)                                                                      \
     F(ID, instance)                                                                                \
-    F(DIGEST, revision) M(function_spec, spec) F(BYTES, image_lists) F(U64, image_bytes)
+    F(DIGEST, revision)                                                                            \
+    M(function_spec, spec) F(BYTES, image_lists) F(U64, image_bytes) L(text, gpus)
 #define FIELDS_stop(F, L, M) F(ID, instance) F(BOOL, kill) F(STR, reason)
 #define FIELDS_invoke(F, L, M)                                                                     \
     F(ID, invocation)                                                                              \

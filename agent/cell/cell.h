@@ -52,7 +52,8 @@ enum {
     CELL_ENV_MAX = 128,
     CELL_STRING_BYTES_MAX = 4096,
     CELL_PLATFORM_BYTES_MAX = 16,
-    CELL_MOUNTS_MAX = 32,
+    CELL_MOUNTS_MAX = 128,
+    CELL_DEVICES_MAX = 96,
     CELL_SPEC_BYTES_MAX = 256 << 10,
     CELL_LOG_BYTES_DEFAULT = 1 << 20,
     CELL_MEMORY_BYTES_MIN = 4 << 20,
@@ -60,7 +61,7 @@ enum {
     CELL_IO_BPS_MIN = 64 << 10,
 };
 
-/* A host path bound read-only into the cell. */
+/* A host path bound read-only into the cell, a file or a folder. */
 struct cell_mount {
     char source[CELL_STRING_BYTES_MAX];
     char target[CELL_STRING_BYTES_MAX]; /* absolute, inside the cell */
@@ -74,7 +75,12 @@ struct cell_spec {
     char root[CELL_STRING_BYTES_MAX];
     struct cell_mount *mounts; /* code at /app, runners at /opt/skep */
     size_t mounts_count;
-    char **args; /* argv of process 1; args[0] is a path inside the cell */
+    /* Character devices: source is the node outside, target its path in the cell, below /dev. The
+     * cell reaches them with the rights that the node gives to everybody. */
+    struct cell_mount *devices;
+    size_t devices_count;
+    uint32_t gpu; /* 1: the devices are GPUs, and their system calls (gpu_ioctls.h) are needed */
+    char **args;  /* argv of process 1; args[0] is a path inside the cell */
     size_t args_count;
     char **env; /* KEY=VALUE; nothing else is inherited */
     size_t env_count;

@@ -73,12 +73,14 @@ static uint32_t add_tree(struct builder *b, const char *source, uint32_t flags)
 
 static const char *const devices[] = {"null", "zero", "full", "random", "urandom"};
 enum { DEVICES_COUNT = sizeof devices / sizeof devices[0] };
-static_assert((int)DEVICES_COUNT <= (int)PLAN_DEVICES_MAX, "each device has its tree");
+static_assert((int)DEVICES_COUNT + (int)CELL_DEVICES_MAX <= (int)PLAN_DEVICES_MAX,
+              "each device has its tree");
 
 struct trees {
     uint32_t entries[PLAN_ENTRIES_MAX];
     uint32_t mounts[CELL_MOUNTS_MAX];
     uint32_t devices[DEVICES_COUNT];
+    uint32_t own_devices[CELL_DEVICES_MAX]; /* of the specification */
 };
 
 static bool entry_is_mounted(const struct root_entry *e)
@@ -101,6 +103,9 @@ static void add_sources(struct builder *b, const struct cell_spec *spec,
     }
     for (size_t i = 0; i < DEVICES_COUNT; i++) {
         trees->devices[i] = add_tree(b, text(b, "/dev/%s", devices[i]), STEP_ALLOW_DEVICE);
+    }
+    for (size_t i = 0; i < spec->devices_count; i++) {
+        trees->own_devices[i] = add_tree(b, spec->devices[i].source, STEP_ALLOW_DEVICE);
     }
 }
 
@@ -178,6 +183,9 @@ static void add_dev(struct builder *b, const struct cell_spec *spec, const struc
                              .path = text(b, "/dev/%s", devices[i]),
                              .tree = trees->devices[i],
                              .flags = STEP_TARGET_FILE});
+    }
+    for (size_t i = 0; i < spec->devices_count; i++) {
+        add_attach(b, spec->devices[i].target, trees->own_devices[i], STEP_TARGET_FILE);
     }
     for (size_t i = 0; i < sizeof links / sizeof links[0]; i++) {
         add(b, (struct step){.kind = STEP_LINK, .path = links[i][0], .text = links[i][1]});
@@ -290,6 +298,7 @@ struct status plan_build(const struct cell_spec *spec, const struct plan_facts *
 {
     CHECK(spec->args_count > 0);
     CHECK(spec->mounts_count <= CELL_MOUNTS_MAX);
+    CHECK(spec->devices_count <= CELL_DEVICES_MAX);
     if (facts->entries_count > PLAN_ENTRIES_MAX) {
         return status_fail(msg, STATUS_LIMIT, "the root has more than %d entries",
                            PLAN_ENTRIES_MAX);

@@ -19,6 +19,7 @@ enum field_kind {
     FIELD_ARGS,
     FIELD_ENV,
     FIELD_MOUNTS,
+    FIELD_DEVICES,
     FIELD_WALLS
 };
 
@@ -51,6 +52,8 @@ static const struct field fields[] = {
     TEXT_FIELD(hostname, false),
     TEXT_FIELD(root, false),
     LIST_FIELD(mounts, FIELD_MOUNTS, false, CELL_MOUNTS_MAX),
+    LIST_FIELD(devices, FIELD_DEVICES, false, CELL_DEVICES_MAX),
+    NUMBER_FIELD(gpu, FIELD_U32, false, 1, 1),
     LIST_FIELD(args, FIELD_ARGS, true, CELL_ARGS_MAX),
     LIST_FIELD(env, FIELD_ENV, false, CELL_ENV_MAX),
     TEXT_FIELD(workdir, false),
@@ -112,6 +115,7 @@ void cell_spec_close(struct cell_spec *spec)
     mem_free(spec->args);
     mem_free(spec->env);
     mem_free(spec->mounts);
+    mem_free(spec->devices);
     memset(spec, 0, sizeof *spec);
 }
 
@@ -151,19 +155,20 @@ static struct status set_texts(json_t *object, const char *key, char *const *tex
     return status_ok();
 }
 
-static struct status set_mounts(json_t *object, const struct cell_spec *spec, struct errmsg *msg)
+static struct status set_mounts(json_t *object, const char *key, const struct cell_mount *mounts,
+                                size_t count, struct errmsg *msg)
 {
     json_t *list = json_array();
-    if (list == NULL || json_object_set_new(object, "mounts", list) != 0) {
+    if (list == NULL || json_object_set_new(object, key, list) != 0) {
         return status_of(STATUS_NOMEM);
     }
-    for (size_t i = 0; i < spec->mounts_count; i++) {
+    for (size_t i = 0; i < count; i++) {
         json_t *mount = json_object();
         if (mount == NULL || json_array_append_new(list, mount) != 0) {
             return status_of(STATUS_NOMEM);
         }
-        TRY(set_text(mount, "source", spec->mounts[i].source, msg));
-        TRY(set_text(mount, "target", spec->mounts[i].target, msg));
+        TRY(set_text(mount, "source", mounts[i].source, msg));
+        TRY(set_text(mount, "target", mounts[i].target, msg));
     }
     return status_ok();
 }
@@ -201,7 +206,9 @@ static struct status field_encode(json_t *object, const struct cell_spec *spec,
     case FIELD_ENV:
         return set_texts(object, f->key, spec->env, spec->env_count, msg);
     case FIELD_MOUNTS:
-        return set_mounts(object, spec, msg);
+        return set_mounts(object, f->key, spec->mounts, spec->mounts_count, msg);
+    case FIELD_DEVICES:
+        return set_mounts(object, f->key, spec->devices, spec->devices_count, msg);
     case FIELD_WALLS:
         return set_walls(object, f->key, spec->walls_not_needed);
     }
@@ -309,11 +316,11 @@ static struct status texts_decode(const struct field *f, const json_t *value, ch
     return status_ok();
 }
 
-static struct status mount_decode(const json_t *value, size_t index, struct cell_mount *out,
-                                  struct errmsg *msg)
+static struct status mount_decode(const char *list, const json_t *value, size_t index,
+                                  struct cell_mount *out, struct errmsg *msg)
 {
     if (!json_is_object(value)) {
-        return status_fail(msg, STATUS_INVALID, "mounts[%zu]: an object is needed", index);
+        return status_fail(msg, STATUS_INVALID, "%s[%zu]: an object is needed", list, index);
     }
     const char *key = NULL;
     json_t *entry = NULL;
@@ -324,27 +331,28 @@ static struct status mount_decode(const json_t *value, size_t index, struct cell
         } else if (strcmp(key, "target") == 0) {
             s = text_decode(key, entry, out->target, sizeof out->target, msg);
         } else {
-            return status_fail(msg, STATUS_INVALID, "mounts[%zu]: unknown key %.64s", index, key);
+            return status_fail(msg, STATUS_INVALID, "%s[%zu]: unknown key %.64s", list, index, key);
         }
         if (!status_is_ok(s)) {
-            return status_prefix(msg, s, "mounts[%zu]", index);
+            return status_prefix(msg, s, "%s[%zu]", list, index);
         }
     }
     return status_ok();
 }
 
 static struct status mounts_decode(const struct field *f, const json_t *value,
-                                   struct cell_spec *out, struct errmsg *msg)
+                                   struct cell_mount **out, size_t *out_count, struct errmsg *msg)
 {
     TRY(list_check(f, value, msg));
     size_t count = json_array_size(value);
-    out->mounts = mem_zalloc(count, sizeof *out->mounts);
-    if (out->mounts == NULL) {
+    struct cell_mount *mounts = mem_zalloc(count, sizeof *mounts);
+    if (mounts == NULL) {
         return status_of(STATUS_NOMEM);
     }
-    out->mounts_count = count;
+    *out = mounts; /* Owned by the spec from here on, and closed with it. */
+    *out_count = count;
     for (size_t i = 0; i < count; i++) {
-        TRY(mount_decode(json_array_get(value, i), i, &out->mounts[i], msg));
+        TRY(mount_decode(f->key, json_array_get(value, i), i, &mounts[i], msg));
     }
     return status_ok();
 }
@@ -381,7 +389,9 @@ static struct status field_decode(const struct field *f, const json_t *value, st
     case FIELD_ENV:
         return texts_decode(f, value, &out->env, &out->env_count, msg);
     case FIELD_MOUNTS:
-        return mounts_decode(f, value, out, msg);
+        return mounts_decode(f, value, &out->mounts, &out->mounts_count, msg);
+    case FIELD_DEVICES:
+        return mounts_decode(f, value, &out->devices, &out->devices_count, msg);
     case FIELD_WALLS:
         return walls_decode(f, value, out, msg);
     }
@@ -446,6 +456,39 @@ static struct status mounts_check(const struct cell_spec *spec, struct errmsg *m
     return status_ok();
 }
 
+static struct status devices_check(const struct cell_spec *spec, struct errmsg *msg)
+{
+    static const char *const reserved[] = {"null", "zero",  "full",   "random", "urandom",
+                                           "fd",   "stdin", "stdout", "stderr", "shm"};
+    static const char dev[] = "/dev/";
+    for (size_t i = 0; i < spec->devices_count; i++) {
+        const struct cell_mount *d = &spec->devices[i];
+        if (!path_is_plain(d->source)) {
+            return status_fail(msg, STATUS_INVALID, "devices[%zu].source: not a plain path: %.128s",
+                               i, d->source);
+        }
+        if (!path_is_plain(d->target) || strncmp(d->target, dev, sizeof dev - 1) != 0) {
+            return status_fail(msg, STATUS_INVALID,
+                               "devices[%zu].target: not a plain path below /dev: %.128s", i,
+                               d->target);
+        }
+        for (size_t k = 0; k < sizeof reserved / sizeof reserved[0]; k++) {
+            if (path_is_under(d->target + sizeof dev - 1, reserved[k])) {
+                return status_fail(msg, STATUS_INVALID,
+                                   "devices[%zu].target: %.128s is the cell's own", i, d->target);
+            }
+        }
+        for (size_t k = 0; k < i; k++) {
+            const char *other = spec->devices[k].target;
+            if (path_is_under(d->target, other) || path_is_under(other, d->target)) {
+                return status_fail(msg, STATUS_INVALID,
+                                   "devices[%zu].target: %.128s is there twice", i, d->target);
+            }
+        }
+    }
+    return status_ok();
+}
+
 static bool hostname_is_plain(const char *name)
 {
     return strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_") ==
@@ -494,6 +537,7 @@ static struct status spec_check(const struct cell_spec *spec, struct errmsg *msg
     if (spec->netns[0] != '\0' && !path_is_plain(spec->netns)) {
         return status_fail(msg, STATUS_INVALID, "netns: not a plain path: %.128s", spec->netns);
     }
+    TRY(devices_check(spec, msg));
     return mounts_check(spec, msg);
 }
 

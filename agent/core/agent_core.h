@@ -155,6 +155,12 @@ void agent_core_gpus(struct agent_core *c, struct gpu_inventory *gpu);
  * borrowed until the next call; both "" at the beginning. */
 void agent_core_gvisor(struct agent_core *c, const char *platform, const char *why);
 
+/* Grows whenever the devices that instances hold have changed, or a start with devices has been
+ * refused: the schedulers should be told of the devices again. */
+uint64_t agent_core_gpu_changes(const struct agent_core *c);
+/* The uuids of the devices that instances hold, borrowed until the next event. Returns how many. */
+size_t agent_core_gpus_held(const struct agent_core *c, const char *out[static GPUS_MAX]);
+
 /* Sends the heartbeat to all schedulers; sequence is the core's. */
 void agent_core_heartbeat(struct agent_core *c, uint64_t now_us, const struct heartbeat *h);
 

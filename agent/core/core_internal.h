@@ -41,6 +41,8 @@ struct core_instance {
     uint64_t memory_bytes;
     uint64_t timeout_ms; /* of an attempt whose invoke names none */
     uint64_t startup_us;
+    struct text *gpus; /* the devices that it holds; the texts lie behind */
+    size_t gpus_count;
     /* STARTING: killed when not ready by then. STOPPING: killed when not gone by then, if the
      * stop has been passed on. */
     uint64_t due_us;
@@ -100,6 +102,7 @@ struct agent_core {
     uint64_t next_us;       /* nothing is due before; may be too early, never too late */
     uint64_t cpu_millis_used;
     uint64_t memory_bytes_used;
+    uint64_t gpu_changes;
     struct agent_core_stats stats;
 };
 
@@ -132,6 +135,16 @@ void core_instance_kill(struct agent_core *c, struct core_instance *i, enum stat
 /* Kills what is overdue; returns when the next is due. */
 uint64_t core_instances_tick(struct agent_core *c, uint64_t now_us);
 void core_instances_free(struct agent_core *c);
+
+/* gpus.c: devices that instances hold. */
+/* May a start have what it names? CONFLICT and LIMIT say why not, and leave it to the leader to try
+ * again. */
+NODISCARD struct status core_gpus_check(const struct agent_core *c, const struct start *s,
+                                        struct errmsg *msg);
+/* NOMEM. */
+NODISCARD struct status core_gpus_hold(struct agent_core *c, struct core_instance *i,
+                                       const struct text *gpus, size_t count);
+void core_gpus_let_go(struct agent_core *c, struct core_instance *i);
 
 /* attempts.c */
 void core_invoke(struct agent_core *c, uint64_t now_us, const struct invoke *i);

@@ -27,6 +27,8 @@ void core_instance_report(const struct core_instance *i, struct instance_report 
         .memory_bytes = i->memory_bytes,
         .startup_us = i->startup_us,
         .message = i->message,
+        .gpus = i->gpus,
+        .gpus_count = i->gpus_count,
     };
 }
 
@@ -121,6 +123,11 @@ static struct status instance_new(struct agent_core *c, const struct instance_re
         mem_free(i);
         return status_fail(msg, STATUS_NOMEM, "no memory");
     }
+    if (!status_is_ok(core_gpus_hold(c, i, r->gpus, r->gpus_count))) {
+        HASH_DEL(c->instances, i);
+        mem_free(i);
+        return status_fail(msg, STATUS_NOMEM, "no memory");
+    }
     c->cpu_millis_used += i->cpu_millis;
     c->memory_bytes_used += i->memory_bytes;
     *out = i;
@@ -134,6 +141,7 @@ static void instance_free(struct agent_core *c, struct core_instance *i)
     CHECK(c->memory_bytes_used >= i->memory_bytes);
     c->cpu_millis_used -= i->cpu_millis;
     c->memory_bytes_used -= i->memory_bytes;
+    core_gpus_let_go(c, i);
     HASH_DEL(c->instances, i);
     mem_free(i);
 }
@@ -175,11 +183,17 @@ void core_start(struct agent_core *c, uint64_t now_us, const struct start *s)
         .concurrency = s->spec->concurrency,
         .cpu_millis = s->spec->cpu_millis,
         .memory_bytes = s->spec->memory_bytes,
+        .gpus = s->gpus,
+        .gpus_count = s->gpus_count,
     };
     struct errmsg msg = {{0}};
-    struct status status = instance_new(c, &report, &i, &msg);
+    struct status status = core_gpus_check(c, s, &msg);
+    if (status_is_ok(status)) {
+        status = instance_new(c, &report, &i, &msg);
+    }
     if (!status_is_ok(status)) {
         c->stats.starts_refused++;
+        c->gpu_changes += s->gpus_count > 0;
         absent_event(c, s, s->instance, status.code, msg.text);
         return;
     }

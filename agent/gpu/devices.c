@@ -12,6 +12,7 @@ enum {
     POWER_MW_MAX = 100 * 1000 * 1000,
     PAGES_MAX = 1 << 20,
     MIG_ON = 1,
+    MINOR_MAX = 1 << 20,
 };
 
 void gpu_snapshot_bind(struct gpu_snapshot *s)
@@ -24,6 +25,7 @@ void gpu_snapshot_bind(struct gpu_snapshot *s)
         d->report.parent = d->parent;
         d->report.profile = d->profile;
         d->report.why = d->why;
+        d->report.dirty = "";
     }
 }
 
@@ -165,14 +167,19 @@ static void memory_read(struct nvml *n, struct nvml_device *h, struct gpu_device
     }
 }
 
-/* How many; the list itself is not wanted, which the library calls too small a buffer. */
+/* How many; the lists themselves are not wanted, which the library calls too small a buffer. One
+ * that computes and draws counts twice. */
 static void processes_read(struct nvml *n, struct nvml_device *h, struct gpu_device *g)
 {
-    unsigned count = 0;
+    unsigned count = 0, drawing = 0;
     int code = NVML(n, processes, h, &count, NULL);
     if ((code == NVML_INSUFFICIENT_SIZE || told(g, code)) && count <= PROCESSES_MAX) {
         g->report.known |= GPU_KNOWS_PROCESSES;
         g->report.processes = count;
+    }
+    code = NVML(n, graphics, h, &drawing, NULL);
+    if ((code == NVML_INSUFFICIENT_SIZE || told(g, code)) && drawing <= PROCESSES_MAX) {
+        g->report.processes += drawing;
     }
 }
 
@@ -354,6 +361,7 @@ static void whole_read(struct devices *d, struct gpu_snapshot *s, unsigned index
     names_read(&d->nvml, h, g);
     uuid_default(g);
     (void)snprintf(d->uuids[index], sizeof d->uuids[index], "%s", g->uuid);
+    g->has_minor = told(g, NVML(&d->nvml, minor, h, &g->minor)) && g->minor <= MINOR_MAX;
     memory_read(&d->nvml, h, g);
     gauges_read(&d->nvml, h, g);
     processes_read(&d->nvml, h, g);

@@ -21,6 +21,8 @@ struct gpu_device {
     char parent[GPU_TEXT_BYTES + 1];
     char profile[GPU_TEXT_BYTES + 1];
     char why[GPU_TEXT_BYTES + 1];
+    bool has_minor; /* the driver's number of its device node, /dev/nvidiaMINOR */
+    unsigned minor;
 };
 
 /* Everything that is known at one time. */

@@ -23,15 +23,18 @@ struct worker {
     pthread_mutex_t lock; /* of what follows, up to the number */
     pthread_cond_t wake;  /* stop or done was set */
     bool stop, done;
+    uint64_t asked; /* how often a reading was asked for */
     unsigned owners;
     struct gpu_snapshot latest;
     uint64_t number; /* of the snapshot; 0: none was read yet */
+    uint64_t seen;   /* asked, as of the begin of that reading */
 
     /* The thread's, but for nvml_silent_us. */
     char path[GPU_PATH_BYTES_MAX + 1];
     uint32_t read_ms, retry_ms;
     struct devices devices;
     struct gpu_snapshot work;
+    uint64_t work_seen;
 };
 
 struct gpu {
@@ -39,6 +42,7 @@ struct gpu {
     pthread_t thread;
     uint32_t silent_ms;
     uint64_t number; /* of what was picked up */
+    uint64_t seen;   /* and what was asked for when its reading began */
     bool begun;      /* polled before */
     bool silent;
     uint32_t state; /* and why: what to go back to from silence */
@@ -76,13 +80,13 @@ static struct timespec after_ms(uint32_t ms)
     return at;
 }
 
-/* Waits so long, or until it is told to stop. True: go on. */
+/* Waits so long, until a reading is asked for, or until it is told to stop. True: go on. */
 static bool worker_wait(struct worker *w, uint32_t ms)
 {
     struct timespec until = after_ms(ms);
     (void)pthread_mutex_lock(&w->lock);
     int rc = 0;
-    while (!w->stop && rc != ETIMEDOUT) {
+    while (!w->stop && w->asked == w->work_seen && rc != ETIMEDOUT) {
         rc = pthread_cond_timedwait(&w->wake, &w->lock, &until);
     }
     bool stop = w->stop;
@@ -94,11 +98,28 @@ static void worker_publish(struct worker *w)
 {
     (void)pthread_mutex_lock(&w->lock);
     w->latest = w->work;
+    w->seen = w->work_seen;
     w->number++;
     (void)pthread_mutex_unlock(&w->lock);
 }
 
-/* Until the next reading is due, or a device told an error. True: go on. */
+/* What is asked for from now on is not answered by the reading that begins. */
+static void worker_begin(struct worker *w)
+{
+    (void)pthread_mutex_lock(&w->lock);
+    w->work_seen = w->asked;
+    (void)pthread_mutex_unlock(&w->lock);
+}
+
+static bool worker_is_asked(struct worker *w)
+{
+    (void)pthread_mutex_lock(&w->lock);
+    bool asked = w->asked != w->work_seen;
+    (void)pthread_mutex_unlock(&w->lock);
+    return asked;
+}
+
+/* Until the next reading is due or asked for, or a device told an error. True: go on. */
 static bool worker_listen(struct worker *w)
 {
     uint64_t until_us = clock_now_us(clock_real()) + (uint64_t)w->read_ms * 1000;
@@ -106,7 +127,7 @@ static bool worker_listen(struct worker *w)
         uint64_t now_us = clock_now_us(clock_real());
         uint32_t left_ms = now_us < until_us ? (uint32_t)((until_us - now_us) / 1000) : 0;
         bool waited;
-        if (left_ms == 0) {
+        if (left_ms == 0 || worker_is_asked(w)) {
             return worker_wait(w, 0);
         }
         if (devices_listen(&w->devices, left_ms < LISTEN_MS ? left_ms : LISTEN_MS, &waited)) {
@@ -121,9 +142,11 @@ static bool worker_listen(struct worker *w)
 /* One session with the driver. True: begin another one at once. */
 static bool worker_session(struct worker *w)
 {
+    worker_begin(w);
     struct status s = devices_begin(&w->devices, w->path[0] != '\0' ? w->path : NULL, &w->work);
     bool on = status_is_ok(s);
     while (on) {
+        worker_begin(w);
         s = devices_read(&w->devices, &w->work);
         on = status_is_ok(s);
         if (on) {
@@ -301,6 +324,7 @@ static bool snapshot_take(struct gpu *g)
     if (fresh) {
         g->snapshot = w->latest;
         g->number = w->number;
+        g->seen = w->seen;
     }
     (void)pthread_mutex_unlock(&w->lock);
     if (fresh) {
@@ -345,6 +369,36 @@ bool gpu_poll(struct gpu *g, uint64_t now_us)
         inventory_make(g);
     }
     return changed;
+}
+
+uint64_t gpu_refresh(struct gpu *g)
+{
+    struct worker *w = g->worker;
+    if (w == NULL) {
+        return 0;
+    }
+    (void)pthread_mutex_lock(&w->lock);
+    uint64_t asked = ++w->asked;
+    (void)pthread_cond_broadcast(&w->wake);
+    (void)pthread_mutex_unlock(&w->lock);
+    return asked;
+}
+
+uint64_t gpu_seen(const struct gpu *g)
+{
+    return g->seen;
+}
+
+bool gpu_minor(const struct gpu *g, const char *uuid, unsigned *out)
+{
+    for (size_t i = 0; i < g->snapshot.count; i++) {
+        const struct gpu_device *d = &g->snapshot.devices[i];
+        if (strcmp(d->uuid, uuid) == 0 && d->has_minor) {
+            *out = d->minor;
+            return true;
+        }
+    }
+    return false;
 }
 
 struct gpu_inventory *gpu_inventory(struct gpu *g)

@@ -52,6 +52,13 @@ void gpu_close(struct gpu *g);
 /* Picks up what was read since. True: something is new since the last time. now_us is of the
  * machine's monotonic clock. */
 bool gpu_poll(struct gpu *g, uint64_t now_us);
+/* Has the devices read now rather than when it is their time. Returns a number: gpu_seen is at
+ * least that once what gpu_inventory tells was read after this. */
+uint64_t gpu_refresh(struct gpu *g);
+uint64_t gpu_seen(const struct gpu *g);
+/* The number in the name of a GPU's device node, /dev/nvidiaN. False for MIG instances and others
+ * without. */
+bool gpu_minor(const struct gpu *g, const char *uuid, unsigned *out);
 /* As of the last gpu_poll, and good until the next. */
 struct gpu_inventory *gpu_inventory(struct gpu *g);
 

@@ -104,6 +104,9 @@ enum {
       (struct nvml_device *, unsigned *, unsigned *, unsigned *, unsigned *))                      \
     F(processes, "nvmlDeviceGetComputeRunningProcesses_v3",                                        \
       "nvmlDeviceGetComputeRunningProcesses", (struct nvml_device *, unsigned *, void *))          \
+    F(graphics, "nvmlDeviceGetGraphicsRunningProcesses_v3",                                        \
+      "nvmlDeviceGetGraphicsRunningProcesses", (struct nvml_device *, unsigned *, void *))         \
+    F(minor, "nvmlDeviceGetMinorNumber", NULL, (struct nvml_device *, unsigned *))                 \
     F(mig_mode, "nvmlDeviceGetMigMode", NULL, (struct nvml_device *, unsigned *, unsigned *))      \
     F(mig_count_max, "nvmlDeviceGetMaxMigDeviceCount", NULL, (struct nvml_device *, unsigned *))   \
     F(mig_by_index, "nvmlDeviceGetMigDeviceHandleByIndex", NULL,                                   \

@@ -6,6 +6,7 @@
 #include "common/wall.h"
 #include "scheduler/core/catalog.h"
 #include "scheduler/core/core.h"
+#include "scheduler/core/gpus.h"
 #include "scheduler/core/restore.h"
 #include "scheduler/core/wheel.h"
 
@@ -25,6 +26,13 @@ struct peer {
 };
 
 enum { NODE_GVISOR_BYTES = 16, NODE_GVISOR_WHY_BYTES = 256 };
+
+/* A GPU of a node that an instance holds. */
+struct gpu_use {
+    const struct instance *instance;
+    char uuid[GPU_TEXT_BYTES];
+    struct gpu_use *prev, *next;
+};
 
 struct node {
     char name[NAME_BYTES_MAX + 1];
@@ -48,6 +56,10 @@ struct node {
     char walls_not_needed[WALLS_TEXT_BYTES]; /* "landlock, cgroup_io" */
     char gvisor[NODE_GVISOR_BYTES]; /* the platform of runsc; empty: none */
     char gvisor_why[NODE_GVISOR_WHY_BYTES];
+    struct gpu_use *gpu_uses;
+    /* An instance has ended whose devices its agent has not spoken of since: they count as
+     * dirty. */
+    bool gpu_unchecked;
     uint32_t instances;
     struct heartbeat beat; /* the last one, without its lists */
     UT_hash_handle hh;
@@ -74,6 +86,7 @@ struct instance {
     struct foreign *foreigners;
     uint32_t cpu_millis;
     uint64_t memory_bytes;
+    uint32_t gpus; /* how many it holds: node->gpu_uses */
     uint64_t created_us, used_us, stop_sent_us, startup_us;
     struct instance_usage usage;
     struct instance *prev, *next; /* of the function, oldest first */
@@ -324,6 +337,21 @@ void nodes_lead(struct core *c);
 void node_removed(struct core *c, struct core_time now, const char *name);
 void nodes_clear(struct core *c);
 bool node_ready(const struct node *n);
+
+/* node_gpus.c: which GPUs of a node its instances hold. */
+void node_gpus_keep(struct node *n, const struct gpu_inventory *gpu);
+void node_gpus_forget(struct node *n);
+/* The instance holds this device from now on. */
+void node_gpu_use(struct instance *i, const char *uuid);
+/* It holds none any more. */
+void node_gpus_release(struct instance *i);
+/* Those that it holds are not given to another one before the agent has said that they are
+ * clean. */
+void node_gpus_doubt(const struct instance *i);
+/* Who holds the device; NULL: nobody that is known. */
+const struct instance *node_gpu_user(const struct node *n, const char *uuid);
+/* As placement sees them; used has room for GPUS_MAX, or is NULL: nobody holds one. */
+struct placement_gpus node_gpus_view(const struct node *n, bool *used);
 
 /* admin.c and query.c */
 void admin_receive(struct core *c, struct core_time now, uint64_t peer, const struct message *m);

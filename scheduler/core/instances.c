@@ -165,6 +165,7 @@ static void instance_remove(struct core *c, struct instance *i)
     i->node->instances--;
     i->node->cpu_used_millis -= i->cpu_millis;
     i->node->memory_used_bytes -= i->memory_bytes;
+    node_gpus_release(i);
     mem_free(i);
     recount(f);
 }
@@ -213,6 +214,9 @@ void instance_gone(struct core *c, struct core_time now, struct instance *i, enu
     }
     calls_fail_instance(c, now, i, code == STATUS_OK ? STATUS_CRASHED : code, message);
     bool current = is_current(i);
+    if (!starting || !refused_by_agent(code)) {
+        node_gpus_doubt(i);
+    }
     instance_remove(c, i);
     if (starting && current) {
         start_failed(c, now, f, code, message);
@@ -269,6 +273,9 @@ static void adopt(struct core *c, struct core_time now, struct node *n,
     i->state = r->state;
     i->startup_us = r->startup_us;
     charge(i, r->cpu_millis, r->memory_bytes);
+    for (size_t k = 0; k < r->gpus_count && k < GPUS_MAX; k++) {
+        node_gpu_use(i, r->gpus[k].text);
+    }
     journal_add(c, now, f->name, "adopted an instance on %s", n->name);
 }
 
@@ -356,7 +363,8 @@ void instances_reported(struct core *c, struct core_time now, struct node *n,
 
 /* ---- Scaling ---- */
 
-static struct placement_node view_node(const struct core *c, const struct node *n)
+/* used: as of node_gpus_view. */
+static struct placement_node view_node(const struct core *c, const struct node *n, bool *used)
 {
     const struct catalog_node *known = catalog_node_find(&c->catalog, n->name);
     return (struct placement_node){.name = n->name,
@@ -369,23 +377,40 @@ static struct placement_node view_node(const struct core *c, const struct node *
                                    .gvisor = n->gvisor[0] != '\0',
                                    .labels = n->labels,
                                    .labels_count = n->labels_count,
-                                   .egress = n->egress};
+                                   .egress = n->egress,
+                                   .gpus = node_gpus_view(n, used)};
 }
 
-static size_t view_nodes(const struct core *c, struct placement_node **out, struct node ***nodes)
+struct view {
+    size_t count;
+    struct placement_node *nodes;
+    struct node **of;
+    bool (*used)[GPUS_MAX]; /* NULL: no GPU is wanted */
+};
+
+static struct view view_open(const struct core *c, bool gpus)
 {
-    size_t count = HASH_COUNT(c->nodes);
-    *out = mem_must(mem_zalloc(count + 1, sizeof **out));
-    *nodes = mem_must(mem_zalloc(count + 1, sizeof **nodes));
+    struct view v = {.count = HASH_COUNT(c->nodes)};
+    v.nodes = mem_must(mem_zalloc(v.count + 1, sizeof *v.nodes));
+    v.of = mem_must(mem_zalloc(v.count + 1, sizeof(struct node *)));
+    v.used = gpus ? mem_must(mem_zalloc(v.count + 1, sizeof *v.used)) : NULL;
     size_t k = 0;
     for (struct node *n = c->nodes; n != NULL; n = n->hh.next, k++) {
-        (*nodes)[k] = n;
-        (*out)[k] = view_node(c, n);
+        v.of[k] = n;
+        v.nodes[k] = view_node(c, n, gpus ? v.used[k] : NULL);
     }
-    return count;
+    return v;
 }
 
-static void start_one(struct core *c, struct core_time now, struct runtime *f, struct node *n)
+static void view_close(struct view *v)
+{
+    mem_free(v->nodes);
+    mem_free(v->of);
+    mem_free(v->used);
+}
+
+static void start_one(struct core *c, struct core_time now, struct runtime *f,
+                      struct placement_node *view, struct node *n)
 {
     const struct function_spec *spec = &f->current->spec;
     struct instance *i = instance_new(c, now, f, n, core_new_id(c, now), &f->current->id);
@@ -393,6 +418,17 @@ static void start_one(struct core *c, struct core_time now, struct runtime *f, s
     charge(i, spec->cpu_millis, spec->memory_bytes);
     c->stats.cold_starts++;
     recount(f);
+    size_t chosen[GPUS_MAX];
+    struct text gpus[GPUS_MAX];
+    bool fits = gpus_choose(&view->gpus, spec, chosen);
+    CHECK(fits);
+    for (uint32_t k = 0; k < spec->gpu_count; k++) {
+        gpus[k].text = n->gpu.gpus[chosen[k]].uuid;
+        node_gpu_use(i, gpus[k].text);
+        view->gpus.used[chosen[k]] = true;
+    }
+    view->cpu_used_millis += spec->cpu_millis;
+    view->memory_used_bytes += spec->memory_bytes;
     struct function_spec copy = *spec;
     const struct catalog_image *image =
         spec->image[0] == '\0' ? NULL : images_find(&c->catalog.images, spec->image);
@@ -403,7 +439,9 @@ static void start_one(struct core *c, struct core_time now, struct runtime *f, s
                   .revision = i->revision,
                   .spec = &copy,
                   .image_lists = image == NULL ? (struct bytes){0} : image->spec.lists,
-                  .image_bytes = image == NULL ? 0 : image->spec.bytes}};
+                  .image_bytes = image == NULL ? 0 : image->spec.bytes,
+                  .gpus = gpus,
+                  .gpus_count = spec->gpu_count}};
     c->env.send(c->env.data, n->peer, &m);
 }
 
@@ -424,11 +462,26 @@ bool core_settled(const struct core *c, struct core_time now)
 /* Could an instance of f run on this node if it were empty? If not, room there is of no use. */
 static bool could_ever_fit(const struct core *c, const struct node *n, const struct runtime *f)
 {
-    struct placement_node empty = view_node(c, n);
+    struct placement_node empty = view_node(c, n, NULL);
     struct placement_reasons ignored;
     empty.cpu_used_millis = 0;
     empty.memory_used_bytes = 0;
     return placement_choose(&empty, 1, &f->current->spec, &ignored) == 0;
+}
+
+/* Would the end of i make room for an instance of f? One without GPUs makes none where those are
+ * what is lacking. */
+static bool makes_room(const struct core *c, const struct instance *i, const struct runtime *f)
+{
+    const struct function_spec *spec = &f->current->spec;
+    if (spec->gpu_count > 0 && i->gpus == 0) {
+        bool used[GPUS_MAX];
+        const struct placement_gpus gpus = node_gpus_view(i->node, used);
+        if (gpus_fit(&gpus, spec).free < spec->gpu_count) {
+            return false;
+        }
+    }
+    return could_ever_fit(c, i->node, f);
 }
 
 /* An idle instance that its function can do without, the least recently used one; NULL when there
@@ -447,53 +500,62 @@ static struct instance *find_spare(const struct core *c, const struct runtime *w
             continue;
         }
         bool older = spare == NULL || i->used_us < spare->used_us;
-        if (older && could_ever_fit(c, i->node, wanting)) {
+        if (older && makes_room(c, i, wanting)) {
             spare = i;
         }
     }
     return spare;
 }
 
-/* The larger of a function's shares of the ready nodes' CPU and memory, in thousandths: its
+/* What the ready nodes have; at least 1 of each. */
+struct totals {
+    uint64_t cpu, memory_mib, gpus;
+};
+
+/* The largest of a function's shares of the ready nodes' CPU, memory and GPUs, in thousandths: its
  * dominant share (Ghodsi and others, NSDI 2011). extra: instances more than it has. */
-static uint64_t dominant_share(const struct runtime *f, uint64_t extra, uint64_t cpu_all,
-                               uint64_t memory_all)
+static uint64_t dominant_share(const struct runtime *f, uint64_t extra, const struct totals *all)
 {
-    uint64_t cpu = 0, memory = 0;
+    uint64_t cpu = 0, memory = 0, gpus = 0;
     const struct instance *i;
     DL_FOREACH(f->instances, i) {
         cpu += i->cpu_millis;
         memory += i->memory_bytes >> 20;
+        gpus += i->gpus;
     }
     if (f->current != NULL) {
         cpu += extra * f->current->spec.cpu_millis;
         memory += extra * (f->current->spec.memory_bytes >> 20);
+        gpus += extra * f->current->spec.gpu_count;
     }
-    uint64_t by_cpu = cpu * 1000 / cpu_all, by_memory = memory * 1000 / memory_all;
-    return by_cpu > by_memory ? by_cpu : by_memory;
+    uint64_t share = cpu * 1000 / all->cpu, by_memory = memory * 1000 / all->memory_mib;
+    share = share > by_memory ? share : by_memory;
+    uint64_t by_gpus = gpus * 1000 / all->gpus;
+    return share > by_gpus ? share : by_gpus;
 }
 
 /* The least recently used instance of the function that holds the most, if it holds more than f
  * would with one more; NULL when there is none, or when room is being made already. */
 static struct instance *find_victim(const struct core *c, const struct runtime *f)
 {
-    uint64_t cpu_all = 1, memory_all = 1;
+    struct totals all = {1, 1, 1};
     for (const struct node *n = c->nodes; n != NULL; n = n->hh.next) {
-        cpu_all += node_ready(n) ? n->cpu_millis : 0;
-        memory_all += node_ready(n) ? n->memory_bytes >> 20 : 0;
+        const struct placement_gpus gpus = node_gpus_view(n, NULL);
+        all.cpu += node_ready(n) ? n->cpu_millis : 0;
+        all.memory_mib += node_ready(n) ? n->memory_bytes >> 20 : 0;
+        all.gpus += node_ready(n) ? gpus_usable(&gpus) : 0;
     }
-    uint64_t most = dominant_share(f, 1, cpu_all, memory_all);
+    uint64_t most = dominant_share(f, 1, &all);
     struct instance *victim = NULL;
     for (struct runtime *g = c->runtimes; g != NULL; g = g->hh.next) {
-        uint64_t share =
-            g == f || g->current == NULL ? 0 : dominant_share(g, 0, cpu_all, memory_all);
+        uint64_t share = g == f || g->current == NULL ? 0 : dominant_share(g, 0, &all);
         struct instance *i, *of_g = NULL;
         DL_FOREACH(g->instances, i) {
             if (i->evicting || i->state == INSTANCE_STOPPING) {
                 return NULL;
             }
             bool older = share > most && (of_g == NULL || i->used_us < of_g->used_us);
-            if (older && instance_usable(i) && could_ever_fit(c, i->node, f)) {
+            if (older && instance_usable(i) && makes_room(c, i, f)) {
                 of_g = i;
             }
         }
@@ -529,17 +591,31 @@ static bool must_wait(const struct core *c, struct core_time now, const struct r
            strcmp(c->starved, f->name) != 0;
 }
 
+/* Devices that an agent is checking now will be free without anybody giving way. */
+static bool gpus_are_checked(const struct core *c, const struct runtime *f)
+{
+    for (const struct node *n = c->nodes; n != NULL; n = n->hh.next) {
+        if (f->current->spec.gpu_count > 0 && node_ready(n) && n->gpu_unchecked) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Calls wait and no node has room: what is kept warm for nobody gives way. */
 static void make_room(struct core *c, struct core_time now, const struct runtime *f,
                       const struct placement_reasons *why)
 {
-    struct instance *spare =
-        f->queued + durable_demand(f) > 0 && why->cpu + why->memory > 0 ? find_spare(c, f) : NULL;
+    if (f->queued + durable_demand(f) == 0 || why->cpu + why->memory + why->gpu == 0 ||
+        gpus_are_checked(c, f)) {
+        return;
+    }
+    struct instance *spare = find_spare(c, f);
     if (spare != NULL) {
         char text[REASON_BYTES_MAX];
         (void)snprintf(text, sizeof text, "to make room for %s", f->name);
         instance_stop(c, now, spare, text);
-    } else if (f->queued + durable_demand(f) > 0 && why->cpu + why->memory > 0) {
+    } else {
         evict_for(c, now, f);
     }
 }
@@ -550,26 +626,24 @@ void instances_scale(struct core *c, struct core_time now, struct runtime *f)
         return;
     }
     const struct function_spec *spec = &f->current->spec;
-    const struct autoscale_view view = {.queued = f->queued + durable_demand(f),
+    const struct autoscale_view load = {.queued = f->queued + durable_demand(f),
                                         .starting = f->starting,
                                         .ready = f->ready,
                                         .concurrency = spec->concurrency,
                                         .scale_min = spec->scale_min,
                                         .scale_max = spec->scale_max,
                                         .backoff = now.mono_us < f->backoff_until_us};
-    uint32_t wanted = autoscale_start(&view);
+    uint32_t wanted = autoscale_start(&load);
     if (wanted == 0 || !core_settled(c, now) || must_wait(c, now, f)) {
         return;
     }
-    struct placement_node *nodes;
-    struct node **of;
-    size_t count = view_nodes(c, &nodes, &of);
+    struct view view = view_open(c, spec->gpu_count > 0);
     for (; wanted > 0 && HASH_COUNT(c->instances) < CORE_INSTANCES_MAX; wanted--) {
         struct placement_reasons why;
-        int at = placement_choose(nodes, count, spec, &why);
+        int at = placement_choose(view.nodes, view.count, spec, &why);
         if (at < 0) {
             char text[REASON_BYTES_MAX];
-            placement_explain(&why, count, text, sizeof text);
+            placement_explain(&why, view.count, text, sizeof text);
             if (!f->pending_logged) {
                 journal_add(c, now, f->name, "no node fits an instance: %s", text);
                 f->pending_logged = true;
@@ -577,18 +651,15 @@ void instances_scale(struct core *c, struct core_time now, struct runtime *f)
             make_room(c, now, f, &why);
             break;
         }
-        start_one(c, now, f, of[at]);
+        start_one(c, now, f, &view.nodes[at], view.of[at]);
         if (strcmp(c->starved, f->name) == 0) {
             c->starved[0] = '\0';
         }
-        nodes[at].cpu_used_millis += spec->cpu_millis;
-        nodes[at].memory_used_bytes += spec->memory_bytes;
         f->pending_logged = false;
         journal_add(c, now, f->name, "start an instance on %s: %u queued, %u starting, %u ready",
-                    of[at]->name, f->queued + durable_demand(f), f->starting, f->ready);
+                    view.of[at]->name, f->queued + durable_demand(f), f->starting, f->ready);
     }
-    mem_free(nodes);
-    mem_free(of);
+    view_close(&view);
 }
 
 static void tick_instance(struct core *c, struct core_time now, struct instance *i)

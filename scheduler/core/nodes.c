@@ -146,19 +146,6 @@ static void keep_labels(struct node *n, const struct node_register *r)
     }
 }
 
-static void forget_gpus(struct node *n)
-{
-    arena_reset(&n->gpu_arena);
-    n->gpu = (struct gpu_inventory){0};
-    n->gpu_said = false;
-}
-
-static void keep_gpus(struct node *n, const struct gpu_inventory *gpu)
-{
-    forget_gpus(n);
-    n->gpu_said = status_is_ok(gpu_inventory_copy(&n->gpu_arena, gpu, &n->gpu));
-}
-
 /* Of names that we do not know only the beginning is kept. */
 static void keep_walls(struct node *n, const struct node_register *r)
 {
@@ -217,14 +204,14 @@ void nodes_register(struct core *c, struct core_time now, uint64_t peer, const s
     n->egress = m->node_register.egress;
     keep_labels(n, &m->node_register);
     keep_walls(n, &m->node_register);
-    if (m->node_register.gpu_count > 0) {
-        keep_gpus(n, &m->node_register.gpu[0]);
-    } else {
-        forget_gpus(n);
-    }
     (void)keep_gvisor(n, m->node_register.gvisor, m->node_register.gvisor_why);
     admit(c, now, n);
     instances_reported(c, now, n, &m->node_register);
+    if (m->node_register.gpu_count > 0) {
+        node_gpus_keep(n, &m->node_register.gpu[0]);
+    } else {
+        node_gpus_forget(n);
+    }
     /* Not before: what the report lacks would be replaced here and then taken for lacking too. */
     n->registered = true;
     n->lost = false;
@@ -257,7 +244,7 @@ void nodes_heartbeat(struct core *c, struct core_time now, uint64_t peer, const 
     n->beat.gvisor_why = "";
     bool gained = keep_gvisor(n, m->heartbeat.gvisor, m->heartbeat.gvisor_why);
     if (m->heartbeat.gpu_count > 0) {
-        keep_gpus(n, &m->heartbeat.gpu[0]);
+        node_gpus_keep(n, &m->heartbeat.gpu[0]);
     }
     for (size_t k = 0; k < m->heartbeat.instances_count; k++) {
         struct instance *i = instance_find(c, m->heartbeat.instances[k].instance);
@@ -277,7 +264,7 @@ static void node_lost(struct core *c, struct core_time now, struct node *n, cons
 {
     n->lost = true;
     n->registered = false;
-    forget_gpus(n);
+    node_gpus_forget(n);
     journal_add(c, now, n->name, "lost: %s", why);
     char text[REASON_BYTES_MAX];
     (void)snprintf(text, sizeof text, "node %s was lost (%s); the call may have been done", n->name,
@@ -300,7 +287,7 @@ static void node_lost(struct core *c, struct core_time now, struct node *n, cons
 
 static void node_free(struct core *c, struct node *n)
 {
-    CHECK(n->instances == 0);
+    CHECK(n->instances == 0 && n->gpu_uses == NULL);
     HASH_DEL(c->nodes, n);
     arena_close(&n->labels_arena);
     arena_close(&n->gpu_arena);

@@ -23,6 +23,17 @@ static bool labels_match(const struct placement_node *n, const struct function_s
     return true;
 }
 
+/* NULL: it has enough GPUs for the function. */
+static uint32_t *gpu_reason(const struct placement_node *n, const struct function_spec *spec,
+                            struct placement_reasons *why)
+{
+    struct gpus_fit fit = gpus_fit(&n->gpus, spec);
+    if (fit.free >= spec->gpu_count) {
+        return NULL;
+    }
+    return fit.free + fit.dirty >= spec->gpu_count ? &why->dirty : &why->gpu;
+}
+
 /* Counts the first reason against the node; true when there is none. */
 static bool fits(const struct placement_node *n, const struct function_spec *spec,
                  struct placement_reasons *why)
@@ -42,6 +53,8 @@ static bool fits(const struct placement_node *n, const struct function_spec *spe
         reason = &why->cpu;
     } else if (n->memory_used_bytes + spec->memory_bytes > n->memory_bytes) {
         reason = &why->memory;
+    } else if (spec->gpu_count > 0) {
+        reason = gpu_reason(n, spec, why);
     }
     if (reason != NULL) {
         (*reason)++;
@@ -61,14 +74,29 @@ static uint64_t score(const struct placement_node *n, const struct function_spec
     return (cpu + memory) / 2;
 }
 
-static bool better(const struct placement_node *a, uint64_t score_a, const struct placement_node *b,
-                   uint64_t score_b)
+/* Devices that are left, of the kind when the function wants some. */
+static uint32_t gpus_left(const struct placement_node *n, const struct function_spec *spec)
 {
+    return spec->gpu_count > 0 ? gpus_fit(&n->gpus, spec).free : gpus_usable(&n->gpus);
+}
+
+struct rank {
+    const struct placement_node *node;
+    uint64_t score;
+    uint32_t gpus_left;
+};
+
+static bool better(const struct rank *x, const struct rank *y)
+{
+    const struct placement_node *a = x->node, *b = y->node;
     if (a->avoid != b->avoid) {
         return a->avoid < b->avoid;
     }
-    if (score_a != score_b) {
-        return score_a > score_b;
+    if (x->gpus_left != y->gpus_left) {
+        return x->gpus_left < y->gpus_left;
+    }
+    if (x->score != y->score) {
+        return x->score > y->score;
     }
     return strcmp(a->name, b->name) < 0;
 }
@@ -78,15 +106,15 @@ int placement_choose(const struct placement_node *nodes, size_t count,
 {
     *why = (struct placement_reasons){0};
     int best = -1;
-    uint64_t best_score = 0;
+    struct rank best_rank = {0};
     for (size_t i = 0; i < count; i++) {
         if (!fits(&nodes[i], spec, why)) {
             continue;
         }
-        uint64_t s = score(&nodes[i], spec);
-        if (best < 0 || better(&nodes[i], s, &nodes[best], best_score)) {
+        const struct rank rank = {&nodes[i], score(&nodes[i], spec), gpus_left(&nodes[i], spec)};
+        if (best < 0 || better(&rank, &best_rank)) {
             best = (int)i;
-            best_score = s;
+            best_rank = rank;
         }
     }
     CHECK_IMPLIES(best >= 0, nodes[best].ready);
@@ -105,7 +133,9 @@ void placement_explain(const struct placement_reasons *why, size_t count, char *
                 {why->network, "without network egress"},
                 {why->gvisor, "without gVisor"},
                 {why->cpu, "with too little CPU left"},
-                {why->memory, "with too little memory left"}};
+                {why->memory, "with too little memory left"},
+                {why->gpu, "without a free GPU that fits"},
+                {why->dirty, "with GPUs that are dirty"}};
     int used = snprintf(out, out_size, "%zu node%s", count, count == 1 ? "" : "s");
     const char *separator = ": ";
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

@@ -7,6 +7,7 @@
 
 #include "common/status.h"
 #include "proto/message.h"
+#include "scheduler/core/gpus.h"
 
 /* A node as placement sees it. Labels are borrowed. */
 struct placement_node {
@@ -19,17 +20,21 @@ struct placement_node {
     const struct pair *labels;
     size_t labels_count;
     bool egress;    /* can give an instance a network */
+    struct placement_gpus gpus;
     uint32_t avoid; /* recent refusals of this revision: such nodes come last */
 };
 
-/* Why nodes were filtered out, for `skep why`. */
+/* Why nodes were filtered out, for `skep why`. dirty: the node would have enough GPUs of the kind
+ * if they were clean. */
 struct placement_reasons {
-    uint32_t not_ready, cordoned, labels, network, gvisor, cpu, memory;
+    uint32_t not_ready, cordoned, labels, network, gvisor, cpu, memory, gpu, dirty;
 };
 
 /* The index of the best node, or -1 when none fits. Score: least allocated (the mean of the free
- * shares of CPU and memory after the placement), fewer refusals first; equal scores go to the
- * smaller name, so that the choice is deterministic. *why is filled in both cases. */
+ * shares of CPU and memory after the placement), fewer refusals first. GPUs are packed: a function
+ * that wants some goes where the fewest of the kind are left, one that wants none goes to nodes
+ * without if it can. Equal scores go to the smaller name, so that the choice is deterministic. *why
+ * is filled in both cases. */
 int placement_choose(const struct placement_node *nodes, size_t count,
                      const struct function_spec *spec, struct placement_reasons *why);
 

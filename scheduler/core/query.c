@@ -220,6 +220,11 @@ static struct status ask_image(const struct core *c, const struct query *q, stru
     put_texts(t, "env", i->spec.env, i->spec.env_count);
     put(t, "workdir", VALUE_TEXT, i->spec.workdir);
     put_texts(t, "entrypoint", i->spec.entrypoint, i->spec.entrypoint_count);
+    put_number(t, "gpu_count", s->gpu_count);
+    if (s->gpu_count > 0) {
+        put(t, "gpu_model", VALUE_TEXT, s->gpu_model);
+        put_number(t, "gpu_memory_bytes", s->gpu_memory_bytes);
+    }
     return status_ok();
 }
 
@@ -400,6 +405,13 @@ static void gpu_row(struct table *t, const struct node *n, const struct gpu_repo
         put_known(t, g, GPU_KNOWS_XID, "xid", g->xid);
         put_known(t, g, GPU_KNOWS_XID, "xid_time_ms", g->xid_time_ms);
     }
+    char used_by[ID_STRING_BYTES] = "";
+    const struct instance *user = node_gpu_user(n, g->uuid);
+    if (user != NULL) {
+        id_format(user->id, INSTANCE_PREFIX, used_by);
+    }
+    put(t, "used_by", VALUE_TEXT, used_by);
+    put(t, "dirty", VALUE_TEXT, g->dirty);
 }
 
 /* Of one node, or of all. */
@@ -440,6 +452,7 @@ static struct status ask_instances(const struct core *c, const struct query *q, 
         put_number(t, "memory_peak_bytes", i->usage.memory_peak_bytes);
         put_number(t, "cpu_us", i->usage.cpu_us);
         put_digest(t, "revision", &i->revision);
+        put_number(t, "gpus", i->gpus);
     }
     return status_ok();
 }

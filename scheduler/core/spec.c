@@ -138,6 +138,32 @@ static struct status check_egress(const struct function_spec *s, struct errmsg *
     return status_ok();
 }
 
+static struct status check_gpu(const struct function_spec *s, struct errmsg *msg)
+{
+    const char *model = s->gpu_model == NULL ? "" : s->gpu_model;
+    TRY(check_range("resources.gpu.count", s->gpu_count, 0, MANIFEST_GPU_COUNT_MAX, msg));
+    TRY(check_range("resources.gpu.memory", s->gpu_memory_bytes, 0, MANIFEST_GPU_MEMORY_BYTES_MAX,
+                    msg));
+    if (strlen(model) > MANIFEST_GPU_MODEL_BYTES_MAX) {
+        return status_fail(msg, STATUS_LIMIT, "resources.gpu.model: more than %d bytes",
+                           MANIFEST_GPU_MODEL_BYTES_MAX);
+    }
+    for (const char *at = model; *at != '\0'; at++) {
+        if (*at < ' ' || *at > '~') {
+            return status_fail(msg, STATUS_INVALID,
+                               "resources.gpu.model: holds other than printable ASCII");
+        }
+    }
+    if (s->gpu_count > 0 && s->isolation != NULL && strcmp(s->isolation, "gvisor") == 0) {
+        return status_fail(msg, STATUS_INVALID,
+                           "resources.gpu: isolation gvisor gives functions no GPUs");
+    }
+    if (s->gpu_count == 0 && (model[0] != '\0' || s->gpu_memory_bytes != 0)) {
+        return status_fail(msg, STATUS_INVALID, "resources.gpu.count: 0 of a kind that is named");
+    }
+    return status_ok();
+}
+
 struct status function_spec_check(const struct function_spec *s, struct errmsg *msg)
 {
     struct name name;
@@ -155,6 +181,7 @@ struct status function_spec_check(const struct function_spec *s, struct errmsg *
     TRY(check_range("scaling.idle", s->idle_ms, 100, UINT64_C(30) * DAY_MS, msg));
     TRY(check_range("timeout", s->timeout_ms, 1, DAY_MS, msg));
     TRY(check_range("startup_timeout", s->startup_timeout_ms, 1, DAY_MS, msg));
+    TRY(check_gpu(s, msg));
     TRY(check_durable(s, msg));
     TRY(check_egress(s, msg));
     TRY(isolation_check(s, msg));

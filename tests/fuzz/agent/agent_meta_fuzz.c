@@ -21,6 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     CHECK(m.concurrency == again.concurrency);
     CHECK(m.memory_bytes == again.memory_bytes);
     CHECK(strcmp(m.cgroup, again.cgroup) == 0);
+    CHECK(m.gpus_count == again.gpus_count);
     buffer_close(&json);
     return 0;
 }

@@ -18,6 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     CHECK(spec.args_count > 0 && spec.args_count <= CELL_ARGS_MAX);
     CHECK(spec.env_count <= CELL_ENV_MAX && spec.mounts_count <= CELL_MOUNTS_MAX);
+    CHECK(spec.devices_count <= CELL_DEVICES_MAX);
     CHECK(status_is_ok(cell_spec_encode(&spec, &json, &msg)));
     CHECK(status_is_ok(cell_spec_decode(bytes_of(json.data, json.size), &back, &msg)));
     CHECK(status_is_ok(cell_spec_encode(&back, &again, &msg)));

@@ -193,6 +193,12 @@ static void meta_that_is_none_is_refused(void **state)
     expect_corrupt(META("1", ",\"more\":1"));
     expect_corrupt(META("1", ",\"uid\":-1"));
     expect_corrupt(META("1", ",\"uid\":4294967296"));
+    expect_corrupt(META("1", ",\"gpus\":1"));
+    expect_corrupt(META("1", ",\"gpus\":[1]"));
+    good = META("1", ",\"gpus\":[\"GPU-1\",\"GPU-2\"]");
+    assert_true(status_is_ok(instance_meta_decode(bytes_of(good, strlen(good)), &m, NULL)));
+    assert_int_equal(m.gpus_count, 2);
+    assert_string_equal(m.gpus[1], "GPU-2");
 }
 
 static void meta_has_a_limit(void **state)

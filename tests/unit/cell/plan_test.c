@@ -240,6 +240,22 @@ static void a_file_mount_gets_a_file_as_its_place(void **state)
     assert_int_equal(step(STEP_ATTACH, "/opt/skep")->flags & STEP_TARGET_FILE, 0);
 }
 
+static void devices_are_bound_where_devices_work(void **state)
+{
+    (void)state;
+    static struct cell_mount nodes[] = {{"/dev/null", "/dev/nvidia0"},
+                                        {"/srv/cap", "/dev/nvidia-caps/nvidia-cap1"}};
+    spec.devices = nodes;
+    spec.devices_count = 2;
+    build();
+    assert_int_equal(step(STEP_OPEN_TREE, "/srv/cap")->flags, STEP_ALLOW_DEVICE);
+    assert_int_equal(step(STEP_ATTACH, "/dev/nvidia0")->flags, STEP_TARGET_FILE);
+    assert_true(at(STEP_DIR, "/dev/nvidia-caps") < at(STEP_ATTACH, "/dev/nvidia-caps/nvidia-cap1"));
+    assert_true(at(STEP_OPEN_TREE, "/srv/cap") < at(STEP_IDENTITY, NULL));
+    spec.devices = NULL;
+    spec.devices_count = 0;
+}
+
 static void tmp_has_the_size_of_the_spec(void **state)
 {
     (void)state;
@@ -350,6 +366,7 @@ int main(void)
         PLAN_TEST(parents_are_made_before_what_is_mounted_in_them),
         PLAN_TEST(only_optional_entries_may_be_missing),
         PLAN_TEST(a_file_mount_gets_a_file_as_its_place),
+        PLAN_TEST(devices_are_bound_where_devices_work),
         PLAN_TEST(tmp_has_the_size_of_the_spec),
         PLAN_TEST(limits_come_from_the_spec),
         PLAN_TEST(the_loopback_of_a_namespace_made_ahead_is_left_alone),

@@ -19,7 +19,8 @@ static const char agent[] =
     "gvisor: {enabled: off, platform: ptrace, program: /opt/runsc}\n"
     "cells: {root: /srv/root, walls_not_needed: [landlock, cgroup_memory], io_bps: 1Mi,\n"
     "  uids: {first: 100000, count: 500}}\nlease: 2s\nlimits: {chunks: 2Gi}\n"
-    "gpu: {discovery: off, library: /opt/libnvidia-ml.so.1, simulate: [{model: H100, memory: "
+    "gpu: {discovery: off, cdi: [/a, /b], library: /opt/libnvidia-ml.so.1, simulate: [{model: "
+    "H100, memory: "
     "80Gi,\n"
     "  count: 8}, {model: T4, memory: 16Gi}]}\n"
     "log: {level: debug}\n";
@@ -156,6 +157,8 @@ static void every_agent_key_is_read(void **state)
     assert_string_equal(c->gvisor_program, "/opt/runsc");
     assert_int_equal(c->gpu_discovery, GPU_DISCOVERY_OFF);
     assert_string_equal(c->gpu_library, "/opt/libnvidia-ml.so.1");
+    assert_int_equal(c->gpu_cdi_count, 2);
+    assert_string_equal(c->gpu_cdi[1], "/b");
     assert_int_equal(c->gpu_simulate_count, 2);
     assert_string_equal(c->gpu_simulate[0].model, "H100");
     assert_true(c->gpu_simulate[0].memory_bytes == UINT64_C(80) << 30);

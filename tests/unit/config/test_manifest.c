@@ -238,9 +238,72 @@ static void an_unsupported_key_is_unsupported(void **state)
     struct manifest m;
     struct errmsg msg = {""};
     struct status s =
-        parse("name: f\nruntime: c\nhandler: f\nresources:\n  gpu: {count: 1}\n", &m, &msg);
+        parse("name: f\nruntime: c\nhandler: f\nplacement:\n  prefer: {a: b}\n", &m, &msg);
     assert_int_equal(s.code, STATUS_UNSUPPORTED);
-    assert_string_equal(msg.text, "skep.yaml:5: resources.gpu: not supported by this release");
+    assert_string_equal(msg.text, "skep.yaml:5: placement.prefer: not supported by this release");
+}
+
+#define GPU_MANIFEST(gpu) "name: f\nruntime: c\nhandler: f\nresources: {gpu: " gpu "}\n"
+
+static void gpus_are_asked_for_by_model_memory_and_count(void **state)
+{
+    (void)state;
+    struct manifest m = parsed(GPU_MANIFEST("{model: H100, memory: 40Gi, count: 2}"));
+    assert_int_equal(m.gpu_count, 2);
+    assert_string_equal(m.gpu_model, "H100");
+    assert_true(m.gpu_memory_bytes == UINT64_C(40) << 30);
+    manifest_close(&m);
+    m = parsed(GPU_MANIFEST("{memory: 10Gi}"));
+    assert_int_equal(m.gpu_count, 1);
+    assert_null(m.gpu_model);
+    manifest_close(&m);
+    m = parsed(GPU_MANIFEST("{count: 64}"));
+    assert_int_equal(m.gpu_count, 64);
+    manifest_close(&m);
+    m = parsed("name: f\nruntime: c\nhandler: f\n");
+    assert_int_equal(m.gpu_count, 0);
+    manifest_close(&m);
+}
+
+static void wrong_gpus_are_refused_by_their_key(void **state)
+{
+    (void)state;
+    static const char *const rows[][2] = {
+        {GPU_MANIFEST("{count: 0}"), "resources.gpu.count"},
+        {GPU_MANIFEST("{count: 65}"), "resources.gpu.count"},
+        {GPU_MANIFEST("{memory: 1}"), "resources.gpu.memory"},
+        {GPU_MANIFEST("{kind: H100}"), "resources.gpu.kind"},
+        {GPU_MANIFEST("{model: \"caf\u00e9\"}"), "resources.gpu.model"},
+        {GPU_MANIFEST("\"H100\""), "resources.gpu"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct manifest m;
+        struct errmsg msg = {""};
+        assert_false(status_is_ok(parse(rows[i][0], &m, &msg)));
+        assert_non_null(strstr(msg.text, rows[i][1]));
+    }
+}
+
+static void gpus_change_the_canonical_text_and_none_leave_it(void **state)
+{
+    (void)state;
+    static const char *const rows[] = {
+        "name: f\nruntime: c\nhandler: f\n", GPU_MANIFEST("{count: 1}"), GPU_MANIFEST("{count: 2}"),
+        GPU_MANIFEST("{model: H100}"), GPU_MANIFEST("{memory: 1Gi}")};
+    struct buffer texts[5] = {{0}};
+    for (size_t i = 0; i < 5; i++) {
+        struct manifest m = parsed(rows[i]);
+        assert_int_equal(manifest_canonical(&m, &texts[i]).code, STATUS_OK);
+        assert_int_equal(buffer_append(&texts[i], "", 1).code, STATUS_OK);
+        manifest_close(&m);
+        for (size_t k = 0; k < i; k++) {
+            assert_string_not_equal((char *)texts[i].data, (char *)texts[k].data);
+        }
+    }
+    assert_null(strstr((char *)texts[0].data, "gpu"));
+    for (size_t i = 0; i < 5; i++) {
+        buffer_close(&texts[i]);
+    }
 }
 
 static void a_missing_file_is_not_found(void **state)
@@ -434,6 +497,9 @@ int main(void)
         cmocka_unit_test(isolation_is_cell_or_gvisor),
         cmocka_unit_test(isolation_shows_in_the_canonical_text_only_where_it_is_gvisor),
         cmocka_unit_test(an_unsupported_key_is_unsupported),
+        cmocka_unit_test(gpus_are_asked_for_by_model_memory_and_count),
+        cmocka_unit_test(wrong_gpus_are_refused_by_their_key),
+        cmocka_unit_test(gpus_change_the_canonical_text_and_none_leave_it),
         cmocka_unit_test(a_missing_file_is_not_found),
         cmocka_unit_test(a_fifo_is_refused_without_waiting),
         cmocka_unit_test(a_file_over_the_limit_is_refused),

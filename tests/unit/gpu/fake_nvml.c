@@ -4,7 +4,7 @@
  *     count=2  driver=550.54.15  cuda=12040
  *     D.uuid= D.name= D.pci=             of device D: "0", or "0:1" for its second MIG instance;
  *     D.total= D.used= D.busy= D.temp= D.power= D.procs= D.ecc= D.rows= D.rows_pending=
- *     D.rows_failed= D.pages= D.pages_pending= D.mig= D.slices= D.mib=
+ *     D.rows_failed= D.pages= D.pages_pending= D.mig= D.slices= D.mib= D.graphics= D.minor=
  *                                        a key that is not there: not supported
  *     D.xid= D.xid_number=               an error, told once for each larger number
  *     code.FUNCTION= D.code.FUNCTION=    what the function answers, whatever it would do
@@ -186,6 +186,7 @@ EXPORT int nvmlSystemGetDriverVersion(char *version, unsigned length)
 #ifdef FAKE_NVML_OLD
 #define nvmlSystemGetCudaDriverVersion_v2 nvmlSystemGetCudaDriverVersion
 #define nvmlDeviceGetComputeRunningProcesses_v3 nvmlDeviceGetComputeRunningProcesses
+#define nvmlDeviceGetGraphicsRunningProcesses_v3 nvmlDeviceGetGraphicsRunningProcesses
 #define nvmlEventSetWait_v2 nvmlEventSetWait
 #endif
 
@@ -339,6 +340,23 @@ EXPORT int nvmlDeviceGetComputeRunningProcesses_v3(struct handle *device, unsign
 {
     BEGIN(device->key);
     int code = narrow(device->key, "procs", count);
+    return code != SUCCESS || *count == 0 || infos != NULL ? code : INSUFFICIENT_SIZE;
+}
+
+EXPORT int nvmlDeviceGetMinorNumber(struct handle *device, unsigned *minor);
+EXPORT int nvmlDeviceGetMinorNumber(struct handle *device, unsigned *minor)
+{
+    BEGIN(device->key);
+    return narrow(device->key, "minor", minor);
+}
+
+EXPORT int nvmlDeviceGetGraphicsRunningProcesses_v3(struct handle *device, unsigned *count,
+                                                    void *infos);
+EXPORT int nvmlDeviceGetGraphicsRunningProcesses_v3(struct handle *device, unsigned *count,
+                                                    void *infos)
+{
+    BEGIN(device->key);
+    int code = narrow(device->key, "graphics", count);
     return code != SUCCESS || *count == 0 || infos != NULL ? code : INSUFFICIENT_SIZE;
 }
 

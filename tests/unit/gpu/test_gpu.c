@@ -571,6 +571,55 @@ static void names_of_codes_outside_are_unknown(void **state)
     assert_string_equal(gpu_health_name(3), "unknown");
 }
 
+static bool three_processes(const struct gpu_inventory *i)
+{
+    return i->gpus_count == 1 && i->gpus[0].processes == 3;
+}
+
+static void processes_that_draw_count_too(void **state)
+{
+    (void)state;
+    struct fake f;
+    fake_open(&f);
+    fake_say(&f, "count=1\n0.uuid=GPU-1\n0.name=T4\n0.procs=1\n0.graphics=2\n");
+    fake_start(&f, FAKE_NVML);
+    fake_wait(&f, three_processes);
+    fake_close(&f);
+}
+
+static void a_gpu_has_the_number_of_its_node(void **state)
+{
+    (void)state;
+    struct fake f;
+    fake_open(&f);
+    unsigned minor = 0;
+    fake_say(&f, "count=1\n0.uuid=GPU-1\n0.name=T4\n0.procs=3\n0.minor=7\n");
+    fake_start(&f, FAKE_NVML);
+    fake_wait(&f, three_processes);
+    assert_true(gpu_minor(f.gpu, "GPU-1", &minor));
+    assert_int_equal(minor, 7);
+    assert_false(gpu_minor(f.gpu, "GPU-2", &minor));
+    fake_close(&f);
+}
+
+static void a_reading_can_be_asked_for(void **state)
+{
+    (void)state;
+    struct fake f;
+    fake_open(&f);
+    const struct gpu_config config = {.library = FAKE_NVML, .node = "n1", .read_ms = 3600 * 1000};
+    struct errmsg msg = {{0}};
+    fake_say(&f, "count=1\n0.uuid=GPU-1\n0.name=T4\n0.procs=1\n");
+    assert_int_equal(gpu_open(&f.gpu, &config, &msg).code, STATUS_OK);
+    fake_wait(&f, one_device);
+    fake_say(&f, "count=1\n0.uuid=GPU-1\n0.name=T4\n0.procs=3\n");
+    uint64_t number = gpu_refresh(f.gpu);
+    assert_true(gpu_seen(f.gpu) < number);
+    fake_wait(&f, three_processes); /* in time only because it was asked for */
+    assert_true(gpu_seen(f.gpu) >= number);
+    fake_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -578,6 +627,9 @@ int main(void)
         cmocka_unit_test(what_a_device_does_not_support_is_unknown),
         cmocka_unit_test(an_early_library_tells_what_it_can),
         cmocka_unit_test(readings_are_repeated),
+        cmocka_unit_test(processes_that_draw_count_too),
+        cmocka_unit_test(a_gpu_has_the_number_of_its_node),
+        cmocka_unit_test(a_reading_can_be_asked_for),
         cmocka_unit_test(without_a_library_there_are_none),
         cmocka_unit_test(another_library_is_refused),
         cmocka_unit_test(without_a_driver_there_are_none_until_it_is_loaded),

@@ -72,6 +72,10 @@ static void each_device_has_a_series_of_each_known_number(void **state)
     assert_true(prints(w, "skep_gpu_power_watts{gpu=\"GPU-1\"} 1.5\n"));
     assert_true(prints(w, "skep_gpu_xid_errors_total{gpu=\"GPU-1\"} 3\n"));
     assert_true(prints(w, "skep_gpu_health{gpu=\"GPU-1\"} 1\n"));
+    assert_true(prints(w, "skep_gpu_dirty{gpu=\"GPU-1\"} 0\n"));
+    g.dirty = "9 MiB in use";
+    gpu_metrics_set(w->gpus, &i);
+    assert_true(prints(w, "skep_gpu_dirty{gpu=\"GPU-1\"} 1\n"));
     assert_true(prints(w, "skep_gpu_devices 1\n"));
     assert_true(prints(w, "skep_gpu_state{state=\"ok\"} 1\n"));
     assert_true(prints(w, "model=\"H100\""));

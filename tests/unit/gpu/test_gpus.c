@@ -84,12 +84,45 @@ static void the_log_says_each_thing_once(void **state)
     assert_int_equal(logged(w, "gpu=SIM-n1-2"), 1);
 }
 
+static void devices_that_are_let_go_are_told_of_at_once(void **state)
+{
+    struct world *w = *state;
+    bool changed;
+    const char *held[] = {"SIM-n1-1"};
+    (void)gpus_beat(w->gpus, 1, &changed);
+    assert_int_equal(gpus_look_ms(w->gpus), 0);
+    assert_false(gpus_look(w->gpus, 1));
+    gpus_use(w->gpus, held, 1);
+    gpus_use(w->gpus, NULL, 0);
+    assert_int_equal(gpus_look_ms(w->gpus), GPUS_LOOK_MS_MIN);
+    assert_true(gpus_look(w->gpus, 1));
+    assert_int_equal(gpus_look_ms(w->gpus), 0); /* Simulated ones are clean. */
+    assert_non_null(gpus_beat(w->gpus, 1, &changed));
+    assert_false(gpus_look(w->gpus, 1));
+}
+
+static void simulated_devices_need_nothing_in_the_cell(void **state)
+{
+    struct world *w = *state;
+    struct gpu_edits e;
+    struct errmsg msg;
+    struct text held = {.text = "SIM-n1-0"};
+    const struct start s = {.gpus = &held, .gpus_count = 1};
+    assert_int_equal(gpus_inject(w->gpus, &s, true, &e, &msg).code, STATUS_OK);
+    assert_int_equal(e.edits.nodes_count + e.edits.mounts_count + e.edits.env_count, 0);
+    gpu_edits_close(&e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_beat_tells_what_is_new_and_again_after_a_while,
                                         open_world, close_world),
         cmocka_unit_test_setup_teardown(the_log_says_each_thing_once, open_world, close_world),
+        cmocka_unit_test_setup_teardown(devices_that_are_let_go_are_told_of_at_once, open_world,
+                                        close_world),
+        cmocka_unit_test_setup_teardown(simulated_devices_need_nothing_in_the_cell, open_world,
+                                        close_world),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -36,7 +36,7 @@ static void a_cluster_without_nodes_has_no_place(void **state)
 {
     (void)state;
     const struct function_spec spec = spec_of(1, 1);
-    struct placement_reasons why = {1, 1, 1, 1, 1, 1, 1};
+    struct placement_reasons why = {1, 1, 1, 1, 1, 1, 1, 1, 1};
     const struct placement_reasons none = {0};
     assert_int_equal(placement_choose(NULL, 0, &spec, &why), -1);
     assert_memory_equal(&why, &none, sizeof why);
@@ -194,11 +194,12 @@ static void the_explanation_counts_each_reason(void **state)
     placement_explain(&(struct placement_reasons){.cordoned = 1, .memory = 2}, 3, text,
                       sizeof text);
     assert_string_equal(text, "3 nodes: 1 cordoned or draining, 2 with too little memory left");
-    placement_explain(&(struct placement_reasons){1, 2, 3, 4, 5, 6, 7}, 28, text, sizeof text);
+    placement_explain(&(struct placement_reasons){1, 2, 3, 4, 5, 6, 7, 8, 9}, 45, text, sizeof text);
     assert_string_equal(
-        text, "28 nodes: 1 not ready, 2 cordoned or draining, 3 without the required labels, "
+        text, "45 nodes: 1 not ready, 2 cordoned or draining, 3 without the required labels, "
               "4 without network egress, 5 without gVisor, 6 with too little CPU left, "
-              "7 with too little memory left");
+              "7 with too little memory left, 8 without a free GPU that fits, "
+              "9 with GPUs that are dirty");
     placement_explain(&(struct placement_reasons){.not_ready = 1}, 1, text, sizeof text);
     assert_string_equal(text, "1 node: 1 not ready");
     placement_explain(&(struct placement_reasons){0}, 0, text, sizeof text);
@@ -211,7 +212,7 @@ static void a_long_explanation_is_cut_to_its_room(void **state)
     char text[64];
     for (size_t room = 1; room <= sizeof text; room++) {
         memset(text, 'x', sizeof text);
-        placement_explain(&(struct placement_reasons){1, 2, 3, 4, 5, 6, 7}, 28, text, room);
+        placement_explain(&(struct placement_reasons){1, 2, 3, 4, 5, 6, 7, 8, 9}, 45, text, room);
         assert_int_equal(strlen(text), room - 1);
     }
 }

@@ -317,6 +317,34 @@ static void schedules_have_bounds(void **state)
     expect(&s, STATUS_INVALID, "catch_up");
 }
 
+static void gpus_have_bounds(void **state)
+{
+    (void)state;
+    struct function_spec s = good();
+    s.gpu_count = MANIFEST_GPU_COUNT_MAX;
+    s.gpu_model = "H100";
+    s.gpu_memory_bytes = MANIFEST_GPU_MEMORY_BYTES_MAX;
+    expect(&s, STATUS_OK, "");
+    s.gpu_memory_bytes++;
+    expect(&s, STATUS_INVALID, "resources.gpu.memory");
+    s.gpu_memory_bytes = 0;
+    s.gpu_count++;
+    expect(&s, STATUS_INVALID, "resources.gpu.count");
+    s.gpu_count = 0;
+    expect(&s, STATUS_INVALID, "resources.gpu.count");
+    s.gpu_count = 1;
+    s.gpu_model = "H\n100";
+    expect(&s, STATUS_INVALID, "resources.gpu.model");
+    char model[MANIFEST_GPU_MODEL_BYTES_MAX + 2];
+    memset(model, 'x', sizeof model - 1);
+    model[sizeof model - 1] = '\0';
+    s.gpu_model = model;
+    expect(&s, STATUS_LIMIT, "resources.gpu.model");
+    s.gpu_model = "";
+    s.isolation = "gvisor";
+    expect(&s, STATUS_INVALID, "isolation gvisor");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -325,6 +353,7 @@ int main(void)
         cmocka_unit_test(a_bad_name_is_named),
         cmocka_unit_test(durable_work_has_bounds),
         cmocka_unit_test(schedules_have_bounds),
+        cmocka_unit_test(gpus_have_bounds),
         cmocka_unit_test(an_unknown_runtime_is_named),
         cmocka_unit_test(a_runtime_needs_a_handler_and_takes_no_command),
         cmocka_unit_test(a_command_has_between_one_and_the_limit_of_words),

@@ -158,7 +158,11 @@ static void on_send(void *data, uint64_t peer, const struct message *m)
         break;
     case MESSAGE_START:
         assert_non_null(m->start.spec);
-        note(w, "start i%u %s\n", number_of(&w->instances, m->start.instance), m->start.spec->name);
+        note(w, "start i%u %s", number_of(&w->instances, m->start.instance), m->start.spec->name);
+        for (size_t i = 0; i < m->start.gpus_count; i++) {
+            note(w, " %s", m->start.gpus[i].text);
+        }
+        note(w, "\n");
         break;
     case MESSAGE_STOP:
         note(w, "%s i%u %s\n", m->stop.kill ? "kill" : "stop",

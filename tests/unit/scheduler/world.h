@@ -1,7 +1,7 @@
 /* A core with an environment that writes down what it sends, one line each, and agents and users
  * that do what a test says:
  *
- *     a1 start i1 f | a1 stop i1 REASON | a1 kill i1 REASON
+ *     a1 start i1 f | a1 start i1 f GPU-1 GPU-2 | a1 stop i1 REASON | a1 kill i1 REASON
  *     a1 invoke v1.1 i1 PAYLOAD | a1 cancel v1.1 i1 REASON | a1 lead term=5
  *     u1 call_reply 7 OK OUTPUT | u1 call_reply 7 TIMEOUT MESSAGE
  *     u1 spawn_reply 7 OK v1 [existing] | u1 outcome 8 v1 done OK OUTPUT | a1 ack v1.1
