@@ -5,6 +5,7 @@
 #include "agent/core/agent_core.h"
 #include "agent/gpus.h"
 #include "agent/instances.h"
+#include "agent/isolation.h"
 #include "agent/log_server.h"
 #include "agent/network.h"
 #include "agent/probe/probe.h"
@@ -37,6 +38,7 @@ struct agent {
     struct pair labels[CONFIG_LABELS_MAX];
     struct code *code;
     struct instances *instances;
+    struct isolation *isolation; /* NULL: there is no canary */
     struct network *network;
     struct log_server *logs;
     struct stats *stats;
@@ -168,6 +170,9 @@ static void env_lead(void *data, uint64_t peer, uint64_t term, const struct lead
 static void on_ready(void *data, struct id128 instance, uint32_t concurrency, uint64_t startup_us)
 {
     struct agent *a = data;
+    if (a->isolation != NULL && isolation_ready(a->isolation, instance)) {
+        return;
+    }
     stats_started(a->stats, startup_us);
     agent_core_instance_ready(a->core, now_us(), instance, concurrency, startup_us);
     arm(a);
@@ -176,6 +181,9 @@ static void on_ready(void *data, struct id128 instance, uint32_t concurrency, ui
 static void on_ended(void *data, struct id128 instance, enum status_code code, const char *message)
 {
     struct agent *a = data;
+    if (a->isolation != NULL && isolation_ended(a->isolation, instance, message)) {
+        return;
+    }
     char text[ID_STRING_BYTES];
     id_format(instance, INSTANCE_PREFIX, text);
     LOG_INFO("instance ended", LOG_STR("instance", text), LOG_STR("status", status_name(code)),
@@ -187,6 +195,9 @@ static void on_ended(void *data, struct id128 instance, enum status_code code, c
 static void on_result(void *data, const struct result *r)
 {
     struct agent *a = data;
+    if (a->isolation != NULL && isolation_result(a->isolation, r)) {
+        return;
+    }
     agent_core_result(a->core, now_us(), r);
     arm(a);
 }
@@ -243,6 +254,11 @@ static void on_message(void *data, uint64_t peer, const struct message *m)
     struct agent *a = data;
     if (m->type == MESSAGE_LOGS) {
         log_server_receive(a->logs, peer, m);
+    } else if (m->type == MESSAGE_ISOLATION_CHECK) {
+        /* Fenced as every other command. */
+        if (a->isolation != NULL && m->term == a->term && peer == agent_core_leader(a->core)) {
+            isolation_check(a->isolation, peer, m);
+        }
     } else if (m->type == MESSAGE_METRICS_QUERY) {
         metrics_answer(a, peer, m->request);
     } else {
@@ -501,6 +517,7 @@ static struct status core_open(struct agent *a, struct errmsg *msg)
         .cpu_millis = a->config->cpu_millis,
         .memory_bytes = a->config->memory_bytes,
         .lease_ms = a->config->lease_ms,
+        .canary = a->paths->canary != NULL,
         .labels = a->labels,
         .labels_count = a->config->labels_count,
     };
@@ -548,6 +565,26 @@ static uint64_t logs_queued(void *data, uint64_t peer)
 {
     struct agent *a = data;
     return network_queued(a->network, peer);
+}
+
+static uint64_t memory_left(void *data)
+{
+    const struct agent *a = data;
+    const struct probe_sample *s = &a->sample;
+    return s->memory_total_bytes > s->memory_used_bytes
+               ? s->memory_total_bytes - s->memory_used_bytes
+               : 0;
+}
+
+static struct status isolation_part(struct agent *a, struct errmsg *msg)
+{
+    if (a->paths->canary == NULL) {
+        LOG_WARN("no canary: this node's isolation is not checked");
+        return status_ok();
+    }
+    const struct isolation_env env = {a, env_send, memory_left};
+    return isolation_open(&a->isolation, a->loop, a->instances, a->paths->canary, a->config->data,
+                          &env, msg);
 }
 
 static struct status instances_part(struct agent *a, struct errmsg *msg)
@@ -606,6 +643,7 @@ static struct status open_parts(struct agent *a, struct errmsg *msg)
     TRY(gpus_open(&a->gpus, a->config, msg));
     agent_core_gpus(a->core, gpus_inventory(a->gpus));
     TRY(instances_part(a, msg));
+    TRY(isolation_part(a, msg));
     return network_part(a, msg);
 }
 
@@ -674,12 +712,16 @@ void agent_stop(struct agent *a, void (*on_stopped)(void *data), void *data)
     a->stopping = true;
     a->on_stopped = on_stopped;
     a->stopped_data = data;
-    a->closing = 2U + (a->network != NULL) + (a->instances != NULL);
+    a->closing = 2U + (a->network != NULL) + (a->instances != NULL) + (a->isolation != NULL);
     log_server_close(a->logs);
     uv_close((uv_handle_t *)&a->deadline, on_timer_closed);
     uv_close((uv_handle_t *)&a->beat, on_timer_closed);
     if (a->network != NULL) {
         network_close(a->network, part_closed, a);
+    }
+    if (a->isolation != NULL) {
+        isolation_close(a->isolation, part_closed, a);
+        a->isolation = NULL;
     }
     if (a->instances != NULL) {
         instances_close(a->instances, part_closed, a);

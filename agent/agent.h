@@ -19,6 +19,7 @@ enum { AGENT_HEARTBEAT_MS = 1000, AGENT_HEARTBEAT_MS_MIN = 100, AGENT_USAGES_MAX
 struct agent_paths {
     const char *cell;    /* skep-cell */
     const char *runners; /* folder of the runners */
+    const char *canary;  /* skep-canary; NULL: there is none, and no isolation checks */
 };
 
 struct agent;

@@ -76,8 +76,9 @@ static void ended_logs_trim(const struct instances *t)
     free(names);
 }
 
-/* Keeps the log and removes the rest. */
-static void folder_remove(const struct instances *t, struct id128 id, const char *folder)
+/* Keeps the log, unless told otherwise, and removes the rest. */
+static void folder_remove(const struct instances *t, struct id128 id, const char *folder,
+                          bool keep_log)
 {
     char from[INSTANCE_PATH_BYTES_MAX + 8];
     char to[INSTANCE_PATH_BYTES_MAX];
@@ -85,7 +86,7 @@ static void folder_remove(const struct instances *t, struct id128 id, const char
     id_format(id, INSTANCE_PREFIX, text);
     (void)snprintf(from, sizeof from, "%s/log", folder);
     ended_log_of(t, text, to, sizeof to);
-    if (rename(from, to) == 0) {
+    if (keep_log && rename(from, to) == 0) {
         ended_logs_trim(t);
     }
     struct errmsg msg = {{0}};
@@ -133,7 +134,7 @@ static void instance_free(struct instance *i)
         DL_DELETE2(t->ends, i, end_prev, end_next);
     }
     if (!i->left_alone) {
-        folder_remove(t, i->id, i->folder);
+        folder_remove(t, i->id, i->folder, !i->own);
         if (i->code_held) {
             code_put(t->config.code, &i->meta.revision);
         }
@@ -207,13 +208,12 @@ static void on_code(void *data, struct status s, const char *message)
     }
 }
 
-static struct status files_write(struct instance *i, const struct start *s, struct errmsg *msg)
+static struct status files_write(struct instance *i, const struct start *s, const char *code,
+                                 struct errmsg *msg)
 {
     struct instances *t = i->table;
-    char code[CODE_PATH_BYTES_MAX];
     char attempts[INSTANCE_PATH_BYTES_MAX + 16];
     char cgroup[sizeof i->meta.cgroup] = "";
-    code_folder(t->config.code, &s->revision, code);
     if (t->config.cgroups) {
         char text[ID_STRING_BYTES];
         id_format(i->id, INSTANCE_PREFIX, text);
@@ -233,7 +233,9 @@ static struct status files_write(struct instance *i, const struct start *s, stru
     return inflight_create(&i->inflight, attempts, i->meta.concurrency, msg);
 }
 
-struct status instances_start(struct instances *t, const struct start *s, struct errmsg *msg)
+/* An instance with its folder written. On failure there is none. */
+static struct status instance_make(struct instances *t, const struct start *s, const char *code,
+                                   struct instance **out, struct errmsg *msg)
 {
     if (s->spec->concurrency == 0 || s->spec->concurrency > INFLIGHT_SLOTS_MAX) {
         return status_fail(msg, STATUS_INVALID, "concurrency must be 1 to %d", INFLIGHT_SLOTS_MAX);
@@ -247,14 +249,27 @@ struct status instances_start(struct instances *t, const struct start *s, struct
         return status_fail(msg, STATUS_NOMEM, "out of memory");
     }
     i->begun_us = now_us();
-    i->wait = (struct code_wait){.done = on_code, .data = i};
-    struct status status = files_write(i, s, msg);
-    bool here = false;
-    if (status_is_ok(status)) {
-        status = code_get(t->config.code, &s->revision, s->spec->chunks, &i->wait, &here, msg);
-        i->code_waiting = status_is_ok(status) && !here;
-        i->code_held = here;
+    struct status status = files_write(i, s, code, msg);
+    if (!status_is_ok(status)) {
+        instance_free(i);
+        return status;
     }
+    *out = i;
+    return status_ok();
+}
+
+struct status instances_start(struct instances *t, const struct start *s, struct errmsg *msg)
+{
+    char code[CODE_PATH_BYTES_MAX];
+    struct instance *i;
+    code_folder(t->config.code, &s->revision, code);
+    TRY(instance_make(t, s, code, &i, msg));
+    i->wait = (struct code_wait){.done = on_code, .data = i};
+    bool here = false;
+    struct status status =
+        code_get(t->config.code, &s->revision, s->spec->chunks, &i->wait, &here, msg);
+    i->code_waiting = status_is_ok(status) && !here;
+    i->code_held = here;
     if (status_is_ok(status) && here) {
         status = instance_launch(i, msg);
     }
@@ -262,6 +277,25 @@ struct status instances_start(struct instances *t, const struct start *s, struct
         instance_free(i);
     }
     return status;
+}
+
+struct status instances_start_own(struct instances *t, const struct start *s, const char *code,
+                                  struct errmsg *msg)
+{
+    struct instance *i;
+    TRY(instance_make(t, s, code, &i, msg));
+    i->own = true;
+    struct status status = instance_launch(i, msg);
+    if (!status_is_ok(status)) {
+        instance_free(i);
+    }
+    return status;
+}
+
+int instances_cell_pid(const struct instances *t, struct id128 instance)
+{
+    const struct instance *i = find(t, instance);
+    return i == NULL ? 0 : (int)i->process.pid;
 }
 
 void instances_stop(struct instances *t, struct id128 instance, bool kill)
@@ -410,7 +444,7 @@ static void dead_remove(const struct instances *t, struct id128 id)
     if (status_is_ok(instance_meta_read(folder, &meta, NULL))) {
         instance_cgroup_sweep(meta.cgroup);
     }
-    folder_remove(t, id, folder);
+    folder_remove(t, id, folder, true);
 }
 
 struct status instances_adopt(struct instances *t, const struct instances_adoption *a,

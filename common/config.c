@@ -498,6 +498,7 @@ struct raw_capacity {
 struct raw_cells {
     char *cgroup;
     char *root;
+    char *canary;
 };
 
 struct raw_simulate {
@@ -530,6 +531,7 @@ static const cyaml_schema_field_t capacity_fields[] = {
 static const cyaml_schema_field_t cells_fields[] = {
     YAMLDOC_TEXT("cgroup", struct raw_cells, cgroup),
     YAMLDOC_TEXT("root", struct raw_cells, root),
+    YAMLDOC_TEXT("canary", struct raw_cells, canary),
     CYAML_FIELD_END,
 };
 
@@ -588,6 +590,8 @@ static const struct text_row agent_texts[] = {
     TEXT_ROW("key", TEXT_PATH, struct raw_agent, key, struct agent_config, identity.key),
     TEXT_ROW("cells.root", TEXT_PATH, struct raw_agent, cells.root, struct agent_config,
              cells_root),
+    TEXT_ROW("cells.canary", TEXT_PATH, struct raw_agent, cells.canary, struct agent_config,
+             cells_canary),
     TEXT_ROW("gpu.library", TEXT_PATH, struct raw_agent, gpu.library, struct agent_config,
              gpu_library),
 };
@@ -618,6 +622,7 @@ void agent_config_close(struct agent_config *c)
     identity_close(&c->identity);
     text_pairs_close(c->labels, c->labels_count);
     mem_free(c->cells_root);
+    mem_free(c->cells_canary);
     mem_free(c->gpu_library);
     for (size_t i = 0; i < c->gpu_simulate_count; i++) {
         mem_free(c->gpu_simulate[i].model);

@@ -92,7 +92,8 @@ static struct status node_register(struct agent_core *c, uint64_t peer)
                           .attempts = attempts,
                           .attempts_count = register_attempts(c, attempts),
                           .gpu = c->gpu,
-                          .gpu_count = c->gpu != NULL ? 1 : 0},
+                          .gpu_count = c->gpu != NULL ? 1 : 0,
+                          .canary = c->config.canary},
     };
     bool sent = c->env.send(c->env.data, peer, &m);
     mem_free(instances);
