@@ -571,6 +571,9 @@ static uint64_t memory_left(void *data)
 {
     const struct agent *a = data;
     const struct probe_sample *s = &a->sample;
+    if (s->memory_total_bytes == 0) {
+        return UINT64_MAX; /* not read yet */
+    }
     return s->memory_total_bytes > s->memory_used_bytes
                ? s->memory_total_bytes - s->memory_used_bytes
                : 0;

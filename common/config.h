@@ -35,7 +35,8 @@
  *     ca: PATH                        required, and so are cert and key
  *     capacity: {cpu: 8, memory: 32Gi}    default: the machine's
  *     labels: {zone: a}
- *     cells: {cgroup: auto, root: PATH}   cgroup: auto or off; root default: made from /usr
+ *     cells: {cgroup: auto, root: PATH}   cgroup: auto or off; root default: made from /usr;
+ *                                         canary: PATH of the isolation checks' program
  *     gpu: {discovery: auto, library: PATH, simulate: [{model: H100, memory: 80Gi, count: 8}]}
  *                                     discovery: auto or off; library: libnvidia-ml.so.1, where the
  *                                     loader does not find it; simulate: devices for development,
