@@ -65,8 +65,7 @@ static void socket_lay(struct bait *b, const char *name)
     }
     (void)snprintf(b->socket, sizeof b->socket, "skep-bait-%s", name);
     memcpy(at.sun_path + 1, b->socket, strlen(b->socket));
-    socklen_t size =
-        (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(b->socket));
+    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(b->socket));
     if (bind(fd, (const struct sockaddr *)&at, size) != 0 || listen(fd, 4) != 0) {
         b->socket[0] = '\0';
         (void)close(fd);

@@ -79,8 +79,7 @@ static struct status line_take(struct canary_report *r, const char *line, size_t
     return status_ok();
 }
 
-struct status canary_report_decode(struct bytes text, struct canary_report *out,
-                                   struct errmsg *msg)
+struct status canary_report_decode(struct bytes text, struct canary_report *out, struct errmsg *msg)
 {
     out->count = 0;
     if (text.size > CANARY_REPORT_BYTES_MAX) {

@@ -1,5 +1,5 @@
-/* What a canary answered: its lines (agent/canary/canary.h), which are a stranger's bytes as much as
- * those of any function.
+/* What a canary answered: its lines (agent/canary/canary.h), which are a stranger's bytes as much
+ * as those of any function.
  *
  * Thread: any; no shared state. */
 #ifndef AGENT_CANARY_REPORT_H
@@ -12,7 +12,8 @@
 enum { CANARY_REPORT_BYTES_MAX = 64 << 10 };
 
 struct canary_report {
-    struct isolation_result results[ISOLATION_RESULTS_MAX]; /* texts are in the report: do not copy */
+    /* texts are in the report: do not copy */
+    struct isolation_result results[ISOLATION_RESULTS_MAX];
     size_t count;
     char checks[ISOLATION_RESULTS_MAX][ISOLATION_CHECK_BYTES];
     char details[ISOLATION_RESULTS_MAX][ISOLATION_DETAIL_BYTES];

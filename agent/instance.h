@@ -29,7 +29,7 @@ struct instance {
     struct code_wait wait;
     bool code_waiting;
     bool code_held;
-    bool own; /* the agent's own: no revision, no log kept */
+    bool own;                    /* the agent's own: no revision, no log kept */
     struct cell_process process; /* pid 0: none of ours to reap */
     int pidfd;                   /* -1: no process */
     bool process_gone;

@@ -226,8 +226,8 @@ bool isolation_ended(struct isolation *t, struct id128 instance, const char *mes
         return false;
     }
     char text[ISOLATION_DETAIL_BYTES];
-    (void)snprintf(text, sizeof text, "%s ended: %s", which == OTHER ? "the other cell" : "the canary",
-                   message);
+    (void)snprintf(text, sizeof text, "%s ended: %s",
+                   which == OTHER ? "the other cell" : "the canary", message);
     t->cells[which].alive = false;
     round_end(t, STATUS_CRASHED, text);
     maybe_idle(t);

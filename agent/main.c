@@ -133,8 +133,7 @@ static struct status find_beside(const char *given, const char *const *places, s
 static struct status canary_find(const struct agent_config *config, char out[PATH_BYTES_MAX],
                                  struct errmsg *msg)
 {
-    static const char *const places[] = {"../lib/skep/canary/skep-canary",
-                                         "../canary/skep-canary"};
+    static const char *const places[] = {"../lib/skep/canary/skep-canary", "../canary/skep-canary"};
     struct status s = find_beside(config->cells_canary, places, 2, out, msg);
     if (!status_is_ok(s) && config->cells_canary == NULL) {
         out[0] = '\0';
@@ -175,9 +174,8 @@ static int run_daemon(const struct options *o, const struct agent_config *config
     log_open("skep-agent", config->log.level, config->log.format, STDERR_FILENO);
     files_raise();
     (void)signal(SIGPIPE, SIG_IGN);
-    const struct agent_paths paths = {.cell = cell,
-                                      .runners = runners,
-                                      .canary = canary[0] != '\0' ? canary : NULL};
+    const struct agent_paths paths = {
+        .cell = cell, .runners = runners, .canary = canary[0] != '\0' ? canary : NULL};
     struct daemon d = {0};
     int rc = uv_loop_init(&d.loop);
     CHECK(rc == 0);

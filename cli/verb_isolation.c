@@ -8,8 +8,9 @@
 
 enum { POLL_MS = 200, WAIT_MS = 120 * 1000 };
 
-static const char *const node_columns[] = {"node",    "checks", "held", "breached",   "not_applicable",
-                                           "not_run", "failed", "why",  "node_state", NULL};
+static const char *const node_columns[] = {"node",           "checks",  "held",   "breached",
+                                           "not_applicable", "not_run", "failed", "why",
+                                           "node_state",     NULL};
 static const char *const check_columns[] = {"check", "verdict", "detail", NULL};
 
 /* A row a node, or one node with each of its checks. */

@@ -197,7 +197,7 @@ struct agent_config {
     struct text_pair *labels; /* sorted by key */
     size_t labels_count;
     enum cells_cgroup cells_cgroup;
-    char *cells_root; /* a root file system for cells; NULL: made from the host's /usr */
+    char *cells_root;   /* a root file system for cells; NULL: made from the host's /usr */
     char *cells_canary; /* the program of the isolation checks; NULL: the one beside the agent */
     enum gpu_discovery gpu_discovery;
     char *gpu_library; /* NULL: as the loader finds it */

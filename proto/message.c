@@ -87,7 +87,7 @@ static const char *short_text(struct arena *a, const char *text, size_t bytes)
 #define ROW_SHORT_U64(name) to->name = from->name;
 #define ROW_SHORT_BOOL(name) to->name = from->name;
 #define ROW_SHORT_STR(name)                                                                        \
-    to->name = short_text(a, from->name, GPU_TEXT_BYTES);                                                          \
+    to->name = short_text(a, from->name, GPU_TEXT_BYTES);                                          \
     if (to->name == NULL) {                                                                        \
         return false;                                                                              \
     }

@@ -1,6 +1,7 @@
 /* The canary: a function of Skep's own that tries to get out of its cell, and says how that went.
  *
- *     agent: bait is laid, an instance of skep-canary starts as any other -> INVOKE with the targets
+ *     agent: bait is laid, an instance of skep-canary starts as any other -> INVOKE with the
+ *     targets
  *     canary: each check in a child of its own, with a deadline -> RESULT, a line a check:
  *         NAME h|b|n|r DETAIL     held, breached, not applicable, not run
  *
@@ -53,7 +54,12 @@ bool canary_targets_read(const char *text, size_t size, struct canary_targets *o
 /* Which descriptors are open now. */
 uint64_t canary_descriptors(void);
 
-enum canary_verdict { CANARY_HELD = 'h', CANARY_BREACHED = 'b', CANARY_NONE = 'n', CANARY_NOT_RUN = 'r' };
+enum canary_verdict {
+    CANARY_HELD = 'h',
+    CANARY_BREACHED = 'b',
+    CANARY_NONE = 'n',
+    CANARY_NOT_RUN = 'r'
+};
 
 struct canary_outcome {
     char verdict; /* enum canary_verdict */

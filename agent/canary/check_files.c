@@ -76,7 +76,8 @@ void check_host_file_cwd(struct check *c)
 
 void check_host_file_link(struct check *c)
 {
-    static const char *const before[] = {"", "/proc/self/root", "/proc/1/root", "/proc/1/cwd/../.."};
+    static const char *const before[] = {"", "/proc/self/root", "/proc/1/root",
+                                         "/proc/1/cwd/../.."};
     char target[PATH_BYTES], link[64];
     if (!has_file(c)) {
         return;

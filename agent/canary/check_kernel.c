@@ -35,9 +35,9 @@ void check_namespaces(struct check *c)
     static const struct {
         int flag;
         const char *what;
-    } kinds[] = {{CLONE_NEWNS, "a mount namespace"},     {CLONE_NEWNET, "a network namespace"},
-                 {CLONE_NEWPID, "a pid namespace"},      {CLONE_NEWIPC, "an ipc namespace"},
-                 {CLONE_NEWUTS, "a uts namespace"},      {CLONE_NEWCGROUP, "a cgroup namespace"},
+    } kinds[] = {{CLONE_NEWNS, "a mount namespace"}, {CLONE_NEWNET, "a network namespace"},
+                 {CLONE_NEWPID, "a pid namespace"},  {CLONE_NEWIPC, "an ipc namespace"},
+                 {CLONE_NEWUTS, "a uts namespace"},  {CLONE_NEWCGROUP, "a cgroup namespace"},
                  {0x00000080, "a time namespace"}};
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         if (check_call(c, kinds[i].what, unshare(kinds[i].flag))) {
@@ -155,8 +155,9 @@ void check_host_key(struct check *c)
 
 void check_keyrings(struct check *c)
 {
-    if (!check_call(c, "add_key",
-                    syscall(SYS_add_key, "user", "skep-canary", "x", 1, KEY_SPEC_PROCESS_KEYRING))) {
+    if (!check_call(
+            c, "add_key",
+            syscall(SYS_add_key, "user", "skep-canary", "x", 1, KEY_SPEC_PROCESS_KEYRING))) {
         (void)check_call(c, "keyctl",
                          syscall(SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0));
     }
@@ -272,10 +273,9 @@ void check_core_pattern(struct check *c)
 /* The files at the top of every hierarchy that is mounted, and where they usually are. */
 void check_cgroups(struct check *c)
 {
-    static const char *const usual[] = {"/sys/fs/cgroup/cgroup.procs",
-                                        "/sys/fs/cgroup/memory/cgroup.procs",
-                                        "/sys/fs/cgroup/memory/release_agent",
-                                        "/sys/fs/cgroup/devices/devices.allow", NULL};
+    static const char *const usual[] = {
+        "/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/memory/cgroup.procs",
+        "/sys/fs/cgroup/memory/release_agent", "/sys/fs/cgroup/devices/devices.allow", NULL};
     check_open_any(c, usual, O_WRONLY);
     FILE *f = c->outcome.verdict == CANARY_BREACHED ? NULL : fopen("/proc/self/mountinfo", "re");
     char line[1024], point[512], path[600];

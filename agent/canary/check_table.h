@@ -7,14 +7,16 @@
 #define CANARY_CHECKS(X)                                                                           \
     /* Files of the host. */                                                                       \
     X(host_file, "host-file", "reads a bait file of the host by its path, also with .. in front")  \
-    X(host_file_root, "host-file-root", "the same through /proc/PID/root of every process it sees") \
+    X(host_file_root, "host-file-root",                                                            \
+      "the same through /proc/PID/root of every process it sees")                                  \
     X(host_file_cwd, "host-file-cwd", "the same through /proc/PID/cwd and ..")                     \
     X(host_file_link, "host-file-link", "the same through symbolic links of its own")              \
     X(host_file_handle, "host-file-handle", "opens files by handle, past all paths")               \
     X(leaked_descriptors, "leaked-descriptors", "looks for open descriptors it was not given")     \
     X(root_writable, "root-writable", "makes a file in /, /usr, /etc and /app")                    \
     X(tmp_flags, "tmp-flags", "looks whether /tmp and /dev/shm allow programs or devices")         \
-    X(set_uid_files, "set-uid-files", "looks for set-uid programs on a file system that heeds them") \
+    X(set_uid_files, "set-uid-files",                                                              \
+      "looks for set-uid programs on a file system that heeds them")                               \
     /* Another cell of the node. */                                                                \
     X(other_file, "other-cell-file", "reads a bait file in another cell's /tmp and /dev/shm")      \
     X(other_process, "other-cell-process", "looks for another cell's process")                     \
@@ -68,7 +70,8 @@
     /* What tells of the host. */                                                                  \
     X(proc_kallsyms, "proc-kallsyms", "opens /proc/kallsyms and /proc/modules")                    \
     X(proc_sched, "proc-sched", "opens /proc/sched_debug, schedstat and timer_list")               \
-    X(proc_interrupts, "proc-interrupts", "opens /proc/interrupts and softirqs, whose numbers time others") \
+    X(proc_interrupts, "proc-interrupts",                                                          \
+      "opens /proc/interrupts and softirqs, whose numbers time others")                            \
     X(proc_memory, "proc-memory", "opens /proc/kcore, kmsg, kpagecount, vmallocinfo and the like") \
     X(proc_keys, "proc-keys", "opens /proc/keys and key-users")                                    \
     X(proc_hardware, "proc-hardware", "opens /proc/iomem, ioports, diskstats and partitions")      \
@@ -76,7 +79,8 @@
     /* Devices. */                                                                                 \
     X(device_nodes, "device-nodes", "makes a device node")                                         \
     X(device_memory, "device-memory", "opens /dev/mem, kmem, port and kmsg")                       \
-    X(device_control, "device-control", "opens /dev/kvm, fuse, net/tun, loop-control and the like") \
+    X(device_control, "device-control",                                                            \
+      "opens /dev/kvm, fuse, net/tun, loop-control and the like")                                  \
     X(device_disks, "device-disks", "opens block devices in /dev")                                 \
     X(device_others, "device-others", "looks for any other device in /dev")                        \
     /* Rights. */                                                                                  \

@@ -234,12 +234,11 @@ struct status stats_open(struct server *s, struct errmsg *msg)
 
 void stats_isolation_failed(void *server, const char *node, const char *check, const char *detail)
 {
-    static const struct metric_def failed = {
-        "skep_isolation_failed_total", "Isolation checks that got through.", 1, NULL, 0};
+    static const struct metric_def failed = {"skep_isolation_failed_total",
+                                             "Isolation checks that got through.", 1, NULL, 0};
     struct server *s = server;
-    counter_add(metrics_counter(s->metrics, &failed,
-                                METRIC_LABELS({"node", node}, {"check", check})),
-                1);
+    counter_add(
+        metrics_counter(s->metrics, &failed, METRIC_LABELS({"node", node}, {"check", check})), 1);
     LOG_ERROR("isolation check failed", LOG_STR("node", node), LOG_STR("check", check),
               LOG_STR("detail", detail));
 }

@@ -76,8 +76,8 @@ static struct status make_function_rollback(const struct core *c, const struct a
 static struct status make_node_mode(const struct admin *a, uint32_t mode, struct command *out)
 {
     out->type = COMMAND_NODE_SET;
-    out->command_node_set = (struct command_node_set){
-        .name = a->name, .mode = mode, .reason = arg_find(a, "reason")};
+    out->command_node_set =
+        (struct command_node_set){.name = a->name, .mode = mode, .reason = arg_find(a, "reason")};
     return status_ok();
 }
 

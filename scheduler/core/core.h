@@ -66,7 +66,7 @@ enum {
     CORE_PAYLOAD_BYTES_MAX = 512 << 20, /* of all calls held */
     CORE_PEERS_MAX = 16384,
     CORE_JOURNAL_MAX = 1024,
-    CORE_TICK_MS = 10, /* how often core_tick wants to be called */
+    CORE_TICK_MS = 10,                  /* how often core_tick wants to be called */
     CORE_ISOLATION_MS = 10 * 60 * 1000, /* between a node's isolation checks, unless it is set */
     CORE_ISOLATION_MS_MIN = 1000,
     CORE_ISOLATION_ANSWER_MS = 90 * 1000, /* how long an agent may take for a round */
@@ -83,7 +83,7 @@ struct core_stats {
         attempts_lost, schedules_fired;
     uint64_t jobs, jobs_queued, jobs_late, jobs_bytes;
     uint64_t isolation_rounds, isolation_not_run, isolation_breaches; /* breaches: failed checks */
-    uint64_t isolation_nodes_breached; /* now, by their last round */
+    uint64_t isolation_nodes_breached;                                /* now, by their last round */
 };
 
 /* NULL when out of memory. env and config are copied. */

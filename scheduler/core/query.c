@@ -279,11 +279,11 @@ static struct status ask_node(const struct core *c, const struct query *q, struc
 static const char *isolation_state(const struct node *n)
 {
     const struct node_isolation *i = &n->isolation;
-    return i->waiting || i->wanted  ? "running"
-           : i->report_ms == 0      ? (i->canary ? "not checked yet" : "no canary")
-           : i->failed[0] != '\0'   ? "breached"
-           : i->code != STATUS_OK ? "not run"
-                                    : "held";
+    return i->waiting || i->wanted ? "running"
+           : i->report_ms == 0     ? (i->canary ? "not checked yet" : "no canary")
+           : i->failed[0] != '\0'  ? "breached"
+           : i->code != STATUS_OK  ? "not run"
+                                   : "held";
 }
 
 static uint64_t verdicts_of(const struct node *n, enum isolation_verdict verdict)

@@ -33,8 +33,8 @@
 
 /* Checks that may find nothing to get through to on the machine of the test, and why. */
 static const char *const may_hold[] = {
-    "set-uid-files",     /* /usr may be mounted nosuid */
-    "bpf",               /* a container's filter may refuse these */
+    "set-uid-files", /* /usr may be mounted nosuid */
+    "bpf",           /* a container's filter may refuse these */
     "perf",
     "io-uring",
     "userfaultfd",
@@ -45,11 +45,11 @@ static const char *const may_hold[] = {
     "kernel-log",
     "swap",
     "io-ports",
-    "32-bit-calls",      /* the kernel may lack them */
+    "32-bit-calls", /* the kernel may lack them */
     "personality",
     "host-file-handle",
     "other-sockets",
-    "sysrq",             /* /proc may be masked */
+    "sysrq", /* /proc may be masked */
     "core-pattern",
     "cgroups",
     "proc-kallsyms",
@@ -60,13 +60,13 @@ static const char *const may_hold[] = {
     "proc-hardware",
     "sys-files",
     "device-nodes",
-    "device-memory",     /* the machine may have no such device */
+    "device-memory", /* the machine may have no such device */
     "device-control",
     "device-disks",
     "device-others",
-    "user-namespaces",   /* may be turned off */
-    "trace-agent",       /* yama */
-    "groups",            /* root may be in none */
+    "user-namespaces", /* may be turned off */
+    "trace-agent",     /* yama */
+    "groups",          /* root may be in none */
 };
 
 static bool may_hold_outside(const char *name)

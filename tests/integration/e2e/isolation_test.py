@@ -7,6 +7,7 @@ import unittest
 
 from cluster import BIN, FAILED, ClusterCase, wait_for
 
+# It says that it read the host's file.
 FAKE = os.path.join(os.path.dirname(BIN), "tests", "canary", "fake_canary")
 
 
@@ -79,7 +80,7 @@ class Isolation(ClusterCase):
         self.assertTrue(any("isolation check host-file failed" in r["decision"] for r in cluster.rows("why", "n1")))
         leader = cluster.leader()
         metrics = cluster.skep("metrics", leader).stdout.decode()
-        self.assertRegex(metrics, r'skep_isolation_failed_total\{node="n1",check="host-file"\} [1-9]')
+        self.assertRegex(metrics, r'skep_isolation_failed_total\{check="host-file",node="n1"\} [1-9]')
         self.assertIn("isolation check failed", cluster.log(leader))
         # New instances go elsewhere.
         cluster.deploy_python("where", "def handle(data):\n    return b'here'\n", scaling="{min: 2, max: 2}",

@@ -282,12 +282,11 @@ static void a_new_leader_begins_anew(void **state)
     run_now(w);
     report(w, 1, 1, ISOLATION_HELD);
     world_lead(w, WORLD_TERM + 1);
-    const struct message again = {.type = MESSAGE_NODE_REGISTER,
-                                  .term = WORLD_TERM + 1,
-                                  .node_register = {.boot = 1,
-                                                    .cpu_millis = WORLD_CPU,
-                                                    .memory_bytes = WORLD_MEMORY,
-                                                    .canary = true}};
+    const struct message again = {
+        .type = MESSAGE_NODE_REGISTER,
+        .term = WORLD_TERM + 1,
+        .node_register = {
+            .boot = 1, .cpu_millis = WORLD_CPU, .memory_bytes = WORLD_MEMORY, .canary = true}};
     core_receive(w->core, w->now, AGENT_PEERS + 1, &again);
     user_query(w, 8, "isolation", "");
     expect_records(w, "checks=not checked yet held=0");
