@@ -48,11 +48,9 @@ static bool below_links(struct check *c, const char *link, int ups)
         if (number > 0) {
             (void)snprintf(name, sizeof name, "%d", number);
         }
-        char up[3 * UP_MAX + 1] = "";
-        for (int i = 0; i < ups; i++) {
-            (void)strcat(up, "/..");
-        }
-        (void)snprintf(path, sizeof path, "/proc/%s/%s%s%s", name, link, up, c->targets->file);
+        static const char up[] = "/../../../../../../../..";
+        (void)snprintf(path, sizeof path, "/proc/%s/%s%.*s%s", name, link, 3 * ups, up,
+                       c->targets->file);
         if (check_read(c, path)) {
             return true;
         }

@@ -133,8 +133,9 @@ void check_processes_visible(struct check *c)
     DIR *dir = opendir("/proc");
     int seen = 0;
     for (struct dirent *e = dir == NULL ? NULL : readdir(dir); e != NULL; e = readdir(dir)) {
-        int pid = atoi(e->d_name);
-        if (pid > 0 && !ours(pid)) {
+        char *end = NULL;
+        int pid = (int)strtol(e->d_name, &end, 10);
+        if (*end == '\0' && pid > 0 && !ours(pid)) {
             seen = pid;
         }
     }
