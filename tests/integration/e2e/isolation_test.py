@@ -85,6 +85,7 @@ class Isolation(ClusterCase):
         # New instances go elsewhere.
         cluster.deploy_python("where", "def handle(data):\n    return b'here'\n", scaling="{min: 2, max: 2}",
                               resources="{cpu: 50m, memory: 64Mi}")
+        self.addCleanup(cluster.skep, "function", "delete", "where", "--yes")
         rows = wait_for(lambda: (lambda r: r if len(r) == 2 else None)(cluster.rows("ps", "where")), "two instances")
         self.assertEqual({r["node"] for r in rows}, {"n2"})
 
