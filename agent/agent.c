@@ -8,6 +8,7 @@
 #include "agent/image/image_store.h"
 #include "agent/gvisor_probe.h"
 #include "agent/instances.h"
+#include "agent/isolation.h"
 #include "agent/log_server.h"
 #include "agent/network.h"
 #include "agent/probe/probe.h"
@@ -42,6 +43,7 @@ struct agent {
     struct egress *egress;
     struct image_store *images;
     struct instances *instances;
+    struct isolation *isolation; /* NULL: there is no canary */
     struct network *network;
     struct log_server *logs;
     struct stats *stats;
@@ -207,6 +209,9 @@ static void env_lead(void *data, uint64_t peer, uint64_t term, const struct lead
 static void on_ready(void *data, struct id128 instance, uint32_t concurrency, uint64_t startup_us)
 {
     struct agent *a = data;
+    if (a->isolation != NULL && isolation_ready(a->isolation, instance)) {
+        return;
+    }
     stats_started(a->stats, startup_us);
     agent_core_instance_ready(a->core, now_us(), instance, concurrency, startup_us);
     arm(a);
@@ -215,6 +220,9 @@ static void on_ready(void *data, struct id128 instance, uint32_t concurrency, ui
 static void on_ended(void *data, struct id128 instance, enum status_code code, const char *message)
 {
     struct agent *a = data;
+    if (a->isolation != NULL && isolation_ended(a->isolation, instance, message)) {
+        return;
+    }
     char text[ID_STRING_BYTES];
     id_format(instance, INSTANCE_PREFIX, text);
     LOG_INFO("instance ended", LOG_STR("instance", text), LOG_STR("status", status_name(code)),
@@ -226,6 +234,9 @@ static void on_ended(void *data, struct id128 instance, enum status_code code, c
 static void on_result(void *data, const struct result *r)
 {
     struct agent *a = data;
+    if (a->isolation != NULL && isolation_result(a->isolation, r)) {
+        return;
+    }
     agent_core_result(a->core, now_us(), r);
     arm(a);
 }
@@ -283,6 +294,11 @@ static void on_message(void *data, uint64_t peer, const struct message *m)
     struct agent *a = data;
     if (m->type == MESSAGE_LOGS) {
         log_server_receive(a->logs, peer, m);
+    } else if (m->type == MESSAGE_ISOLATION_CHECK) {
+        /* Fenced as every other command. */
+        if (a->isolation != NULL && m->term == a->term && peer == agent_core_leader(a->core)) {
+            isolation_check(a->isolation, peer, m);
+        }
     } else if (m->type == MESSAGE_METRICS_QUERY) {
         metrics_answer(a, peer, m->request);
     } else {
@@ -578,6 +594,7 @@ static struct status core_open(struct agent *a, struct errmsg *msg)
         .cpu_millis = a->config->cpu_millis,
         .memory_bytes = a->config->memory_bytes,
         .lease_ms = a->config->lease_ms,
+        .canary = a->paths->canary != NULL,
         .labels = a->labels,
         .labels_count = a->config->labels_count,
         .walls_not_needed = a->config->walls_not_needed,
@@ -637,6 +654,29 @@ static bool net_is_used(void *arg, struct id128 instance)
 {
     const struct agent *a = arg;
     return instances_has(a->instances, instance);
+}
+
+static uint64_t memory_left(void *data)
+{
+    const struct agent *a = data;
+    const struct probe_sample *s = &a->sample;
+    if (s->memory_total_bytes == 0) {
+        return UINT64_MAX; /* not read yet */
+    }
+    return s->memory_total_bytes > s->memory_used_bytes
+               ? s->memory_total_bytes - s->memory_used_bytes
+               : 0;
+}
+
+static struct status isolation_part(struct agent *a, struct errmsg *msg)
+{
+    if (a->paths->canary == NULL) {
+        LOG_WARN("no canary: this node's isolation is not checked");
+        return status_ok();
+    }
+    const struct isolation_env env = {a, env_send, memory_left};
+    return isolation_open(&a->isolation, a->loop, a->instances, a->paths->canary, a->config->data,
+                          &env, msg);
 }
 
 static struct status instances_part(struct agent *a, struct errmsg *msg)
@@ -718,6 +758,7 @@ static struct status open_parts(struct agent *a, struct errmsg *msg)
     TRY(gvisor_open(&a->gvisor, a->loop, a->config, a->paths->gvisor, a->paths->runners));
     agent_core_gvisor(a->core, gvisor_platform(a->gvisor), gvisor_why(a->gvisor));
     TRY(instances_part(a, msg));
+    TRY(isolation_part(a, msg));
     return network_part(a, msg);
 }
 
@@ -794,13 +835,18 @@ void agent_stop(struct agent *a, void (*on_stopped)(void *data), void *data)
     a->on_stopped = on_stopped;
     a->stopped_data = data;
     /* The networks last: instances that end here let go of theirs. */
-    a->closing = 3U + (a->network != NULL) + (a->egress != NULL) + (a->gvisor != NULL);
+    a->closing = 3U + (a->network != NULL) + (a->egress != NULL) + (a->gvisor != NULL) +
+                 (a->isolation != NULL);
     log_server_close(a->logs);
     uv_close((uv_handle_t *)&a->deadline, on_timer_closed);
     uv_close((uv_handle_t *)&a->beat, on_timer_closed);
     uv_close((uv_handle_t *)&a->look, on_timer_closed);
     if (a->network != NULL) {
         network_close(a->network, part_closed, a);
+    }
+    if (a->isolation != NULL) {
+        isolation_close(a->isolation, part_closed, a);
+        a->isolation = NULL;
     }
     if (a->instances != NULL) {
         instances_close(a->instances, instances_closed, a);

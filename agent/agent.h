@@ -20,6 +20,7 @@ struct agent_paths {
     const char *cell;    /* skep-cell */
     const char *gvisor;  /* skep-gvisor; NULL: not installed */
     const char *runners; /* folder of the runners */
+    const char *canary;  /* skep-canary; NULL: there is none, and no isolation checks */
 };
 
 struct agent;

@@ -77,8 +77,9 @@ static void ended_logs_trim(const struct instances *t)
     free(names);
 }
 
-/* Keeps the log and removes the rest. */
-static void folder_remove(const struct instances *t, struct id128 id, const char *folder)
+/* Keeps the log, unless told otherwise, and removes the rest. */
+static void folder_remove(const struct instances *t, struct id128 id, const char *folder,
+                          bool keep_log)
 {
     char from[INSTANCE_PATH_BYTES_MAX + 8];
     char to[INSTANCE_PATH_BYTES_MAX];
@@ -86,7 +87,7 @@ static void folder_remove(const struct instances *t, struct id128 id, const char
     id_format(id, INSTANCE_PREFIX, text);
     (void)snprintf(from, sizeof from, "%s/log", folder);
     ended_log_of(t, text, to, sizeof to);
-    if (rename(from, to) == 0) {
+    if (keep_log && rename(from, to) == 0) {
         ended_logs_trim(t);
     }
     struct errmsg msg = {{0}};
@@ -135,7 +136,7 @@ static void instance_free(struct instance *i)
         DL_DELETE2(t->ends, i, end_prev, end_next);
     }
     if (!i->left_alone) {
-        folder_remove(t, i->id, i->folder);
+        folder_remove(t, i->id, i->folder, !i->own);
         if (i->code_held) {
             code_put(t->config.code, &i->meta.revision);
         }
@@ -326,17 +327,15 @@ static struct status program_choose(const struct instances *t, const struct star
     return status_ok();
 }
 
-static struct status files_write(struct instance *i, const struct start *s,
+static struct status files_write(struct instance *i, const struct start *s, const char *code,
                                  const struct gpu_edits *gpu, struct errmsg *msg)
 {
     struct instances *t = i->table;
-    char code[CODE_PATH_BYTES_MAX];
     char attempts[INSTANCE_PATH_BYTES_MAX + 16];
     char cgroup[sizeof i->meta.cgroup] = "";
     char netns[EGRESS_PATH_BYTES_MAX] = "";
     char resolv[EGRESS_PATH_BYTES_MAX] = "";
     char root[IMAGE_STORE_PATH_BYTES];
-    code_folder(t->config.code, &s->revision, code);
     if (s->spec->egress_count > 0 && t->config.egress != NULL) {
         egress_paths(t->config.egress, i->id, netns, resolv);
     }
@@ -412,7 +411,9 @@ static struct status image_check(const struct start *s, struct errmsg *msg)
                : status_fail(msg, STATUS_INVALID, "image: has no digest");
 }
 
-struct status instances_start(struct instances *t, const struct start *s, struct errmsg *msg)
+/* An instance with its folder written. On failure there is none. */
+static struct status instance_make(struct instances *t, const struct start *s, const char *code,
+                                   struct instance **out, struct errmsg *msg)
 {
     if (s->spec->concurrency == 0 || s->spec->concurrency > INFLIGHT_SLOTS_MAX) {
         return status_fail(msg, STATUS_INVALID, "concurrency must be 1 to %d", INFLIGHT_SLOTS_MAX);
@@ -430,8 +431,6 @@ struct status instances_start(struct instances *t, const struct start *s, struct
     }
     i->program = program;
     i->begun_us = now_us();
-    i->wait = (struct code_wait){.done = on_code, .data = i};
-    i->image_wait = (struct image_wait){.done = on_image, .data = i};
     struct gpu_edits gpu = {.libraries = false};
     struct status status = status_ok();
     if (t->config.gpus != NULL) {
@@ -439,13 +438,27 @@ struct status instances_start(struct instances *t, const struct start *s, struct
         status = gpus_inject(t->config.gpus, s, t->config.root == NULL && !image, &gpu, msg);
     }
     if (status_is_ok(status)) {
-        status = files_write(i, s, &gpu, msg);
+        status = files_write(i, s, code, &gpu, msg);
     }
     gpu_edits_close(&gpu);
-    bool here = false;
-    if (status_is_ok(status)) {
-        status = net_begin(i, s->spec, msg);
+    if (!status_is_ok(status)) {
+        instance_free(i);
+        return status;
     }
+    *out = i;
+    return status_ok();
+}
+
+struct status instances_start(struct instances *t, const struct start *s, struct errmsg *msg)
+{
+    char code[CODE_PATH_BYTES_MAX];
+    struct instance *i;
+    code_folder(t->config.code, &s->revision, code);
+    TRY(instance_make(t, s, code, &i, msg));
+    i->wait = (struct code_wait){.done = on_code, .data = i};
+    i->image_wait = (struct image_wait){.done = on_image, .data = i};
+    bool here = false;
+    struct status status = net_begin(i, s->spec, msg);
     if (status_is_ok(status)) {
         status = parts_get(i, s, &here, msg);
     }
@@ -456,6 +469,25 @@ struct status instances_start(struct instances *t, const struct start *s, struct
         instance_free(i);
     }
     return status;
+}
+
+struct status instances_start_own(struct instances *t, const struct start *s, const char *code,
+                                  struct errmsg *msg)
+{
+    struct instance *i;
+    TRY(instance_make(t, s, code, &i, msg));
+    i->own = true;
+    struct status status = instance_launch(i, msg);
+    if (!status_is_ok(status)) {
+        instance_free(i);
+    }
+    return status;
+}
+
+int instances_cell_pid(const struct instances *t, struct id128 instance)
+{
+    const struct instance *i = find(t, instance);
+    return i == NULL ? 0 : (int)i->process.pid;
 }
 
 void instances_stop(struct instances *t, struct id128 instance, bool kill)
@@ -632,7 +664,7 @@ static void dead_remove(const struct instances *t, struct id128 id)
     if (status_is_ok(instance_meta_read(folder, &meta, NULL))) {
         instance_cgroup_sweep(meta.cgroup);
     }
-    folder_remove(t, id, folder);
+    folder_remove(t, id, folder, true);
 }
 
 struct status instances_adopt(struct instances *t, const struct instances_adoption *a,

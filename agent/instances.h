@@ -103,6 +103,12 @@ NODISCARD struct status instances_adopt(struct instances *t, const struct instan
 /* What agent_env asks (agent/core/agent_core.h). term: of the leader that sent the invoke. */
 NODISCARD struct status instances_start(struct instances *t, const struct start *s,
                                         struct errmsg *msg);
+/* The same for an instance of the agent's own, whose code is a folder of this machine: it is not
+ * adopted by a later agent but ended, and its log is not kept. s->revision is not looked at. */
+NODISCARD struct status instances_start_own(struct instances *t, const struct start *s,
+                                            const char *code, struct errmsg *msg);
+/* The process of its skep-cell; 0: none. */
+int instances_cell_pid(const struct instances *t, struct id128 instance);
 void instances_stop(struct instances *t, struct id128 instance, bool kill);
 NODISCARD struct status instances_invoke(struct instances *t, const struct invoke *i, uint64_t term,
                                          struct errmsg *msg);

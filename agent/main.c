@@ -8,6 +8,7 @@
  * Exit codes: 0 done, 1 failed, 2 usage. */
 #include "agent/agent.h"
 #include "agent/image/image_file.h"
+#include "agent/bait.h"
 #include "agent/instances.h"
 #include "agent/walls_check.h"
 #include "common/check.h"
@@ -132,6 +133,19 @@ static struct status find_beside(const char *given, const char *const *places, s
     return status_fail(msg, STATUS_NOT_FOUND, "%s: not found", given != NULL ? given : places[0]);
 }
 
+/* "": there is none. One that the configuration names must be there. */
+static struct status canary_find(const struct agent_config *config, char out[PATH_BYTES_MAX],
+                                 struct errmsg *msg)
+{
+    static const char *const places[] = {"../lib/skep/canary/skep-canary", "../canary/skep-canary"};
+    struct status s = find_beside(config->cells_canary, places, 2, out, msg);
+    if (!status_is_ok(s) && config->cells_canary == NULL) {
+        out[0] = '\0';
+        return status_ok();
+    }
+    return s;
+}
+
 static struct status paths_find(const struct options *o, char cell[PATH_BYTES_MAX],
                                 char gvisor[PATH_BYTES_MAX], char runners[PATH_BYTES_MAX],
                                 struct errmsg *msg)
@@ -173,7 +187,9 @@ static int run_daemon(const struct options *o, const struct agent_config *config
     char cell[PATH_BYTES_MAX];
     char gvisor[PATH_BYTES_MAX];
     char runners[PATH_BYTES_MAX];
-    if (!status_is_ok(paths_find(o, cell, gvisor, runners, &msg))) {
+    char canary[PATH_BYTES_MAX];
+    if (!status_is_ok(paths_find(o, cell, gvisor, runners, &msg)) ||
+        !status_is_ok(canary_find(config, canary, &msg))) {
         return fail(&msg);
     }
     log_open("skep-agent", config->log.level, config->log.format, STDERR_FILENO);
@@ -182,8 +198,10 @@ static int run_daemon(const struct options *o, const struct agent_config *config
     if (!status_is_ok(machine_check(config, &msg))) {
         return fail(&msg);
     }
-    const struct agent_paths paths = {
-        .cell = cell, .gvisor = gvisor[0] != '\0' ? gvisor : NULL, .runners = runners};
+    const struct agent_paths paths = {.cell = cell,
+                                      .gvisor = gvisor[0] != '\0' ? gvisor : NULL,
+                                      .runners = runners,
+                                      .canary = canary[0] != '\0' ? canary : NULL};
     struct daemon d = {0};
     int rc = uv_loop_init(&d.loop);
     CHECK(rc == 0);
@@ -323,6 +341,8 @@ static int main_stop_instances(const struct options *o)
     }
     size_t count;
     struct status s = instances_kill_all(o->data, &count, &msg);
+    char data[PATH_BYTES_MAX];
+    bait_sweep(realpath(o->data, data) != NULL ? data : o->data);
     (void)printf("%zu instances ended\n", count);
     if (status_is_ok(s)) {
         s = image_files_unmount_all(o->data, &count, &msg);

@@ -134,6 +134,8 @@ int verb_node_cordon(struct cli *cli);
 int verb_node_uncordon(struct cli *cli);
 int verb_node_drain(struct cli *cli);
 int verb_node_remove(struct cli *cli);
+int verb_isolation_status(struct cli *cli);
+int verb_isolation_run(struct cli *cli);
 int verb_cluster_status(struct cli *cli);
 int verb_cluster_add(struct cli *cli);
 int verb_cluster_remove(struct cli *cli);

@@ -97,6 +97,7 @@ int verb_node_list(struct cli *cli)
 {
     static const char *const columns[] = {"name",
                                           "state",
+                                          "reason",
                                           "instances",
                                           "cpu_millis",
                                           "cpu_reserved_millis",
@@ -142,7 +143,9 @@ int verb_node_show(struct cli *cli)
 
 int verb_node_cordon(struct cli *cli)
 {
-    return cli_admin(cli, "node.cordon", first_arg(cli), NULL, 0, "cordoned");
+    struct pair reason = {.key = "reason",
+                          .value = cli->options.reason == NULL ? "" : cli->options.reason};
+    return cli_admin(cli, "node.cordon", first_arg(cli), &reason, 1, "cordoned");
 }
 
 int verb_node_uncordon(struct cli *cli)

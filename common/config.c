@@ -508,6 +508,7 @@ struct raw_cells {
     char **walls_not_needed;
     uint32_t walls_not_needed_count;
     struct raw_uids uids;
+    char *canary;
 };
 
 struct raw_simulate {
@@ -572,6 +573,7 @@ static const cyaml_schema_field_t gvisor_fields[] = {
     YAMLDOC_TEXT("enabled", struct raw_gvisor, enabled),
     YAMLDOC_TEXT("platform", struct raw_gvisor, platform),
     YAMLDOC_TEXT("program", struct raw_gvisor, program),
+    YAMLDOC_TEXT("canary", struct raw_cells, canary),
     CYAML_FIELD_END,
 };
 
@@ -647,6 +649,8 @@ static const struct text_row agent_texts[] = {
              cells_root),
     TEXT_ROW("gvisor.program", TEXT_PATH, struct raw_agent, gvisor.program, struct agent_config,
              gvisor_program),
+    TEXT_ROW("cells.canary", TEXT_PATH, struct raw_agent, cells.canary, struct agent_config,
+             cells_canary),
     TEXT_ROW("gpu.library", TEXT_PATH, struct raw_agent, gpu.library, struct agent_config,
              gpu_library),
 };
@@ -692,6 +696,7 @@ void agent_config_close(struct agent_config *c)
     text_pairs_close(c->labels, c->labels_count);
     mem_free(c->cells_root);
     mem_free(c->gvisor_program);
+    mem_free(c->cells_canary);
     mem_free(c->gpu_library);
     for (size_t i = 0; i < c->gpu_simulate_count; i++) {
         mem_free(c->gpu_simulate[i].model);

@@ -44,7 +44,7 @@
  *                                     agent, the users outside that cells run as; io_bps: bytes a
  *                                     second from and to each disk, default: no limit;
  *                                     cgroup: off says the same as naming the five cgroup walls
- *                                     that limit
+ *                                     that limit; canary: PATH of the isolation checks' program
  *     gvisor: {enabled: auto, platform: auto, program: /usr/bin/runsc}
  *                                     enabled: auto or off; platform: auto, kvm, systrap, ptrace
  *     gpu: {discovery: auto, library: PATH, simulate: [{model: H100, memory: 80Gi, count: 8}],
@@ -264,6 +264,7 @@ struct agent_config {
     enum gvisor_enabled gvisor_enabled;
     enum gvisor_choice gvisor_platform;
     char *gvisor_program; /* runsc */
+    char *cells_canary; /* the program of the isolation checks; NULL: the one beside the agent */
     enum gpu_discovery gpu_discovery;
     char *gpu_library; /* NULL: as the loader finds it */
     struct config_gpu *gpu_simulate;

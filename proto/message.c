@@ -79,12 +79,12 @@ struct status image_spec_copy(struct arena *a, const struct image_spec *from,
     return status_ok();
 }
 
-/* ---- GPUs ---- */
+/* ---- What agents say of GPUs and of canaries ---- */
 
-/* Texts of an agent end on people's terminals. */
-static const char *short_text(struct arena *a, const char *text)
+/* Texts of an agent end on people's terminals. bytes: with the NUL. */
+static const char *short_text(struct arena *a, const char *text, size_t bytes)
 {
-    size_t size = text == NULL ? 0 : strnlen(text, GPU_TEXT_BYTES - 1);
+    size_t size = text == NULL ? 0 : strnlen(text, bytes - 1);
     char *copy = arena_alloc(a, size + 1);
     if (copy == NULL) {
         return NULL;
@@ -100,7 +100,7 @@ static const char *short_text(struct arena *a, const char *text)
 #define ROW_SHORT_U64(name) to->name = from->name;
 #define ROW_SHORT_BOOL(name) to->name = from->name;
 #define ROW_SHORT_STR(name)                                                                        \
-    to->name = short_text(a, from->name);                                                          \
+    to->name = short_text(a, from->name, GPU_TEXT_BYTES);                                          \
     if (to->name == NULL) {                                                                        \
         return false;                                                                              \
     }
@@ -133,6 +133,40 @@ struct status gpu_inventory_copy(struct arena *a, const struct gpu_inventory *fr
     }
     *out = copy;
     return status_ok();
+}
+
+struct status isolation_results_copy(struct arena *a, const struct isolation_report *from,
+                                     struct isolation_result **out, size_t *count)
+{
+    size_t kept = from->results_count < ISOLATION_RESULTS_MAX ? from->results_count
+                                                              : (size_t)ISOLATION_RESULTS_MAX;
+    struct isolation_result *copies = arena_zalloc(a, kept, sizeof *copies);
+    for (size_t i = 0; copies != NULL && i < kept; i++) {
+        const struct isolation_result *r = &from->results[i];
+        copies[i] =
+            (struct isolation_result){.check = short_text(a, r->check, ISOLATION_CHECK_BYTES),
+                                      .verdict = r->verdict,
+                                      .detail = short_text(a, r->detail, ISOLATION_DETAIL_BYTES)};
+        if (copies[i].check == NULL || copies[i].detail == NULL) {
+            return status_of(STATUS_NOMEM);
+        }
+    }
+    if (copies == NULL) {
+        return status_of(STATUS_NOMEM);
+    }
+    *out = copies;
+    *count = kept;
+    return status_ok();
+}
+
+const char *isolation_verdict_name(uint32_t verdict)
+{
+    static const char *const names[] = {[0] = "unknown",
+                                        [ISOLATION_HELD] = "held",
+                                        [ISOLATION_BREACHED] = "breached",
+                                        [ISOLATION_NOT_APPLICABLE] = "not applicable",
+                                        [ISOLATION_NOT_RUN] = "not run"};
+    return verdict < sizeof names / sizeof names[0] ? names[verdict] : "unknown";
 }
 
 const char *gpu_state_name(uint32_t state)

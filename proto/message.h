@@ -94,6 +94,20 @@ enum invocation_state {
 /* Modes of a node, in command_node_set.mode. */
 enum node_mode { NODE_MODE_NORMAL = 0, NODE_MODE_CORDONED = 1, NODE_MODE_DRAINING = 2 };
 
+/* What a check of a canary found, in isolation_result.verdict. HELD: the wall stood; BREACHED: what
+ * must not be reached was; NOT_APPLICABLE: there is nothing to try on this machine; NOT_RUN: it did
+ * not come to an answer. */
+enum isolation_verdict {
+    ISOLATION_HELD = 1,
+    ISOLATION_BREACHED = 2,
+    ISOLATION_NOT_APPLICABLE = 3,
+    ISOLATION_NOT_RUN = 4,
+};
+/* In one report, and of each text in it, with its NUL. */
+enum { ISOLATION_RESULTS_MAX = 128, ISOLATION_CHECK_BYTES = 48, ISOLATION_DETAIL_BYTES = 200 };
+/* "held", "not applicable"; "unknown" for numbers outside. */
+const char *isolation_verdict_name(uint32_t verdict);
+
 /* How a node's GPUs are looked for, in gpu_inventory.state. NONE: there is no driver or no device,
  * which is normal; STARTING: not read yet; FAILING: the driver answers with errors; SILENT: the
  * driver does not answer, what is known of the devices is old. */
@@ -152,6 +166,11 @@ NODISCARD struct status image_spec_copy(struct arena *a, const struct image_spec
  * then. */
 NODISCARD struct status gpu_inventory_copy(struct arena *a, const struct gpu_inventory *from,
                                            struct gpu_inventory *out);
+
+/* The same of a canary's results: at most ISOLATION_RESULTS_MAX of them go to *out, which is in the
+ * arena; *count says how many. NOMEM; nothing is changed then. */
+NODISCARD struct status isolation_results_copy(struct arena *a, const struct isolation_report *from,
+                                               struct isolation_result **out, size_t *count);
 
 /* "call", "node_register"; "none" for numbers outside. */
 const char *message_type_name(enum message_type type);

@@ -121,6 +121,9 @@
 #define FIELDS_gpu_inventory(F, L, M)                                                              \
     F(U32, state) F(STR, why) F(STR, driver) F(STR, cuda) L(gpu_report, gpus)
 
+/* What one check of a canary found (docs/isolation.md). verdict: enum isolation_verdict. */
+#define FIELDS_isolation_result(F, L, M) F(STR, check) F(U32, verdict) F(STR, detail)
+
 /* One line of a function's schedules: cron (five fields, UTC) or @every; catch_up: how many missed
  * times are made up for after an outage, 0: none. */
 #define FIELDS_schedule_spec(F, L, M) F(STR, name) F(STR, cron) F(BYTES, payload) F(U32, catch_up)
@@ -211,11 +214,22 @@
     F(U64, payload_bytes)
 #define FIELDS_cancel(F, L, M) F(ID, invocation) F(U32, attempt) F(ID, instance) F(STR, reason)
 
+/* A round of isolation checks. isolation: what kind of sandbox is to be tested, cell (or empty).
+ * addresses: HOST:PORT that no sandbox may reach, those of the schedulers. */
+#define FIELDS_isolation_check(F, L, M) F(U64, round) F(STR, isolation) L(text, addresses)
+
 /* ---- Agent to schedulers ---- */
+/* What came of it. code: OK when the canary answered, else why it did not, with message; results
+ * are empty then. */
+#define FIELDS_isolation_report(F, L, M)                                                           \
+    F(U64, round)                                                                                  \
+    F(STR, isolation) F(U32, code) F(STR, message) L(isolation_result, results)
+
 /* gpu, in both: none when nothing is new, else one. walls_not_needed: names of common/wall.h, all
  * others stand; walls_said: false of agents of before, who do not say.
  * egress: can give instances a network. gvisor, in both: the platform that runsc works on, or
- * empty, and then gvisor_why; both empty: an agent of before gVisor. */
+ * empty, and then gvisor_why; both empty: an agent of before gVisor. canary: the agent takes
+ * isolation_check. */
 #define FIELDS_node_register(F, L, M)                                                              \
     F(U64, boot)                                                                                   \
     F(U32, cpu_millis)                                                                             \
@@ -228,7 +242,8 @@
     L(text, walls_not_needed)                                                                      \
     F(BOOL, egress)                                                                                \
     F(STR, gvisor)                                                                                 \
-    F(STR, gvisor_why)
+    F(STR, gvisor_why)                                                                             \
+    F(BOOL, canary)
 #define FIELDS_heartbeat(F, L, M)                                                                  \
     F(U64, sequence)                                                                               \
     F(U32, cpu_used_millis)                                                                        \
@@ -342,7 +357,7 @@
 #define FIELDS_command_function_delete(F, L, M) F(STR, name)
 #define FIELDS_command_function_rollback(F, L, M) F(STR, name) F(DIGEST, revision)
 #define FIELDS_command_node_admit(F, L, M) F(STR, name)
-#define FIELDS_command_node_set(F, L, M) F(STR, name) F(U32, mode)
+#define FIELDS_command_node_set(F, L, M) F(STR, name) F(U32, mode) F(STR, reason)
 #define FIELDS_command_node_remove(F, L, M) F(STR, name)
 #define FIELDS_command_token_create(F, L, M) F(STR, id) F(STR, role) F(STR, name) F(U64, expires_ms)
 #define FIELDS_command_token_use(F, L, M) F(STR, id) F(STR, role) F(STR, name)
@@ -413,7 +428,7 @@
     F(DIGEST, revision) M(function_spec, spec) F(U64, index) F(U64, time_ms)
 #define FIELDS_state_function(F, L, M)                                                             \
     F(STR, name) F(DIGEST, current) F(U64, index) L(state_revision, revisions)
-#define FIELDS_state_node(F, L, M) F(STR, name) F(U32, mode) F(U64, index)
+#define FIELDS_state_node(F, L, M) F(STR, name) F(U32, mode) F(U64, index) F(STR, reason)
 #define FIELDS_state_token(F, L, M)                                                                \
     F(STR, id) F(STR, role) F(STR, name) F(U64, expires_ms) F(STR, used_by)
 #define FIELDS_state_revoked(F, L, M) F(STR, what) F(STR, reason) F(U64, time_ms)
@@ -482,6 +497,7 @@
     P(instance_usage, InstanceUsage)                                                               \
     P(gpu_report, GpuReport)                                                                       \
     P(gpu_inventory, GpuInventory)                                                                 \
+    P(isolation_result, IsolationResult)                                                           \
     P(state_revision, StateRevision)                                                               \
     P(state_job, StateJob)                                                                         \
     P(state_schedule, StateSchedule)                                                               \
@@ -536,7 +552,9 @@
     X(payload_data, PayloadData, PAYLOAD_DATA)                                                     \
     X(backup_get, BackupGet, BACKUP_GET)                                                           \
     X(backup_data, BackupData, BACKUP_DATA)                                                        \
-    X(image_put, ImagePut, IMAGE_PUT)
+    X(image_put, ImagePut, IMAGE_PUT)                                                              \
+    X(isolation_check, IsolationCheck, ISOLATION_CHECK)                                            \
+    X(isolation_report, IsolationReport, ISOLATION_REPORT)
 
 /* Replicated commands: names in snake, camel and upper case. */
 #define COMMANDS(X)                                                                                \

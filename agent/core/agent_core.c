@@ -113,7 +113,8 @@ static struct status node_register(struct agent_core *c, uint64_t peer)
                           .walls_not_needed_count = register_walls(c, walls),
                           .egress = c->config.egress,
                           .gvisor = c->gvisor,
-                          .gvisor_why = c->gvisor_why},
+                          .gvisor_why = c->gvisor_why,
+                          .canary = c->config.canary},
     };
     bool sent = c->env.send(c->env.data, peer, &m);
     mem_free(instances);

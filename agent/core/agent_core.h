@@ -77,6 +77,7 @@ struct agent_core_config {
     uint32_t cpu_millis;   /* capacity for instances */
     uint64_t memory_bytes; /* capacity for instances */
     uint32_t lease_ms;     /* for leaders that name none; 0: AGENT_LEASE_MS_DEFAULT */
+    bool canary;           /* the edge takes isolation_check */
     struct pair *labels;
     size_t labels_count;
     uint32_t walls_not_needed; /* wall_set of common/wall.h, said at each registration */

@@ -7,7 +7,7 @@
 #include "common/mem.h"
 #include "scheduler/api/image_chunks.h"
 #include "scheduler/api/server_internal.h"
-#include "scheduler/core/isolation.h"
+#include "scheduler/core/isolation_policy.h"
 #include "scheduler/core/spec.h"
 
 #include <stdio.h>

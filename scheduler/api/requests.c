@@ -85,6 +85,7 @@ void requests_receive(struct server *s, struct session *from, const struct messa
         [MESSAGE_RENEW] = renew_receive,
         [MESSAGE_NODE_REGISTER] = to_core,
         [MESSAGE_HEARTBEAT] = to_core,
+        [MESSAGE_ISOLATION_REPORT] = to_core,
         [MESSAGE_INSTANCE_EVENT] = to_core,
         [MESSAGE_RESULT] = payload_port_receive,
         [MESSAGE_PAYLOAD_PUT] = payload_port_receive,

@@ -497,6 +497,7 @@ static struct status open_parts(struct server *s, struct errmsg *msg)
                                  .propose = core_propose,
                                  .random = core_random,
                                  .payload_dropped = payload_port_dropped,
+                                 .isolation_failed = stats_isolation_failed,
                                  .refusal = core_refusal};
     const struct core_config core_config = {0};
     s->core = core_new(&env, &core_config);

@@ -189,6 +189,8 @@ size_t members_majority(struct server *s);
 
 /* stats.c */
 struct status stats_open(struct server *s, struct errmsg *msg);
+/* A canary got through a wall: counted by node and check, and logged. */
+void stats_isolation_failed(void *server, const char *node, const char *check, const char *detail);
 struct status stats_print(struct server *s, struct buffer *out);
 
 #endif

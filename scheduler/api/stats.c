@@ -1,4 +1,5 @@
 /* What a scheduler counts, for Prometheus: callbacks that read the counters where they are kept. */
+#include "common/log.h"
 #include "scheduler/api/backups_internal.h"
 #include "scheduler/api/payloads.h"
 #include "scheduler/api/server_internal.h"
@@ -136,6 +137,12 @@ static const struct stat_row rows[] = {
      true},
     {COUNTER("skep_backup_stored_microseconds", "How long the last one stored took."),
      BACKUPS(stored_us), true},
+    {COUNTER("skep_isolation_rounds_total", "Rounds of isolation checks that were answered."),
+     CORE(isolation_rounds), false},
+    {COUNTER("skep_isolation_not_run_total", "Rounds of isolation checks that could not run."),
+     CORE(isolation_not_run), false},
+    {COUNTER("skep_isolation_nodes_breached", "Nodes whose last round had a failed check."),
+     CORE(isolation_nodes_breached), true},
     {COUNTER("skep_raft_term", "The current term."), REPLICA(term), true},
     {COUNTER("skep_raft_commit_index", "The last committed entry."), REPLICA(commit_index), true},
     {COUNTER("skep_raft_applied_index", "The last applied entry."), REPLICA(applied_index), true},
@@ -223,6 +230,17 @@ struct status stats_open(struct server *s, struct errmsg *msg)
     }
     metrics_gauge_callback(s->metrics, &leader, METRIC_NO_LABELS, read_leader, s);
     return status_ok();
+}
+
+void stats_isolation_failed(void *server, const char *node, const char *check, const char *detail)
+{
+    static const struct metric_def failed = {"skep_isolation_failed_total",
+                                             "Isolation checks that got through.", 1, NULL, 0};
+    struct server *s = server;
+    counter_add(
+        metrics_counter(s->metrics, &failed, METRIC_LABELS({"node", node}, {"check", check})), 1);
+    LOG_ERROR("isolation check failed", LOG_STR("node", node), LOG_STR("check", check),
+              LOG_STR("detail", detail));
 }
 
 struct status stats_print(struct server *s, struct buffer *out)

@@ -1,6 +1,7 @@
 /* What operators change: each action is a row of a table and becomes one replicated command. */
+#include "common/units.h"
 #include "scheduler/core/core_internal.h"
-#include "scheduler/core/isolation.h"
+#include "scheduler/core/isolation_policy.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -102,7 +103,8 @@ static struct status make_image_gc(const struct core *c, const struct admin *a, 
 static struct status make_node_mode(const struct admin *a, uint32_t mode, struct command *out)
 {
     out->type = COMMAND_NODE_SET;
-    out->command_node_set = (struct command_node_set){.name = a->name, .mode = mode};
+    out->command_node_set =
+        (struct command_node_set){.name = a->name, .mode = mode, .reason = arg_find(a, "reason")};
     return status_ok();
 }
 
@@ -162,8 +164,13 @@ static struct status make_setting(const struct core *c, const struct admin *a, s
         return status_fail(msg, STATUS_INVALID, "name the setting");
     }
     TRY(isolation_setting_check(a->name, arg_find(a, "value"), msg));
+    const char *value = arg_find(a, "value");
+    uint64_t ms;
+    if (strcmp(a->name, "isolation.interval") == 0 && value[0] != '\0') {
+        TRY(unit_parse(UNIT_DURATION, value, strlen(value), &ms, msg));
+    }
     out->type = COMMAND_SETTING;
-    out->command_setting = (struct command_setting){.key = a->name, .value = arg_find(a, "value")};
+    out->command_setting = (struct command_setting){.key = a->name, .value = value};
     return status_ok();
 }
 
@@ -298,10 +305,26 @@ static void on_done(void *data, struct status s, const char *message, uint64_t i
     mem_free(p);
 }
 
+/* Soft: a round of checks changes nothing that is replicated. */
+static void isolation_asked(struct core *c, uint64_t peer, const struct message *m)
+{
+    uint32_t count;
+    struct errmsg msg = {.text = ""};
+    struct status s = isolation_run(c, m->admin.name, &count, &msg);
+    if (status_is_ok(s)) {
+        (void)snprintf(msg.text, sizeof msg.text, "%u nodes", count);
+    }
+    send_reply(c, peer, m->request, s.code, msg.text);
+}
+
 void admin_receive(struct core *c, struct core_time now, uint64_t peer, const struct message *m)
 {
     if (!c->leader) {
         send_not_leader(c, peer, m);
+        return;
+    }
+    if (strcmp(m->admin.action, "isolation.run") == 0) {
+        isolation_asked(c, peer, m);
         return;
     }
     const struct peer *p = peer_find(c, peer);

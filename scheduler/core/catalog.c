@@ -256,8 +256,14 @@ static struct status apply_node_set(struct catalog *c, const struct command *cmd
     if (set->mode > NODE_MODE_DRAINING) {
         return status_fail(msg, STATUS_INVALID, "node mode %u is not known", set->mode);
     }
+    const char *reason = set->reason == NULL ? "" : set->reason;
+    if (strlen(reason) >= sizeof n->reason) {
+        return status_fail(msg, STATUS_LIMIT, "a reason has at most %d bytes",
+                           CATALOG_TEXT_BYTES_MAX - 1);
+    }
     n->mode = set->mode;
     n->index = c->index;
+    (void)snprintf(n->reason, sizeof n->reason, "%s", reason);
     return status_ok();
 }
 
@@ -579,7 +585,8 @@ struct status catalog_export(const struct catalog *c, struct arena *a, struct st
     i = 0;
     EXPORT_BEGIN(nodes, nodes)
     for (struct catalog_node *n = c->nodes; n != NULL; n = n->hh.next) {
-        out->nodes[i++] = (struct state_node){.name = n->name, .mode = n->mode, .index = n->index};
+        out->nodes[i++] = (struct state_node){
+            .name = n->name, .mode = n->mode, .index = n->index, .reason = n->reason};
     }
     i = 0;
     EXPORT_BEGIN(tokens, tokens)
@@ -637,10 +644,14 @@ static struct status import_node(struct catalog *c, const struct state_node *fro
 {
     struct name name;
     TRY(name_parse("node name", from->name, strlen(from->name), &name, msg));
+    if (strlen(from->reason) >= CATALOG_TEXT_BYTES_MAX) {
+        return status_fail(msg, STATUS_CORRUPT, "node %s has a reason that is too long", name.text);
+    }
     struct catalog_node *n = mem_must(mem_zalloc(1, sizeof *n));
     memcpy(n->name, name.text, sizeof n->name);
     n->mode = from->mode;
     n->index = from->index;
+    (void)snprintf(n->reason, sizeof n->reason, "%s", from->reason);
     HASH_ADD_STR(c->nodes, name, n);
     return status_ok();
 }
@@ -809,6 +820,7 @@ uint64_t catalog_digest(const struct catalog *c)
         h = fnv_text(h, n->name);
         h = hash_fnv1a(h, &n->mode, sizeof n->mode);
         h = hash_fnv1a(h, &n->index, sizeof n->index);
+        h = fnv_text(h, n->reason);
     }
     h = fnv_count(h, HASH_COUNT(c->tokens));
     for (struct catalog_token *t = c->tokens; t != NULL; t = t->hh.next) {

@@ -47,6 +47,7 @@ struct catalog_node {
     char name[NAME_BYTES_MAX + 1];
     uint32_t mode; /* enum node_mode */
     uint64_t index;
+    char reason[CATALOG_TEXT_BYTES_MAX]; /* of the mode; may be empty */
     UT_hash_handle hh;
 };
 

@@ -190,6 +190,9 @@ void core_receive(struct core *c, struct core_time now, uint64_t peer, const str
         }
         break;
     }
+    case MESSAGE_ISOLATION_REPORT:
+        isolation_report(c, now, peer, m);
+        break;
     case MESSAGE_ADMIN:
         admin_receive(c, now, peer, m);
         break;
@@ -356,6 +359,7 @@ void core_tick(struct core *c, struct core_time now)
     }
     c->scaled_us = now.mono_us;
     nodes_tick(c, now);
+    isolation_tick(c, now);
     instances_tick(c, now);
     CHECK_SLOW((core_check(c), true));
 }
@@ -379,6 +383,7 @@ struct core_stats core_stats(const struct core *c)
     s.queued = 0;
     s.instances_ready = 0;
     s.nodes_ready = 0;
+    s.isolation_nodes_breached = 0;
     for (const struct runtime *f = c->runtimes; f != NULL; f = f->hh.next) {
         s.queued += f->queued;
     }
@@ -395,6 +400,7 @@ struct core_stats core_stats(const struct core *c)
     }
     for (const struct node *n = c->nodes; n != NULL; n = n->hh.next) {
         s.nodes_ready += node_ready(n);
+        s.isolation_nodes_breached += n->isolation.failed[0] != '\0';
     }
     return s;
 }

@@ -44,6 +44,8 @@ struct core_env {
     /* The replicated state no longer names this payload (it is deleted), on every replica, from
      * inside core_apply. */
     void (*payload_dropped)(void *data, const struct digest *payload);
+    /* A canary on that node got through a wall; may be NULL. */
+    void (*isolation_failed)(void *data, const char *node, const char *check, const char *detail);
     /* Why propose answers LIMIT, for people; may answer NULL, and may be NULL. */
     const char *(*refusal)(void *data);
 };
@@ -64,7 +66,10 @@ enum {
     CORE_PAYLOAD_BYTES_MAX = 512 << 20, /* of all calls held */
     CORE_PEERS_MAX = 16384,
     CORE_JOURNAL_MAX = 1024,
-    CORE_TICK_MS = 10, /* how often core_tick wants to be called */
+    CORE_TICK_MS = 10,                  /* how often core_tick wants to be called */
+    CORE_ISOLATION_MS = 10 * 60 * 1000, /* between a node's isolation checks, unless it is set */
+    CORE_ISOLATION_MS_MIN = 1000,
+    CORE_ISOLATION_ANSWER_MS = 90 * 1000, /* how long an agent may take for a round */
     CORE_TIMEOUT_MS_MAX = 24 * 3600 * 1000,
 };
 
@@ -77,6 +82,8 @@ struct core_stats {
     uint64_t spawns, spawns_limit, jobs_done, jobs_dead, jobs_canceled, attempts_durable,
         attempts_lost, schedules_fired;
     uint64_t jobs, jobs_queued, jobs_late, jobs_bytes;
+    uint64_t isolation_rounds, isolation_not_run, isolation_breaches; /* breaches: failed checks */
+    uint64_t isolation_nodes_breached;                                /* now, by their last round */
 };
 
 /* NULL when out of memory. env and config are copied. */

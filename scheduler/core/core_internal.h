@@ -34,6 +34,24 @@ struct gpu_use {
     struct gpu_use *prev, *next;
 };
 
+/* A node's isolation checks: isolation.c. */
+struct node_isolation {
+    bool canary;        /* its agent takes isolation_check */
+    bool wanted;        /* an operator asked for a round */
+    bool cordon_due;    /* a check failed, and the cordon is not committed yet */
+    bool cordoning;     /* the command is on its way */
+    uint64_t since_us;  /* the last round was asked, or before the first: the node registered */
+    uint64_t round;     /* the last one asked; 0: none */
+    bool waiting;       /* for its report */
+    uint64_t report_ms; /* Unix time of the last report; 0: none */
+    enum status_code code;
+    char message[REASON_BYTES_MAX];
+    char failed[ISOLATION_CHECK_BYTES]; /* the first failed check of the last report; "" */
+    struct arena arena;
+    struct isolation_result *results;
+    size_t results_count;
+};
+
 struct node {
     char name[NAME_BYTES_MAX + 1];
     uint64_t peer;   /* 0: not connected */
@@ -60,6 +78,7 @@ struct node {
     /* An instance has ended whose devices its agent has not spoken of since: they count as
      * dirty. */
     bool gpu_unchecked;
+    struct node_isolation isolation;
     uint32_t instances;
     struct heartbeat beat; /* the last one, without its lists */
     UT_hash_handle hh;
@@ -210,6 +229,7 @@ struct core {
     struct journal_entry journal[CORE_JOURNAL_MAX];
     uint64_t journal_count;
     uint64_t scaled_us;
+    uint64_t isolation_round;
     struct wheel waits;
     struct waiter *waiters;
     uint32_t waiters_count;
@@ -352,6 +372,23 @@ void node_gpus_doubt(const struct instance *i);
 const struct instance *node_gpu_user(const struct node *n, const char *uuid);
 /* As placement sees them; used has room for GPUS_MAX, or is NULL: nobody holds one. */
 struct placement_gpus node_gpus_view(const struct node *n, bool *used);
+
+/* The node that the peer is the agent of; NULL when it is none, or a newer connection took over. */
+struct node *node_of_peer(const struct core *c, uint64_t peer);
+
+/* isolation.c */
+/* The node has registered; canary: its agent takes isolation_check. */
+void isolation_registered(struct node *n, struct core_time now, bool canary);
+/* A new leader knows nothing of what was checked before. */
+void isolation_forget(struct node *n);
+void isolation_report(struct core *c, struct core_time now, uint64_t peer, const struct message *m);
+void isolation_tick(struct core *c, struct core_time now);
+/* Asks for a round at once; node "": of all nodes that can be checked. NOT_FOUND, UNAVAILABLE with
+ * what is in the way; *count: how many rounds. */
+NODISCARD struct status isolation_run(struct core *c, const char *node, uint32_t *count,
+                                      struct errmsg *msg);
+/* Milliseconds between rounds; 0: off. */
+uint64_t isolation_interval_ms(const struct core *c);
 
 /* admin.c and query.c */
 void admin_receive(struct core *c, struct core_time now, uint64_t peer, const struct message *m);

@@ -100,6 +100,7 @@ void nodes_begin(struct core *c, struct core_time now)
         n->seen_us = now.mono_us;
         n->registered = false;
         n->lost = false;
+        isolation_forget(n);
     }
     nodes_lead(c);
 }
@@ -175,7 +176,7 @@ static void nodes_changed(struct core *c, struct core_time now)
     }
 }
 
-static struct node *node_of_peer(const struct core *c, uint64_t peer)
+struct node *node_of_peer(const struct core *c, uint64_t peer)
 {
     const struct peer *p = peer_find(c, peer);
     struct node *n = p == NULL || p->who.role != ROLE_AGENT ? NULL : node_find(c, p->who.name.text);
@@ -215,6 +216,7 @@ void nodes_register(struct core *c, struct core_time now, uint64_t peer, const s
     /* Not before: what the report lacks would be replaced here and then taken for lacking too. */
     n->registered = true;
     n->lost = false;
+    isolation_registered(n, now, m->node_register.canary);
     refile_all(c, n);
     journal_add(c, now, n->name, "%s with %zu instances",
                 restarted ? "registered" : "registered again", m->node_register.instances_count);
@@ -291,6 +293,7 @@ static void node_free(struct core *c, struct node *n)
     HASH_DEL(c->nodes, n);
     arena_close(&n->labels_arena);
     arena_close(&n->gpu_arena);
+    arena_close(&n->isolation.arena);
     mem_free(n);
 }
 

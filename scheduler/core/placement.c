@@ -1,7 +1,7 @@
 #include "scheduler/core/placement.h"
 
 #include "common/check.h"
-#include "scheduler/core/isolation.h"
+#include "scheduler/core/isolation_policy.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -4,7 +4,7 @@
 #include "common/egress_rule.h"
 #include "common/manifest_limits.h"
 #include "scheduler/core/core_internal.h"
-#include "scheduler/core/isolation.h"
+#include "scheduler/core/isolation_policy.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -291,6 +291,7 @@ static void node_row(const struct core *c, struct table *t, const struct catalog
     row_begin(t);
     put(t, "name", VALUE_TEXT, k->name);
     put(t, "state", VALUE_TEXT, node_state(c, k));
+    put(t, "reason", VALUE_TEXT, k->reason);
     put_number(t, "instances", n == NULL ? 0 : n->instances);
     put_number(t, "cpu_millis", n == NULL ? 0 : n->cpu_millis);
     put_number(t, "cpu_reserved_millis", n == NULL ? 0 : n->cpu_used_millis);
@@ -360,6 +361,79 @@ static struct status ask_node(const struct core *c, const struct query *q, struc
     }
     return status_ok();
 }
+
+/* ---- Isolation checks ---- */
+
+static const char *isolation_state(const struct node *n)
+{
+    const struct node_isolation *i = &n->isolation;
+    return i->waiting || i->wanted ? "running"
+           : i->report_ms == 0     ? (i->canary ? "not checked yet" : "no canary")
+           : i->failed[0] != '\0'  ? "breached"
+           : i->code != STATUS_OK  ? "not run"
+                                   : "held";
+}
+
+static uint64_t verdicts_of(const struct node *n, enum isolation_verdict verdict)
+{
+    uint64_t count = 0;
+    for (size_t k = 0; k < n->isolation.results_count; k++) {
+        count += n->isolation.results[k].verdict == verdict;
+    }
+    return count;
+}
+
+/* The last round of one node, or of all. */
+static struct status ask_isolation(const struct core *c, const struct query *q, struct table *t,
+                                   struct errmsg *msg)
+{
+    if (q->name[0] != '\0' && node_find(c, q->name) == NULL) {
+        return status_fail(msg, STATUS_NOT_FOUND, "no node is named %.80s; see skep node list",
+                           q->name);
+    }
+    for (const struct node *n = c->nodes; n != NULL; n = n->hh.next) {
+        if (q->name[0] != '\0' && strcmp(q->name, n->name) != 0) {
+            continue;
+        }
+        const struct catalog_node *k = catalog_node_find(&c->catalog, n->name);
+        row_begin(t);
+        put(t, "node", VALUE_TEXT, n->name);
+        put(t, "isolation", VALUE_TEXT, "cell");
+        put(t, "checks", VALUE_TEXT, isolation_state(n));
+        put_number(t, "held", verdicts_of(n, ISOLATION_HELD));
+        put_number(t, "breached", verdicts_of(n, ISOLATION_BREACHED));
+        put_number(t, "not_applicable", verdicts_of(n, ISOLATION_NOT_APPLICABLE));
+        put_number(t, "not_run", verdicts_of(n, ISOLATION_NOT_RUN));
+        put_number(t, "time_ms", n->isolation.report_ms);
+        put_number(t, "round", n->isolation.round);
+        put(t, "failed", VALUE_TEXT, n->isolation.failed);
+        put(t, "why", VALUE_TEXT, n->isolation.message);
+        put(t, "node_state", VALUE_TEXT, k == NULL ? "joining" : node_state(c, k));
+        put_number(t, "interval_ms", isolation_interval_ms(c));
+    }
+    return status_ok();
+}
+
+/* The single checks of a node's last round. */
+static struct status ask_isolation_checks(const struct core *c, const struct query *q,
+                                          struct table *t, struct errmsg *msg)
+{
+    const struct node *n = node_find(c, q->name);
+    if (n == NULL) {
+        return status_fail(msg, STATUS_NOT_FOUND, "no node is named %.80s; see skep node list",
+                           q->name);
+    }
+    for (size_t k = 0; k < n->isolation.results_count; k++) {
+        const struct isolation_result *r = &n->isolation.results[k];
+        row_begin(t);
+        put(t, "check", VALUE_TEXT, r->check);
+        put(t, "verdict", VALUE_TEXT, isolation_verdict_name(r->verdict));
+        put(t, "detail", VALUE_TEXT, r->detail);
+    }
+    return status_ok();
+}
+
+/* ---- GPUs ---- */
 
 /* What the driver has not told is left out. */
 static void put_known(struct table *t, const struct gpu_report *g, uint32_t known, const char *key,
@@ -722,6 +796,8 @@ static const struct {
     {"nodes", ask_nodes},
     {"node", ask_node},
     {"gpus", ask_gpus},
+    {"isolation", ask_isolation},
+    {"isolation_checks", ask_isolation_checks},
     {"instances", ask_instances},
     {"tokens", ask_tokens},
     {"revoked", ask_revoked},

@@ -3,7 +3,7 @@
 #include "common/cron.h"
 #include "common/egress_rule.h"
 #include "common/image_ref.h"
-#include "scheduler/core/isolation.h"
+#include "scheduler/core/isolation_policy.h"
 
 #include <inttypes.h>
 #include <string.h>

@@ -179,6 +179,14 @@ static void on_send(void *data, uint64_t peer, const struct message *m)
         note(w, "cancel v%u.%u i%u %s\n", number_of(&w->invocations, m->cancel.invocation),
              m->cancel.attempt, number_of(&w->instances, m->cancel.instance), m->cancel.reason);
         break;
+    case MESSAGE_ISOLATION_CHECK:
+        note(w, "isolation_check %llu %s", (unsigned long long)m->isolation_check.round,
+             m->isolation_check.isolation);
+        for (size_t k = 0; k < m->isolation_check.addresses_count; k++) {
+            note(w, " %s", m->isolation_check.addresses[k].text);
+        }
+        note(w, "\n");
+        break;
     default:
         note(w, "%s\n", message_type_name(m->type));
     }

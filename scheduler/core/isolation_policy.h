@@ -2,8 +2,8 @@
  * isolation.required. Pure.
  *
  * Thread: any; no shared state. */
-#ifndef SCHEDULER_CORE_ISOLATION_H
-#define SCHEDULER_CORE_ISOLATION_H
+#ifndef SCHEDULER_CORE_ISOLATION_POLICY_H
+#define SCHEDULER_CORE_ISOLATION_POLICY_H
 
 #include "common/status.h"
 #include "proto/message.h"
