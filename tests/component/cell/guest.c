@@ -301,14 +301,6 @@ static int do_close_output(const char *argument)
     return 0;
 }
 
-int guest_try(void);
-
-static int do_try(const char *argument)
-{
-    (void)argument;
-    return guest_try();
-}
-
 static const struct {
     const char *name;
     int (*run)(const char *argument);
@@ -332,7 +324,6 @@ static const struct {
     {"echo", do_echo},
     {"orphans", do_orphans},
     {"close_output", do_close_output},
-    {"try", do_try},
 };
 
 int main(int argc, char **argv)
