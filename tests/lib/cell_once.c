@@ -5,10 +5,12 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -184,32 +186,56 @@ void cell_once_kill(struct cell_once *c)
     }
 }
 
-void cell_once_print_log(const struct cell_once *c, int fd)
+void cell_once_read_log(const struct cell_once *c, struct buffer *text)
 {
     char path[sizeof c->folder + 16];
     struct errmsg msg = {""};
     struct logring ring = {0};
-    struct buffer text = {0};
     uint64_t offset = 0;
     uint64_t missed = 0;
     (void)snprintf(path, sizeof path, "%s/log", c->folder);
     if (!status_is_ok(logring_open(&ring, path, &msg))) {
         return; /* It ended before it had a log. */
     }
-    must_status(logring_read(&ring, &offset, CELL_ONCE_LOG_BYTES_MAX, &text, &missed), &msg, "log");
+    must_status(logring_read(&ring, &offset, CELL_ONCE_LOG_BYTES_MAX, text, &missed), &msg, "log");
+    logring_close(&ring);
+}
+
+void cell_once_print_log(const struct cell_once *c, int fd)
+{
+    struct buffer text = {0};
+    cell_once_read_log(c, &text);
     for (size_t at = 0; at < text.size;) {
         ssize_t n = write(fd, text.data + at, text.size - at);
         cell_once_must(n > 0, "write");
         at += (size_t)n;
     }
     buffer_close(&text);
-    logring_close(&ring);
+}
+
+void cell_once_own_mounts(void)
+{
+    if (geteuid() == 0) {
+        cell_once_must(unshare(CLONE_NEWNS) == 0, "unshare");
+        cell_once_must(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0, "mount");
+    }
+}
+
+size_t cell_once_count_mounts(void)
+{
+    FILE *f = fopen("/proc/self/mountinfo", "re");
+    cell_once_must(f != NULL, "mountinfo");
+    size_t lines = 0;
+    for (int c = fgetc(f); c != EOF; c = fgetc(f)) {
+        lines += c == '\n' ? 1 : 0;
+    }
+    (void)fclose(f);
+    return lines;
 }
 
 void cell_once_close(struct cell_once *c)
 {
-    static const char *const files[] = {"spec.json", "cell.pid",  "cell.sock",    "log",
-                                        "exit.json", "spec.json", "exit.json.new"};
+    static const char *const files[] = {"spec.json", "cell.pid", "cell.sock", "log", "exit.json"};
     if (c->running) {
         cell_once_kill(c);
         (void)cell_once_wait(c, REAP_MS);

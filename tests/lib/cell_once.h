@@ -45,8 +45,16 @@ bool cell_once_wait_started(struct cell_once *c, int deadline_ms);
 bool cell_once_wait(struct cell_once *c, int deadline_ms);
 /* Sends CELL_KILL, or SIGKILL to skep-cell where nobody listens. */
 void cell_once_kill(struct cell_once *c);
-/* Writes what the cell said (the last bytes, at most what the ring holds) to the stream. */
+/* What the cell said (the last bytes, at most what the ring holds) is appended to *text, which the
+ * caller closes. */
+void cell_once_read_log(const struct cell_once *c, struct buffer *text);
+/* Writes the same to the descriptor. */
 void cell_once_print_log(const struct cell_once *c, int fd);
+/* As root: a mount namespace of this process's own, so that what others mount meanwhile does not
+ * show and what a cell leaves does. */
+void cell_once_own_mounts(void);
+/* The mounts that this process sees. */
+size_t cell_once_count_mounts(void);
 /* Kills what still runs and removes the folder. */
 void cell_once_close(struct cell_once *c);
 

@@ -25,7 +25,10 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { STALL_SECONDS = 20, TEXT_BUFFERS = 4, OUT_CODE = 0, LACK_CODE = 250, SETUP_CODE = 251 };
+/* Slow machines and sanitized sentries are no stalls; outside only a stall that is wanted is one.
+ */
+enum { STALL_SECONDS = 60, STALL_SECONDS_OUTSIDE = 10 };
+enum { TEXT_BUFFERS = 4, OUT_CODE = 0, LACK_CODE = 250, SETUP_CODE = 251 };
 
 struct bait bait;
 char bait_secret[BAIT_SECRET_BYTES] = "secret\n";
@@ -147,7 +150,7 @@ static void sweep(pid_t pid)
 }
 
 /* The status of the child, or -1 when it had to be killed; its children go with it. */
-static int wait_child(pid_t pid, const sigset_t *child_signal)
+static int wait_child(pid_t pid, const sigset_t *child_signal, long seconds)
 {
     struct timespec begin;
     int status = -1;
@@ -159,7 +162,7 @@ static int wait_child(pid_t pid, const sigset_t *child_signal)
         }
         struct timespec now;
         (void)clock_gettime(CLOCK_MONOTONIC, &now);
-        if (now.tv_sec - begin.tv_sec > STALL_SECONDS) {
+        if (now.tv_sec - begin.tv_sec > seconds) {
             sweep(pid);
             return -1;
         }
@@ -197,7 +200,7 @@ static void attempt_make(const struct attempt *a, bool outside)
         say(a, "could not be tried (%s)", strerror(errno));
         return;
     }
-    int status = wait_child(pid, &set);
+    int status = wait_child(pid, &set, outside ? STALL_SECONDS_OUTSIDE : STALL_SECONDS);
     if (status == -1) {
         say(a, "stalled");
     } else if (WIFSIGNALED(status)) {

@@ -94,6 +94,7 @@ static void cell_prepare(struct world *w, struct harness *h, const char *verb, c
     h->spec.env_count = BAIT_ENV_COUNT;
     h->spec.pids_max = 64;
     h->spec.memory_bytes = 128 << 20;
+    h->deadline_ms = 200000;
 }
 
 /* What the line of NAME says; empty when there is none. */
@@ -259,9 +260,11 @@ static void killing_a_supervisor_ends_its_cell_and_no_other(void **state)
     struct harness one;
     struct harness two;
     harness_open(&one, "echo", NULL);
+    one.spec.stop_ms = 50;
     harness_start(&one);
     harness_wait_started(&one);
     harness_open(&two, "echo", NULL);
+    two.spec.stop_ms = 50;
     if (two.spec.cgroup[0] != '\0') { /* Not below the group that stays. */
         (void)snprintf(two.cgroup_parent, sizeof two.cgroup_parent, "%s-two", one.cgroup_parent);
         (void)snprintf(two.spec.cgroup, sizeof two.spec.cgroup, "%s/0", two.cgroup_parent);
@@ -317,6 +320,7 @@ static void process_1_has_no_privilege_left(void **state)
     HARNESS_NEEDS_ROOT();
     struct harness h;
     harness_open(&h, "echo", NULL);
+    h.spec.stop_ms = 50;
     harness_start(&h);
     harness_wait_started(&h);
     uint32_t pid = h.start_event.pid;
@@ -339,6 +343,7 @@ static void skep_cell_itself_drops_its_privileges(void **state)
     HARNESS_NEEDS_ROOT();
     struct harness h;
     harness_open(&h, "echo", NULL);
+    h.spec.stop_ms = 50;
     harness_start(&h);
     harness_wait_started(&h);
     uint32_t pid = (uint32_t)h.process.pid;
@@ -353,6 +358,7 @@ static void every_namespace_is_the_cells_own(void **state)
     (void)state;
     struct harness h;
     harness_open(&h, "echo", NULL);
+    h.spec.stop_ms = 50;
     harness_start(&h);
     harness_wait_started(&h);
     static const char *const names[] = {"user", "mnt", "pid", "net", "ipc", "uts", "cgroup"};
@@ -378,6 +384,7 @@ static void the_instance_folder_is_not_in_the_cell(void **state)
     (void)state;
     struct harness h;
     harness_open(&h, "echo", NULL);
+    h.spec.stop_ms = 50;
     harness_start(&h);
     harness_wait_started(&h);
     char path[HARNESS_PATH_BYTES + 64];
