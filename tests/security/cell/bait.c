@@ -54,7 +54,8 @@ static void copy_program(const char *folder, const char *name, const char *sourc
     (void)close(out);
 }
 
-static void link_make(const char *folder, const char *name, const char *format, ...)
+__attribute__((format(printf, 3, 4))) static void link_make(const char *folder, const char *name,
+                                                            const char *format, ...)
 {
     char path[BAIT_PATH_BYTES * 2];
     char target[BAIT_PATH_BYTES * 2];
