@@ -16,10 +16,11 @@ dev_packages=(
     clang-14 clang-tidy-14 clang-format-14 llvm-14 libclang-rt-14-dev shellcheck procps
     softhsm2 libengine-pkcs11-openssl
     nftables faketime
+    libpython3.11-testsuite busybox git sqlite3
 )
 # Most of these start a daemon where they are installed, so that only who asks for them gets them.
 bench_packages=(
-    gearman-job-server libgearman-dev bubblewrap
+    gearman-job-server libgearman-dev bubblewrap crun runc runsc
     etcd-server etcd-client redis-server beanstalkd rabbitmq-server librabbitmq-dev
 )
 
