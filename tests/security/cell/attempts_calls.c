@@ -238,7 +238,8 @@ static long do_prctl_filter(const struct attempt *a)
 static long do_prctl_mm(const struct attempt *a)
 {
     (void)a;
-    return passed(prctl(PR_SET_MM, PR_SET_MM_BRK, 0, 0, 0), EINVAL, -1);
+    unsigned size = 0;
+    return prctl(PR_SET_MM, PR_SET_MM_MAP_SIZE, &size, 0, 0);
 }
 
 static long do_module(const struct attempt *a)
