@@ -338,6 +338,10 @@ int main(int argc, char **argv)
         mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     (void)mkfifo("/tmp/fifo", 0600);
     (void)symlink("/proc/self/root", "/tmp/link");
+    sigset_t ended;
+    (void)sigemptyset(&ended);
+    (void)sigaddset(&ended, SIGCHLD);
+    (void)sigprocmask(SIG_BLOCK, &ended, NULL);
     uint64_t rounds = 0;
     uint64_t workers = 0;
     for (; now_ms() < until; rounds++) {
@@ -354,7 +358,7 @@ int main(int argc, char **argv)
                 workers++;
             }
             struct timespec wait = {.tv_nsec = 20 * 1000000L};
-            (void)nanosleep(&wait, NULL);
+            (void)sigtimedwait(&ended, NULL, &wait);
             while (waitpid(-1, NULL, WNOHANG | __WALL) > 0) {
                 alive -= alive > 0 ? 1 : 0;
             }
