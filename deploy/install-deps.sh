@@ -19,11 +19,12 @@ dev_packages=(
     softhsm2 libengine-pkcs11-openssl
     nftables faketime
     runsc
+    libpython3.11-testsuite busybox git sqlite3
 )
 gvisor_packages=(runsc)
 # Most of these start a daemon where they are installed, so that only who asks for them gets them.
 bench_packages=(
-    gearman-job-server libgearman-dev bubblewrap
+    gearman-job-server libgearman-dev bubblewrap crun runc runsc
     etcd-server etcd-client redis-server beanstalkd rabbitmq-server librabbitmq-dev
 )
 

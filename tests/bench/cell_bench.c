@@ -1,36 +1,65 @@
 /* How long a cell takes to its first byte: from the spawn of skep-cell to the first packet of
- * process 1 on the runner channel, beside posix_spawn of the same static program in the same run,
- * and bwrap where it is installed. Starts are interleaved, so that all see the same machine.
+ * process 1 on the runner channel, beside posix_spawn of the same static program, bwrap, crun, runc
+ * and runsc where they are installed, and Python in and outside a cell. Starts are interleaved, so
+ * that all see the same machine. Then what an idle cell holds of memory.
  *
- *     cell_bench [STARTS] */
-#include "agent/cell/cell_client.h"
-#include "agent/cell/cgroup.h"
-#include "common/cleanup.h"
+ *     cell_bench [STARTS]
+ *
+ * After the table, lines of `name value unit`. Peers run as root only. */
+#include "tests/bench/oci_peers.h"
+#include "tests/lib/cell_once.h"
 
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
+
+#define TEXT(t) ((char *)(uintptr_t)(t))
 
 extern char **environ;
 
-enum { STARTS_MAX = 10000, STARTS_DEFAULT = 100, DEADLINE_MS = 10000 };
+enum { STARTS_MAX = 10000, STARTS_DEFAULT = 100, DEADLINE_MS = 30000, IDLE_CELLS = 20 };
 
-static double now_ms(void)
-{
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
-}
+enum {
+    ROW_SPAWN,
+    ROW_CELL,
+    ROW_CELL_CGROUP,
+    ROW_BWRAP,
+    ROW_CRUN,
+    ROW_RUNC,
+    ROW_RUNSC,
+    ROW_PYTHON,
+    ROW_CELL_PYTHON,
+    ROWS_COUNT_,
+};
+
+struct row {
+    const char *name; /* for people */
+    const char *key;  /* of the lines below the table */
+    size_t count;
+    double cpu_ms;
+    double ms[STARTS_MAX];
+};
+
+static struct row rows[ROWS_COUNT_] = {
+    [ROW_SPAWN] = {.name = "posix_spawn, static program", .key = "spawn"},
+    [ROW_CELL] = {.name = "skep-cell, no cgroup", .key = "cell_no_cgroup"},
+    [ROW_CELL_CGROUP] = {.name = "skep-cell, cgroup made inline", .key = "cell"},
+    [ROW_BWRAP] = {.name = "bwrap, no limits, no filter", .key = "bwrap"},
+    [ROW_CRUN] = {.name = "crun, no cgroup, no filter", .key = "crun"},
+    [ROW_RUNC] = {.name = "runc, no filter", .key = "runc"},
+    [ROW_RUNSC] = {.name = "runsc, ptrace, no cgroup", .key = "runsc"},
+    [ROW_PYTHON] = {.name = "posix_spawn, Python", .key = "spawn_python"},
+    [ROW_CELL_PYTHON] = {.name = "skep-cell, Python", .key = "cell_python"},
+};
 
 /* Of all that was started and reaped so far, grandchildren included: says more than the clock on a
  * busy machine. */
@@ -42,118 +71,83 @@ static double cpu_ms(void)
            (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e3;
 }
 
-struct row {
-    const char *name;
-    size_t count;
-    double cpu_ms;
-    double ms[STARTS_MAX];
+static char *const guest_inside[] = {TEXT("/guest"), NULL};
+static char *const guest_outside[] = {TEXT(CELL_BENCH_GUEST), NULL};
+static char *const python[] = {TEXT("/usr/bin/python3"), TEXT("-c"),
+                               TEXT("import os; os.write(3, b'x')"), NULL};
+static char *const wrap[] = {
+    TEXT("/usr/bin/bwrap"), TEXT("--unshare-all"), TEXT("--ro-bind"), TEXT(CELL_BENCH_GUEST),
+    TEXT("/guest"),         TEXT("--ro-bind"),     TEXT("/usr"),      TEXT("/usr"),
+    TEXT("--proc"),         TEXT("/proc"),         TEXT("--dev"),     TEXT("/dev"),
+    TEXT("--tmpfs"),        TEXT("/tmp"),          TEXT("/guest"),    NULL,
 };
 
-static void must(bool good, const char *what)
+/* What an agent would have done before the start. */
+static void cell_prepare(struct cell_once *c, char *const args[], bool with_cgroup, unsigned serial)
 {
-    if (!good) {
-        perror(what);
-        exit(1);
+    char group[64];
+    (void)snprintf(group, sizeof group, "skep-bench-%d", (int)getpid());
+    cell_once_open(c, with_cgroup ? group : NULL, serial);
+    cell_once_mount(c, CELL_BENCH_GUEST, "/guest");
+    c->spec.args = (char **)(uintptr_t)args;
+    for (c->spec.args_count = 0; args[c->spec.args_count] != NULL; c->spec.args_count++) {
     }
+    cell_once_prepare(c);
 }
 
-static void wait_readable(int fd)
+static double cell_once_time(char *const args[], bool with_cgroup, unsigned serial)
 {
-    struct pollfd ready = {.fd = fd, .events = POLLIN};
-    must(poll(&ready, 1, DEADLINE_MS) == 1, "no first byte");
-}
-
-/* Writes one specification into a fresh folder; what an agent would have done before the start. */
-static void folder_make(char *folder, size_t size, bool with_cgroup, unsigned serial)
-{
-    static struct cell_spec spec;
-    static struct cell_mount mount;
-    char program[] = CELL_BENCH_GUEST;
-    char *args[] = {(char *)(uintptr_t) "/guest", NULL};
-    struct buffer json = {0};
-    struct errmsg msg = {""};
-    (void)snprintf(folder, size, "/tmp/skep-cell-bench-XXXXXX");
-    must(mkdtemp(folder) != NULL, "mkdtemp");
-    (void)snprintf(spec.instance, sizeof spec.instance, "i-bench");
-    (void)snprintf(mount.source, sizeof mount.source, "%s", program);
-    (void)snprintf(mount.target, sizeof mount.target, "/guest");
-    spec.args = args;
-    spec.args_count = 1;
-    spec.mounts = &mount;
-    spec.mounts_count = 1;
-    spec.memory_bytes = 64 << 20;
-    spec.cpu_millis = 1000;
-    spec.pids_max = 16;
-    spec.tmp_bytes = 8 << 20;
-    spec.cgroup[0] = '\0';
-    if (with_cgroup) {
-        (void)snprintf(spec.cgroup, sizeof spec.cgroup, "skep-bench-%d/%u", (int)getpid(), serial);
-    }
-    must(status_is_ok(cell_spec_encode(&spec, &json, &msg)), msg.text);
-    char path[128];
-    (void)snprintf(path, sizeof path, "%s/spec.json", folder);
-    AUTO_FILE FILE *f = fopen(path, "we");
-    must(f != NULL && fwrite(json.data, 1, json.size, f) == json.size, path);
-    buffer_close(&json);
-}
-
-static void folder_remove(const char *folder)
-{
-    static const char *const files[] = {"spec.json", "cell.pid", "cell.sock", "log", "exit.json"};
-    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
-        char path[128];
-        (void)snprintf(path, sizeof path, "%s/%s", folder, files[i]);
-        (void)unlink(path);
-    }
-    (void)rmdir(folder);
-}
-
-static double cell_once(bool with_cgroup, unsigned serial)
-{
-    char folder[64];
-    struct cell_process process;
-    struct cell_client client;
-    struct errmsg msg = {""};
-    folder_make(folder, sizeof folder, with_cgroup, serial);
-    double begin = now_ms();
-    must(status_is_ok(
-             cell_start(CELL_BENCH_PROGRAM, folder, STDERR_FILENO, &process, &client, &msg)),
-         msg.text);
-    struct cell_message m = {0};
-    do {
-        wait_readable(client.fd);
-        must(status_is_ok(cell_client_next(&client, &m, &msg)), msg.text);
-    } while (m.kind != CELL_MESSAGE_HELLO);
-    wait_readable(m.channel_fd);
-    double end = now_ms();
-    (void)close(m.channel_fd);
-    (void)waitid(P_PIDFD, (id_t)process.pidfd, &(siginfo_t){0}, WEXITED);
-    (void)close(process.pidfd);
-    cell_client_close(&client);
-    folder_remove(folder);
+    static struct cell_once c;
+    cell_prepare(&c, args, with_cgroup, serial);
+    double begin = cell_once_now_ms();
+    cell_once_start(&c, CELL_BENCH_PROGRAM);
+    cell_once_must(cell_once_wait_ready(&c, DEADLINE_MS), "no first byte from a cell");
+    double end = cell_once_now_ms();
+    cell_once_must(cell_once_wait(&c, DEADLINE_MS), "a cell that does not end");
+    cell_once_close(&c);
     return end - begin;
 }
 
-/* Any program that ends up running the guest, which writes to its descriptor 3. */
-static double spawn_once(char *const args[])
+/* Any program that ends up running the guest, which writes to its descriptor `fd`. All else of 0 to
+ * 2 are pipes, since runsc changes the owner of what it is given. */
+static double spawn_once(char *const args[], int fd)
 {
     int pair[2];
+    int ends[2];
     pid_t pid = -1;
     posix_spawn_file_actions_t actions;
-    must(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0, "socketpair");
+    cell_once_must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0, "socketpair");
+    cell_once_must(pipe2(ends, O_CLOEXEC) == 0, "pipe");
     int high = fcntl(pair[1], F_DUPFD_CLOEXEC, 10);
+    int quiet = fcntl(ends[1], F_DUPFD_CLOEXEC, 10);
     (void)close(pair[1]);
+    (void)close(ends[1]);
     (void)posix_spawn_file_actions_init(&actions);
-    (void)posix_spawn_file_actions_adddup2(&actions, high, 3);
-    double begin = now_ms();
-    must(posix_spawn(&pid, args[0], &actions, NULL, args, environ) == 0, args[0]);
+    if (fd == STDOUT_FILENO) {
+        (void)posix_spawn_file_actions_adddup2(&actions, quiet, 0);
+        (void)posix_spawn_file_actions_adddup2(&actions, quiet, 2);
+    }
+    (void)posix_spawn_file_actions_adddup2(&actions, high, fd);
+    double begin = cell_once_now_ms();
+    cell_once_must(posix_spawn(&pid, args[0], &actions, NULL, args, environ) == 0, args[0]);
     (void)close(high);
-    wait_readable(pair[0]);
-    double end = now_ms();
+    (void)close(quiet);
+    char byte = 0;
+    struct pollfd ready = {.fd = pair[0], .events = POLLIN};
+    cell_once_must(poll(&ready, 1, DEADLINE_MS) == 1 && read(pair[0], &byte, 1) == 1, args[0]);
+    double end = cell_once_now_ms();
     (void)posix_spawn_file_actions_destroy(&actions);
-    (void)close(pair[0]);
     (void)waitpid(pid, NULL, 0);
+    (void)close(pair[0]);
+    (void)close(ends[0]);
     return end - begin;
+}
+
+static void row_add(int row, double ms, double cpu_before)
+{
+    struct row *r = &rows[row];
+    r->ms[r->count++] = ms;
+    r->cpu_ms += cpu_ms() - cpu_before;
 }
 
 static int compare(const void *a, const void *b)
@@ -163,70 +157,144 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static void row_print(struct row *r)
+static double p50(const struct row *r)
 {
-    if (r->count == 0) {
-        printf("%-30s not on this machine\n", r->name);
-        return;
+    return r->ms[r->count / 2];
+}
+
+static void rows_print(void)
+{
+    for (int i = 0; i < ROWS_COUNT_; i++) {
+        struct row *r = &rows[i];
+        if (r->count == 0) {
+            printf("%-30s not on this machine, or not root\n", r->name);
+            continue;
+        }
+        qsort(r->ms, r->count, sizeof *r->ms, compare);
+        printf("%-30s p10 %8.3f ms   p50 %8.3f ms   p99 %8.3f ms   cpu %7.3f ms\n", r->name,
+               r->ms[r->count / 10], p50(r), r->ms[r->count * 99 / 100],
+               r->cpu_ms / (double)r->count);
     }
-    qsort(r->ms, r->count, sizeof *r->ms, compare);
-    printf("%-30s p10 %7.3f ms   p50 %7.3f ms   p99 %7.3f ms   cpu %6.3f ms\n", r->name,
-           r->ms[r->count / 10], r->ms[r->count / 2], r->ms[r->count * 99 / 100],
-           r->cpu_ms / (double)r->count);
 }
 
-static void row_add(struct row *r, double ms, double cpu_before)
+static void lines_print(void)
 {
-    r->ms[r->count++] = ms;
-    r->cpu_ms += cpu_ms() - cpu_before;
+    const struct row *cell = &rows[rows[ROW_CELL_CGROUP].count > 0 ? ROW_CELL_CGROUP : ROW_CELL];
+    for (int i = 0; i < ROWS_COUNT_; i++) {
+        const struct row *r = &rows[i];
+        if (r->count > 0) {
+            printf("start_%s_p50 %.3f ms\n", r->key, p50(r));
+            printf("start_%s_p99 %.3f ms\n", r->key, r->ms[r->count * 99 / 100]);
+        }
+        if (r->count > 0 && i >= ROW_BWRAP && i <= ROW_RUNSC) {
+            printf("start_%s_ratio %.2f times\n", r->key, p50(r) / p50(cell));
+        }
+    }
+    double cpu = cell->cpu_ms / (double)cell->count;
+    printf("cells_per_second_core %.0f starts\n", cpu > 0 ? 1e3 / cpu : 0);
 }
 
-static char *const direct[] = {(char *)(uintptr_t)CELL_BENCH_GUEST, NULL};
-static char *const wrap[] = {
-    (char *)(uintptr_t) "/usr/bin/bwrap", (char *)(uintptr_t) "--unshare-all",
-    (char *)(uintptr_t) "--ro-bind",      (char *)(uintptr_t)CELL_BENCH_GUEST,
-    (char *)(uintptr_t) "/guest",         (char *)(uintptr_t) "--ro-bind",
-    (char *)(uintptr_t) "/usr",           (char *)(uintptr_t) "/usr",
-    (char *)(uintptr_t) "--proc",         (char *)(uintptr_t) "/proc",
-    (char *)(uintptr_t) "--dev",          (char *)(uintptr_t) "/dev",
-    (char *)(uintptr_t) "--tmpfs",        (char *)(uintptr_t) "/tmp",
-    (char *)(uintptr_t) "/guest",         NULL,
-};
+static void start_all(struct oci_peers *peers, unsigned serial)
+{
+    bool is_root = geteuid() == 0;
+    double before = cpu_ms();
+    row_add(ROW_SPAWN, spawn_once(guest_outside, 3), before);
+    before = cpu_ms();
+    row_add(ROW_CELL, cell_once_time(guest_inside, false, serial), before);
+    if (is_root) {
+        before = cpu_ms();
+        row_add(ROW_CELL_CGROUP, cell_once_time(guest_inside, true, serial), before);
+    }
+    if (access(wrap[0], X_OK) == 0) {
+        before = cpu_ms();
+        row_add(ROW_BWRAP, spawn_once(wrap, 3), before);
+    }
+    for (int i = 0; is_root && i < OCI_PEERS_COUNT_; i++) {
+        char *const *args = oci_peers_args(peers, i, serial);
+        if (args[0] != NULL) {
+            before = cpu_ms();
+            row_add(ROW_CRUN + i, spawn_once(args, STDOUT_FILENO), before);
+        }
+    }
+    before = cpu_ms();
+    row_add(ROW_PYTHON, spawn_once(python, 3), before);
+    before = cpu_ms();
+    row_add(ROW_CELL_PYTHON, cell_once_time(python, is_root, serial), before);
+}
+
+/* KiB of the line that begins with name. */
+static double file_kib(const char *path, const char *name)
+{
+    char line[256];
+    double kib = 0;
+    FILE *f = fopen(path, "re");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        if (strncmp(line, name, strlen(name)) == 0) {
+            kib = strtod(line + strlen(name), NULL);
+        }
+    }
+    if (f != NULL) {
+        (void)fclose(f);
+    }
+    return kib;
+}
+
+static double kernel_kib(void)
+{
+    return file_kib("/proc/meminfo", "Slab:") + file_kib("/proc/meminfo", "KernelStack:") +
+           file_kib("/proc/meminfo", "PageTables:") + file_kib("/proc/meminfo", "Percpu:");
+}
+
+/* What idle cells cost beside what their programs use: skep-cell's share of memory, and how much
+ * the kernel's own grew a cell (others on the machine move that figure too). */
+static void idle_print(void)
+{
+    static struct cell_once cells[IDLE_CELLS];
+    char *const args[] = {TEXT("/guest"), TEXT("stay"), NULL};
+    double kernel_before = kernel_kib();
+    double pss = 0;
+    for (unsigned i = 0; i < IDLE_CELLS; i++) {
+        cell_prepare(&cells[i], args, geteuid() == 0, i);
+        cell_once_start(&cells[i], CELL_BENCH_PROGRAM);
+    }
+    for (unsigned i = 0; i < IDLE_CELLS; i++) {
+        char path[64];
+        cell_once_must(cell_once_wait_ready(&cells[i], DEADLINE_MS), "no first byte");
+        (void)snprintf(path, sizeof path, "/proc/%d/smaps_rollup", (int)cells[i].process.pid);
+        pss += file_kib(path, "Pss:");
+    }
+    double kernel = kernel_kib() - kernel_before;
+    for (unsigned i = 0; i < IDLE_CELLS; i++) {
+        cell_once_close(&cells[i]);
+    }
+    printf("idle_cell_pss %.0f KiB\n", pss / IDLE_CELLS);
+    printf("idle_cell_kernel %.0f KiB\n", kernel / IDLE_CELLS);
+}
 
 int main(int argc, char **argv)
 {
-    static struct row spawned = {.name = "posix_spawn, static program"};
-    static struct row celled = {.name = "skep-cell, no cgroup"};
-    static struct row limited = {.name = "skep-cell, cgroup made inline"};
-    static struct row wrapped = {.name = "bwrap, no limits, no filter"};
+    static struct oci_peers peers;
     char *end = NULL;
-    size_t asked = argc > 1 ? strtoul(argv[1], &end, 10) : STARTS_DEFAULT;
+    size_t starts = argc > 1 ? strtoul(argv[1], &end, 10) : STARTS_DEFAULT;
     bool is_number = argc <= 1 || (end != argv[1] && *end == '\0');
-    if (!is_number || asked == 0 || asked > STARTS_MAX) {
+    if (!is_number || starts == 0 || starts > STARTS_MAX) {
         (void)fprintf(stderr, "usage: cell_bench [STARTS, at most %d]\n", STARTS_MAX);
         return 2;
     }
-    size_t starts = asked;
-    bool has_wrap = access(wrap[0], X_OK) == 0;
-    bool is_root = geteuid() == 0;
+    (void)signal(SIGPIPE, SIG_IGN);
+    if (geteuid() == 0) {
+        cell_once_own_mounts();
+        oci_peers_open(&peers, CELL_BENCH_GUEST);
+    }
     for (size_t i = 0; i < starts; i++) {
-        double before = cpu_ms();
-        row_add(&spawned, spawn_once(direct), before);
-        before = cpu_ms();
-        row_add(&celled, cell_once(false, (unsigned)i), before);
-        if (is_root) {
-            before = cpu_ms();
-            row_add(&limited, cell_once(true, (unsigned)i), before);
-        }
-        if (has_wrap) {
-            before = cpu_ms();
-            row_add(&wrapped, spawn_once(wrap), before);
-        }
+        start_all(&peers, (unsigned)i);
     }
     printf("first byte of process 1, %zu starts of each, interleaved\n", starts);
-    row_print(&spawned);
-    row_print(&celled);
-    row_print(&limited);
-    row_print(&wrapped);
+    rows_print();
+    lines_print();
+    idle_print();
+    if (geteuid() == 0) {
+        oci_peers_close(&peers);
+    }
     return 0;
 }

@@ -349,14 +349,6 @@ static int do_list_proc(const char *argument)
     return 0;
 }
 
-int guest_try(void);
-
-static int do_try(const char *argument)
-{
-    (void)argument;
-    return guest_try();
-}
-
 static const struct {
     const char *name;
     int (*run)(const char *argument);
@@ -383,7 +375,6 @@ static const struct {
     {"close_output", do_close_output},
     {"write_proc", do_write_proc},
     {"list_proc", do_list_proc},
-    {"try", do_try},
 };
 
 int main(int argc, char **argv)

@@ -14,9 +14,11 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -43,12 +45,26 @@ static size_t mounts_count(void)
 
 static size_t mounts_before;
 
+/* A mount namespace of the test's own: what other tests mount meanwhile does not show, and what a
+ * cell leaves does. */
+static void own_mounts(void)
+{
+    static bool done;
+    if (!done && geteuid() == 0) {
+        assert_int_equal(unshare(CLONE_NEWNS), 0);
+        assert_int_equal(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+    }
+    done = true;
+}
+
 void harness_open(struct harness *h, const char *action, const char *argument)
 {
     static unsigned serial;
     memset(h, 0, sizeof *h);
     h->channel_fd = -1;
     h->program = CELL_PROGRAM;
+    h->deadline_ms = HARNESS_DEADLINE_MS;
+    own_mounts();
     mounts_before = mounts_count();
     const char *tmp = getenv("TMPDIR");
     (void)snprintf(h->folder, sizeof h->folder, "%s/skep-cell-test-XXXXXX",
@@ -163,7 +179,7 @@ static bool has_ended(struct harness *h)
 
 void harness_wait_started(struct harness *h)
 {
-    long until = now_ms() + HARNESS_DEADLINE_MS;
+    long until = now_ms() + h->deadline_ms;
     while (!h->started || h->channel_fd < 0) {
         if (h->exited) {
             fail_msg("the cell ended before it started: %s", h->end_event.message);
@@ -191,7 +207,7 @@ void harness_read_log(struct harness *h)
 
 void harness_wait_ended(struct harness *h)
 {
-    long until = now_ms() + HARNESS_DEADLINE_MS;
+    long until = now_ms() + h->deadline_ms;
     while (!has_ended(h)) {
         wait_turn(h, until);
     }
@@ -225,7 +241,7 @@ bool harness_log_has(const struct harness *h, const char *text)
 
 void harness_wait_log(struct harness *h, const char *text)
 {
-    long until = now_ms() + HARNESS_DEADLINE_MS;
+    long until = now_ms() + h->deadline_ms;
     for (;;) {
         harness_read_log(h);
         if (harness_log_has(h, text)) {

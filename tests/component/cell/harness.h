@@ -24,8 +24,9 @@ struct harness {
     int channel_fd;
     bool started;
     bool exited;
-    bool running;  /* skep-cell is not reaped yet */
-    int exit_code; /* of skep-cell */
+    long deadline_ms; /* of each wait */
+    bool running;     /* skep-cell is not reaped yet */
+    int exit_code;    /* of skep-cell */
     struct cell_event start_event;
     struct cell_event end_event;
     struct buffer log;
