@@ -32,7 +32,7 @@ struct instance {
     bool code_held;
     struct egress_wait net_wait;
     bool net_waiting;
-    bool has_net;                /* asked for, or made */
+    bool has_net; /* asked for, or made */
     struct image_wait image_wait;
     bool image_waiting;
     bool image_held;

@@ -53,12 +53,12 @@ struct status instance_meta_encode(const struct instance_meta *m, struct buffer 
             return status_of(STATUS_NOMEM);
         }
     }
-    json_t *root = json_pack(
-        "{ss ss ss sI sI sI sI ss sI ss so}", "instance", instance, "revision", revision,
-        "function", m->function.text, "concurrency", (json_int_t)m->concurrency, "cpu_millis",
-        (json_int_t)m->cpu_millis, "memory_bytes", (json_int_t)m->memory_bytes, "timeout_ms",
-        (json_int_t)m->timeout_ms, "cgroup", m->cgroup, "uid", (json_int_t)m->uid, "image", image,
-        "gpus", gpus);
+    json_t *root =
+        json_pack("{ss ss ss sI sI sI sI ss sI ss so}", "instance", instance, "revision", revision,
+                  "function", m->function.text, "concurrency", (json_int_t)m->concurrency,
+                  "cpu_millis", (json_int_t)m->cpu_millis, "memory_bytes",
+                  (json_int_t)m->memory_bytes, "timeout_ms", (json_int_t)m->timeout_ms, "cgroup",
+                  m->cgroup, "uid", (json_int_t)m->uid, "image", image, "gpus", gpus);
     char *text = root == NULL ? NULL : json_dumps(root, JSON_COMPACT);
     json_decref(root);
     if (text == NULL) {
@@ -127,11 +127,11 @@ struct status instance_meta_decode(struct bytes json, struct instance_meta *out,
     json_t *root = json_loadb((const char *)json.data, json.size, JSON_REJECT_DUPLICATES, &error);
     struct meta_texts t = {.image = NULL, .gpus = NULL};
     if (root == NULL ||
-        json_unpack_ex(root, &error, JSON_STRICT, "{ss ss ss sI sI sI sI ss s?I s?s s?o}", "instance",
-                       &t.instance, "revision", &t.revision, "function", &t.function, "concurrency",
-                       &t.concurrency, "cpu_millis", &t.cpu_millis, "memory_bytes", &t.memory_bytes,
-                       "timeout_ms", &t.timeout_ms, "cgroup", &t.cgroup, "uid", &t.uid, "image",
-                       &t.image, "gpus", &t.gpus) != 0) {
+        json_unpack_ex(root, &error, JSON_STRICT, "{ss ss ss sI sI sI sI ss s?I s?s s?o}",
+                       "instance", &t.instance, "revision", &t.revision, "function", &t.function,
+                       "concurrency", &t.concurrency, "cpu_millis", &t.cpu_millis, "memory_bytes",
+                       &t.memory_bytes, "timeout_ms", &t.timeout_ms, "cgroup", &t.cgroup, "uid",
+                       &t.uid, "image", &t.image, "gpus", &t.gpus) != 0) {
         json_decref(root);
         return status_fail(msg, STATUS_CORRUPT, "meta.json: %.200s", error.text);
     }

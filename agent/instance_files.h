@@ -28,9 +28,9 @@ struct instance_meta {
     uint32_t cpu_millis;
     uint64_t memory_bytes;
     uint64_t timeout_ms;
-    char cgroup[256];    /* empty: without */
-    uint32_t uid;        /* as in cell_spec; 0 in files of before */
-    struct digest image; /* zero: without */
+    char cgroup[256];                    /* empty: without */
+    uint32_t uid;                        /* as in cell_spec; 0 in files of before */
+    struct digest image;                 /* zero: without */
     char gpus[GPUS_MAX][GPU_TEXT_BYTES]; /* uuids of the devices that it holds */
     size_t gpus_count;
 };

@@ -16,8 +16,8 @@
 
 #include "agent/code.h"
 #include "agent/egress/egress.h"
-#include "agent/image/image_store.h"
 #include "agent/gpus.h"
+#include "agent/image/image_store.h"
 #include "common/status.h"
 #include "common/wall.h"
 #include "proto/message.h"

@@ -7,8 +7,8 @@
  *
  * Exit codes: 0 done, 1 failed, 2 usage. */
 #include "agent/agent.h"
-#include "agent/image/image_file.h"
 #include "agent/bait.h"
+#include "agent/image/image_file.h"
 #include "agent/instances.h"
 #include "agent/walls_check.h"
 #include "common/check.h"

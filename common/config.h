@@ -264,7 +264,7 @@ struct agent_config {
     enum gvisor_enabled gvisor_enabled;
     enum gvisor_choice gvisor_platform;
     char *gvisor_program; /* runsc */
-    char *cells_canary; /* the program of the isolation checks; NULL: the one beside the agent */
+    char *cells_canary;   /* the program of the isolation checks; NULL: the one beside the agent */
     enum gpu_discovery gpu_discovery;
     char *gpu_library; /* NULL: as the loader finds it */
     struct config_gpu *gpu_simulate;

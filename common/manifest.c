@@ -68,17 +68,17 @@ static const char *const isolation_names[ISOLATION_COUNT_] = {
     [ISOLATION_GVISOR] = "gvisor",
 };
 
-const char *isolation_name(enum isolation isolation)
+const char *isolation_name(enum isolation_kind isolation)
 {
     CHECK((size_t)isolation < ISOLATION_COUNT_);
     return isolation_names[isolation];
 }
 
-struct status isolation_parse(const char *text, enum isolation *out, struct errmsg *msg)
+struct status isolation_parse(const char *text, enum isolation_kind *out, struct errmsg *msg)
 {
     for (size_t i = 0; i < ISOLATION_COUNT_; i++) {
         if (strcmp(text, isolation_names[i]) == 0) {
-            *out = (enum isolation)i;
+            *out = (enum isolation_kind)i;
             return status_ok();
         }
     }

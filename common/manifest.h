@@ -18,7 +18,7 @@ enum runtime { RUNTIME_PYTHON, RUNTIME_C, RUNTIME_COMMAND, RUNTIME_COUNT_ };
 enum data_class { DATA_CLASS_PUBLIC, DATA_CLASS_INTERNAL, DATA_CLASS_PHI, DATA_CLASS_COUNT_ };
 
 /* cell: Skep's own walls. gvisor: gVisor's kernel between the function and the machine's. */
-enum isolation { ISOLATION_CELL, ISOLATION_GVISOR, ISOLATION_COUNT_ };
+enum isolation_kind { ISOLATION_CELL, ISOLATION_GVISOR, ISOLATION_COUNT_ };
 
 struct text_pair {
     char *key;
@@ -78,7 +78,7 @@ struct manifest {
     uint64_t queue_age_ms;      /* one queued for longer fails; 0: none does */
     uint32_t poison_max;        /* an input that ended so many instances is not tried again */
     enum data_class data_class;
-    enum isolation isolation;
+    enum isolation_kind isolation;
     struct manifest_schedule *schedules; /* in the order of the file */
     size_t schedules_count;
 };
@@ -98,8 +98,9 @@ NODISCARD struct status data_class_parse(const char *text, enum data_class *out,
                                          struct errmsg *msg);
 
 /* "cell", "gvisor". */
-const char *isolation_name(enum isolation isolation);
-NODISCARD struct status isolation_parse(const char *text, enum isolation *out, struct errmsg *msg);
+const char *isolation_name(enum isolation_kind isolation);
+NODISCARD struct status isolation_parse(const char *text, enum isolation_kind *out,
+                                        struct errmsg *msg);
 
 /* Appends a copy of the pair, keeping the list sorted by key. EXISTS for a key that is there,
  * NOMEM; unchanged then. */

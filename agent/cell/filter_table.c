@@ -133,11 +133,21 @@ static struct status descriptor_rules(struct build *b)
     return rule_if(b, SCMP_ACT_ALLOW, "sendto", SCMP_A4(SCMP_CMP_EQ, 0));
 }
 
+/* O_PATH names a place and opens nothing; a notification cannot put such a descriptor into the
+ * process, and what is opened from it later is asked for again. */
+static struct status place_rules(struct build *b)
+{
+    const scmp_datum_t flag = O_PATH;
+    TRY(rule_if(b, SCMP_ACT_ALLOW, "open", SCMP_A1(SCMP_CMP_MASKED_EQ, flag, flag)));
+    return rule_if(b, SCMP_ACT_ALLOW, "openat", SCMP_A2(SCMP_CMP_MASKED_EQ, flag, flag));
+}
+
 static struct status argument_rules(struct build *b)
 {
     TRY(clone_rules(b));
     TRY(socket_rules(b));
     TRY(descriptor_rules(b));
+    TRY(place_rules(b));
     for (size_t i = 0; i < sizeof ioctls_allowed / sizeof ioctls_allowed[0]; i++) {
         TRY(rule_if(b, SCMP_ACT_ALLOW, "ioctl", SCMP_A1(SCMP_CMP_EQ, ioctls_allowed[i])));
     }

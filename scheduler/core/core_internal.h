@@ -72,7 +72,7 @@ struct node {
     bool gpu_said;            /* not by agents of before, and not while the node is lost */
     bool walls_said;          /* not by agents of before */
     char walls_not_needed[WALLS_TEXT_BYTES]; /* "landlock, cgroup_io" */
-    char gvisor[NODE_GVISOR_BYTES]; /* the platform of runsc; empty: none */
+    char gvisor[NODE_GVISOR_BYTES];          /* the platform of runsc; empty: none */
     char gvisor_why[NODE_GVISOR_WHY_BYTES];
     struct gpu_use *gpu_uses;
     /* An instance has ended whose devices its agent has not spoken of since: they count as

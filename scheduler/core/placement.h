@@ -19,7 +19,7 @@ struct placement_node {
     bool gvisor; /* runsc works there */
     const struct pair *labels;
     size_t labels_count;
-    bool egress;    /* can give an instance a network */
+    bool egress; /* can give an instance a network */
     struct placement_gpus gpus;
     uint32_t avoid; /* recent refusals of this revision: such nodes come last */
 };

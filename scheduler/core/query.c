@@ -167,6 +167,11 @@ static struct status ask_function(const struct core *c, const struct query *q, s
     put(t, "data_class", VALUE_TEXT, s->data_class[0] == '\0' ? "internal" : s->data_class);
     put_egress(t, s);
     put(t, "image", VALUE_TEXT, s->image[0] == '\0' ? IMAGE_DEFAULT : s->image);
+    put_number(t, "gpu_count", s->gpu_count);
+    if (s->gpu_count > 0) {
+        put(t, "gpu_model", VALUE_TEXT, s->gpu_model);
+        put_number(t, "gpu_memory_bytes", s->gpu_memory_bytes);
+    }
     return status_ok();
 }
 
@@ -220,11 +225,6 @@ static struct status ask_image(const struct core *c, const struct query *q, stru
     put_texts(t, "env", i->spec.env, i->spec.env_count);
     put(t, "workdir", VALUE_TEXT, i->spec.workdir);
     put_texts(t, "entrypoint", i->spec.entrypoint, i->spec.entrypoint_count);
-    put_number(t, "gpu_count", s->gpu_count);
-    if (s->gpu_count > 0) {
-        put(t, "gpu_model", VALUE_TEXT, s->gpu_model);
-        put_number(t, "gpu_memory_bytes", s->gpu_memory_bytes);
-    }
     return status_ok();
 }
 

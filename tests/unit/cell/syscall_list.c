@@ -48,7 +48,7 @@ int main(void)
         "Done by the sentry on the cell's behalf, on copies of the arguments, as the cell's "
         "user, below the cell's root. Native are `newfstatat` and `statx` of a descriptor "
         "(AT_EMPTY_PATH alone), `utimensat` of a descriptor (no path) and `sendto` without an "
-        "address.");
+        "address; and `open` and `openat` with O_PATH, which only name a place.");
     print_class(SYSCALL_REFUSED,
                 "Refused by the sentry with the error in parentheses. The first time "
                 "in a cell is told in its log. What is in no list is refused with "

@@ -194,7 +194,8 @@ static void the_explanation_counts_each_reason(void **state)
     placement_explain(&(struct placement_reasons){.cordoned = 1, .memory = 2}, 3, text,
                       sizeof text);
     assert_string_equal(text, "3 nodes: 1 cordoned or draining, 2 with too little memory left");
-    placement_explain(&(struct placement_reasons){1, 2, 3, 4, 5, 6, 7, 8, 9}, 45, text, sizeof text);
+    placement_explain(&(struct placement_reasons){1, 2, 3, 4, 5, 6, 7, 8, 9}, 45, text,
+                      sizeof text);
     assert_string_equal(
         text, "45 nodes: 1 not ready, 2 cordoned or draining, 3 without the required labels, "
               "4 without network egress, 5 without gVisor, 6 with too little CPU left, "
