@@ -563,6 +563,7 @@ static const cyaml_schema_field_t cells_fields[] = {
     YAMLDOC_TEXT("cgroup", struct raw_cells, cgroup),
     YAMLDOC_TEXT("root", struct raw_cells, root),
     YAMLDOC_TEXT("io_bps", struct raw_cells, io_bps),
+    YAMLDOC_TEXT("canary", struct raw_cells, canary),
     CYAML_FIELD_SEQUENCE("walls_not_needed", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
                          struct raw_cells, walls_not_needed, &text_schema, 0, WALLS_COUNT_),
     YAMLDOC_PART("uids", struct raw_cells, uids, uids_fields),
@@ -573,7 +574,6 @@ static const cyaml_schema_field_t gvisor_fields[] = {
     YAMLDOC_TEXT("enabled", struct raw_gvisor, enabled),
     YAMLDOC_TEXT("platform", struct raw_gvisor, platform),
     YAMLDOC_TEXT("program", struct raw_gvisor, program),
-    YAMLDOC_TEXT("canary", struct raw_cells, canary),
     CYAML_FIELD_END,
 };
 

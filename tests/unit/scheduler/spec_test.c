@@ -76,7 +76,8 @@ static void isolation_is_cell_or_gvisor_without_network_and_gpus(void **state)
     expect(&s, STATUS_OK, "");
     s.isolation = "gvisor";
     expect(&s, STATUS_OK, "");
-    s.egress = many_texts;
+    struct text rule = {.text = "10.0.0.0/8:443/tcp"};
+    s.egress = &rule;
     s.egress_count = 1;
     expect(&s, STATUS_UNSUPPORTED, "network.egress");
     s.egress_count = 0;
