@@ -82,7 +82,7 @@ static void isolation_is_cell_or_gvisor_without_network_and_gpus(void **state)
     expect(&s, STATUS_UNSUPPORTED, "network.egress");
     s.egress_count = 0;
     s.gpu_count = 1;
-    expect(&s, STATUS_UNSUPPORTED, "resources.gpu");
+    expect(&s, STATUS_INVALID, "resources.gpu");
     s.gpu_count = 0;
     s.isolation = "trusted";
     expect(&s, STATUS_INVALID, "isolation: \"trusted\"");
