@@ -178,13 +178,6 @@ static struct status log_take(const struct yamldoc *d, const struct raw_log *raw
     return status_ok();
 }
 
-static void identity_close(struct config_identity *id)
-{
-    mem_free(id->ca);
-    mem_free(id->cert);
-    mem_free(id->key);
-}
-
 /* ---- The scheduler ---- */
 
 struct raw_peer {
@@ -355,31 +348,6 @@ static const struct yamldoc_number scheduler_numbers[] = {
                    CONFIG_PAYLOAD_BYTES_MIN, CONFIG_CHUNK_BYTES_MAX, struct scheduler_config,
                    payload_bytes_max),
 };
-
-void scheduler_config_close(struct scheduler_config *c)
-{
-    if (c == NULL) {
-        return;
-    }
-    mem_free(c->listen);
-    mem_free(c->advertise);
-    mem_free(c->data);
-    identity_close(&c->identity);
-    mem_free(c->ca_key);
-    mem_free(c->seal.cluster_key);
-    mem_free(c->seal.cluster_key_old);
-    mem_free(c->seal.pkcs11_module);
-    mem_free(c->backup.to);
-    mem_free(c->backup.endpoint);
-    mem_free(c->backup.endpoint_ca);
-    mem_free(c->backup.region);
-    mem_free(c->backup.credentials);
-    for (size_t i = 0; i < c->peers_count; i++) {
-        mem_free(c->peers[i].address);
-    }
-    mem_free(c->peers);
-    mem_free(c);
-}
 
 static struct status peer_take(const struct yamldoc *d, struct scheduler_config *c,
                                struct raw_peer *raw, struct errmsg *msg)
@@ -681,33 +649,6 @@ static const struct yamldoc_number agent_numbers[] = {
                    CONFIG_CHUNK_BYTES_MIN, CONFIG_CHUNK_BYTES_MAX, struct agent_config,
                    image_bytes_max),
 };
-
-void agent_config_close(struct agent_config *c)
-{
-    if (c == NULL) {
-        return;
-    }
-    for (size_t i = 0; i < c->schedulers_count; i++) {
-        mem_free(c->schedulers[i]);
-    }
-    mem_free(c->schedulers);
-    mem_free(c->data);
-    identity_close(&c->identity);
-    text_pairs_close(c->labels, c->labels_count);
-    mem_free(c->cells_root);
-    mem_free(c->gvisor_program);
-    mem_free(c->cells_canary);
-    mem_free(c->gpu_library);
-    for (size_t i = 0; i < c->gpu_simulate_count; i++) {
-        mem_free(c->gpu_simulate[i].model);
-    }
-    mem_free(c->gpu_simulate);
-    for (size_t i = 0; i < c->gpu_cdi_count; i++) {
-        mem_free(c->gpu_cdi[i]);
-    }
-    mem_free(c->gpu_cdi);
-    mem_free(c);
-}
 
 static struct status schedulers_take(const struct yamldoc *d, struct raw_agent *raw,
                                      struct agent_config *c, struct errmsg *msg)

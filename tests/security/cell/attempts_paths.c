@@ -41,6 +41,9 @@ static long do_create(const struct attempt *a)
     return result;
 }
 
+/* From however deep a folder to the root. */
+#define UP "/../../../../../../../../../../../../../../../.."
+
 /* The bait's secret by a roundabout way; %s is the folder. */
 static long do_secret(const struct attempt *a)
 {
@@ -401,13 +404,11 @@ const struct attempt attempts_paths[] = {
     ROW("the secret by its path", HOST, do_secret, "", 0, 0, 0, NULL),
     ROW("the secret by ..", HOST, do_secret, "/../../..", 0, 0, 0, NULL),
     ROW("the secret by /proc/self/root", REACH, do_secret, "/proc/self/root", 0, 0, 0, NULL),
-    ROW("the secret by /proc/self/cwd", REACH, do_secret, "/proc/self/cwd/../../../../..", 0, 0, 0,
-        NULL),
+    ROW("the secret by /proc/self/cwd", REACH, do_secret, "/proc/self/cwd" UP, 0, 0, 0, NULL),
     ROW("the secret by /proc/1/root", REACH, do_secret, "/proc/1/root", 0, 0, MAY_DENY, NULL),
-    ROW("the secret by /proc/1/cwd", REACH, do_secret, "/proc/1/cwd/../../..", 0, 0, MAY_DENY,
-        NULL),
+    ROW("the secret by /proc/1/cwd", REACH, do_secret, "/proc/1/cwd" UP, 0, 0, MAY_DENY, NULL),
     ROW("the secret by the bait's root", REACH, do_secret, "root", 1, 0, 0, NULL),
-    ROW("the secret by the bait's cwd", REACH, do_secret, "cwd/../../../..", 1, 0, 0, NULL),
+    ROW("the secret by the bait's cwd", REACH, do_secret, "cwd" UP, 1, 0, 0, NULL),
     ROW("the secret by the bait's thread", REACH, do_secret, "task/../root", 1, 0, 0, NULL),
     ROW("the secret by openat2", HOST, do_openat2, NULL, 0, 0, 0, NULL),
     ROW("the secret by openat2 without own links", HOST, do_openat2, NULL, RESOLVE_NO_MAGICLINKS, 0,
