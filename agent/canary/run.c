@@ -35,7 +35,8 @@ const char *canary_check_what(size_t n)
 
 /* ---- Verdicts ---- */
 
-static void judge(struct check *c, char verdict, const char *format, va_list args)
+__attribute__((format(printf, 3, 0))) static void judge(struct check *c, char verdict,
+                                                        const char *format, va_list args)
 {
     char *detail = c->outcome.detail;
     c->outcome.verdict = verdict;

@@ -27,6 +27,7 @@ static struct status try_run(const struct cell_spec *spec, struct errmsg *msg)
         return status_fail(msg, status_from_errno(errno), "socketpair: %s", strerror(errno));
     }
     AUTO_CLOSE int ours = pair[0];
+    (void)ours; /* Kept open: the other end would see its end. */
     AUTO_CLOSE int theirs = pair[1];
     struct cgroup cgroup = {0};
     struct logring ring = {0};
