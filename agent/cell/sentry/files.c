@@ -15,10 +15,10 @@
 #define KERNEL_O_LARGEFILE 0100000ULL
 #define PATH_FLAGS ((uint64_t)(O_DIRECTORY | O_NOFOLLOW | O_PATH | O_CLOEXEC))
 
+/* O_SYNC has O_DSYNC in it, O_TMPFILE has O_DIRECTORY. */
 static const uint64_t flags_known = O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND |
-                                    O_NONBLOCK | O_SYNC | O_DSYNC | O_ASYNC | O_DIRECT |
-                                    O_DIRECTORY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC | O_PATH |
-                                    O_TMPFILE | KERNEL_O_LARGEFILE;
+                                    O_NONBLOCK | O_SYNC | O_ASYNC | O_DIRECT | O_NOFOLLOW |
+                                    O_NOATIME | O_CLOEXEC | O_PATH | O_TMPFILE | KERNEL_O_LARGEFILE;
 
 struct opening {
     uint64_t flags;
