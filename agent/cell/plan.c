@@ -280,7 +280,6 @@ static void add_all(struct builder *b, const struct cell_spec *spec, const struc
     add(b, (struct step){.kind = STEP_WORKDIR,
                          .path = spec->workdir[0] != '\0' ? spec->workdir : "/"});
     add(b, (struct step){.kind = STEP_STDIO, .path = "/dev/null"});
-    add_limits(b, spec, facts->has_cgroup);
     add(b, (struct step){.kind = STEP_SECUREBITS});
     add(b, (struct step){.kind = STEP_BOUNDING});
     add(b, (struct step){.kind = STEP_CAPABILITIES});
@@ -289,6 +288,8 @@ static void add_all(struct builder *b, const struct cell_spec *spec, const struc
     if (needs(spec, WALL_BIT(LANDLOCK))) {
         add(b, (struct step){.kind = STEP_LANDLOCK});
     }
+    /* After what may still need memory of this process. */
+    add_limits(b, spec, facts->has_cgroup);
     add(b, (struct step){.kind = STEP_FILTER});
     add(b, (struct step){.kind = STEP_EXEC, .path = spec->args[0]});
 }
