@@ -91,26 +91,11 @@ static void privileges_fall_in_order_after_the_last_mount(void **state)
     (void)state;
     build();
     static const enum step_kind order[] = {
-        STEP_UNSHARE_CGROUP,
-        STEP_PRIVATE_MOUNTS,
-        STEP_OPEN_TREE,
-        STEP_IDENTITY,
-        STEP_NEW_ROOT,
-        STEP_PIVOT,
-        STEP_ATTACH,
-        STEP_PROC,
-        STEP_DROP_OLD_ROOT,
-        STEP_ROOT_READONLY,
-        STEP_LOOPBACK,
-        STEP_STDIO,
-        STEP_SECUREBITS,
-        STEP_BOUNDING,
-        STEP_CAPABILITIES,
-        STEP_NO_NEW_PRIVILEGES,
-        STEP_PARENT_DEATH,
-        STEP_LANDLOCK,
-        STEP_RLIMIT,
-        STEP_FILTER,
+        STEP_UNSHARE_CGROUP, STEP_PRIVATE_MOUNTS, STEP_OPEN_TREE,    STEP_IDENTITY,
+        STEP_NEW_ROOT,       STEP_PIVOT,          STEP_ATTACH,       STEP_PROC,
+        STEP_DROP_OLD_ROOT,  STEP_ROOT_READONLY,  STEP_LOOPBACK,     STEP_STDIO,
+        STEP_SECUREBITS,     STEP_BOUNDING,       STEP_CAPABILITIES, STEP_NO_NEW_PRIVILEGES,
+        STEP_PARENT_DEATH,   STEP_LANDLOCK,       STEP_RLIMIT,       STEP_FILTER,
         STEP_EXEC,
     };
     for (size_t i = 1; i < sizeof order / sizeof order[0]; i++) {
