@@ -36,7 +36,7 @@ struct instance {
     struct image_wait image_wait;
     bool image_waiting;
     bool image_held;
-    bool own;                    /* the agent's own: no revision, no log kept */
+    bool gvisor;                 /* while it is made: the kind of its cell */
     struct cell_process process; /* pid 0: none of ours to reap */
     int pidfd;                   /* -1: no process */
     bool process_gone;

@@ -126,26 +126,45 @@ static void maybe_closed(struct instances *t)
     closed(data);
 }
 
+/* The agent's own: no revision, no log kept, in no list. */
+static bool meta_is_own(const struct instance_meta *m)
+{
+    return digest_is_zero(&m->revision);
+}
+
+/* What it still waits for is not told any more. */
+static void waits_forget(struct instance *i)
+{
+    if (i->code_waiting) {
+        code_forget(i->table->config.code, &i->meta.revision, &i->wait);
+        i->code_waiting = false;
+    }
+    if (i->image_waiting) {
+        image_store_forget(i->table->config.images, &i->meta.image, &i->image_wait);
+        i->image_waiting = false;
+    }
+    if (i->net_waiting) {
+        egress_forget(i->table->config.egress, &i->net_wait);
+        i->net_waiting = false;
+    }
+}
+
 static void instance_free(struct instance *i)
 {
     struct instances *t = i->table;
     CHECK(i->handles == 0);
-    CHECK(!i->code_waiting);
-    CHECK(!i->image_waiting);
+    waits_forget(i);
     if (i->end_listed) {
         DL_DELETE2(t->ends, i, end_prev, end_next);
     }
     if (!i->left_alone) {
-        folder_remove(t, i->id, i->folder, !i->own);
+        folder_remove(t, i->id, i->folder, !meta_is_own(&i->meta));
         if (i->code_held) {
             code_put(t->config.code, &i->meta.revision);
         }
         if (i->image_held) {
             image_store_put(t->config.images, &i->meta.image);
         }
-    }
-    if (i->net_waiting) {
-        egress_forget(t->config.egress, &i->net_wait);
     }
     if (i->has_net && !i->left_alone) {
         egress_remove(t->config.egress, i->id);
@@ -203,23 +222,6 @@ static struct instance *instance_new(struct instances *t, struct id128 id)
     return i;
 }
 
-/* What it still waits for is not told any more. */
-static void waits_forget(struct instance *i)
-{
-    if (i->code_waiting) {
-        code_forget(i->table->config.code, &i->meta.revision, &i->wait);
-        i->code_waiting = false;
-    }
-    if (i->image_waiting) {
-        image_store_forget(i->table->config.images, &i->meta.image, &i->image_wait);
-        i->image_waiting = false;
-    }
-    if (i->net_waiting) {
-        egress_forget(i->table->config.egress, &i->net_wait);
-        i->net_waiting = false;
-    }
-}
-
 /* One of the things that a start waits for is there, or cannot be had. */
 static void part_came(struct instance *i, struct status s, const char *message)
 {
@@ -241,6 +243,7 @@ static void on_net(void *data, struct status s, const char *message)
 {
     struct instance *i = data;
     i->net_waiting = false;
+    i->has_net = status_is_ok(s);
     part_came(i, s, message);
 }
 
@@ -306,25 +309,38 @@ static void on_image(void *data, struct status s, const char *message)
     part_came(i, s, message);
 }
 
-static bool under_gvisor(const struct start *s)
+/* What the start asks for, by a word that this agent knows: another would be run as a native
+ * cell. */
+static struct status isolation_of(const struct start *s, enum isolation_kind *kind,
+                                  struct errmsg *msg)
 {
-    return s->spec->isolation != NULL && strcmp(s->spec->isolation, "gvisor") == 0;
+    const char *text = s->spec->isolation;
+    *kind = ISOLATION_CELL;
+    if (text == NULL || text[0] == '\0') {
+        return status_ok();
+    }
+    return status_prefix(msg, isolation_parse(text, kind, msg), "isolation");
 }
 
 /* The program that is to keep the instance. */
-static struct status program_choose(const struct instances *t, const struct start *s,
-                                    const char **program, struct errmsg *msg)
+static struct status program_choose(struct instance *i, const struct start *s, struct errmsg *msg)
 {
-    *program = t->config.cell_program;
-    if (!under_gvisor(s)) {
+    const struct instances *t = i->table;
+    enum isolation_kind kind;
+    TRY(isolation_of(s, &kind, msg));
+    i->gvisor = kind == ISOLATION_GVISOR;
+    i->program = i->gvisor ? t->config.gvisor_program : t->config.cell_program;
+    if (!i->gvisor) {
         return status_ok();
     }
-    if (gvisor_platform(t->config.gvisor)[0] == '\0') {
-        return status_fail(msg, STATUS_UNSUPPORTED, "no gVisor on this node: %s",
-                           gvisor_why(t->config.gvisor));
+    if (s->gpus_count > 0 || s->spec->egress_count > 0) {
+        return status_fail(msg, STATUS_UNSUPPORTED,
+                           "gVisor gives functions no GPUs and no network");
     }
-    *program = t->config.gvisor_program;
-    return status_ok();
+    return gvisor_platform(t->config.gvisor)[0] != '\0'
+               ? status_ok()
+               : status_fail(msg, STATUS_UNSUPPORTED, "no gVisor on this node: %s",
+                             gvisor_why(t->config.gvisor));
 }
 
 static struct status files_write(struct instance *i, const struct start *s, const char *code,
@@ -362,8 +378,8 @@ static struct status files_write(struct instance *i, const struct start *s, cons
         .io_bps = t->config.io_bps,
         .netns = netns,
         .resolv = resolv,
-        .runsc = under_gvisor(s) ? t->config.runsc : "",
-        .platform = under_gvisor(s) ? gvisor_platform(t->config.gvisor) : "",
+        .runsc = i->gvisor ? t->config.runsc : "",
+        .platform = i->gvisor ? gvisor_platform(t->config.gvisor) : "",
         .gpu = gpu,
     };
     TRY(folder_make(i->folder, true, msg));
@@ -386,12 +402,7 @@ static struct status parts_get(struct instance *i, const struct start *s, bool *
         i->image_waiting = !image_here;
         i->image_held = image_here;
     }
-    struct status status =
-        code_get(t->config.code, &s->revision, s->spec->chunks, &i->wait, here, msg);
-    if (!status_is_ok(status)) {
-        waits_forget(i);
-        return status;
-    }
+    TRY(code_get(t->config.code, &s->revision, s->spec->chunks, &i->wait, here, msg));
     i->code_waiting = !*here;
     i->code_held = *here;
     *here = *here && image_here;
@@ -419,8 +430,6 @@ static struct status instance_make(struct instances *t, const struct start *s, c
         return status_fail(msg, STATUS_INVALID, "concurrency must be 1 to %d", INFLIGHT_SLOTS_MAX);
     }
     TRY(image_check(s, msg));
-    const char *program = NULL;
-    TRY(program_choose(t, s, &program, msg));
     struct instance *i = find(t, s->instance);
     if (i != NULL) {
         return status_fail(msg, STATUS_EXISTS, "the instance's former life has not ended");
@@ -429,11 +438,10 @@ static struct status instance_make(struct instances *t, const struct start *s, c
     if (i == NULL) {
         return status_fail(msg, STATUS_NOMEM, "out of memory");
     }
-    i->program = program;
     i->begun_us = now_us();
     struct gpu_edits gpu = {.libraries = false};
-    struct status status = status_ok();
-    if (t->config.gpus != NULL) {
+    struct status status = program_choose(i, s, msg);
+    if (status_is_ok(status) && t->config.gpus != NULL) {
         bool image = s->spec->image != NULL && s->spec->image[0] != '\0';
         status = gpus_inject(t->config.gpus, s, t->config.root == NULL && !image, &gpu, msg);
     }
@@ -476,7 +484,6 @@ struct status instances_start_own(struct instances *t, const struct start *s, co
 {
     struct instance *i;
     TRY(instance_make(t, s, code, &i, msg));
-    i->own = true;
     struct status status = instance_launch(i, msg);
     if (!status_is_ok(status)) {
         instance_free(i);
@@ -660,11 +667,12 @@ static void dead_remove(const struct instances *t, struct id128 id)
         (void)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
         (void)close(pidfd);
     }
-    struct instance_meta meta;
-    if (status_is_ok(instance_meta_read(folder, &meta, NULL))) {
+    struct instance_meta meta = {.uid = 0};
+    bool known = status_is_ok(instance_meta_read(folder, &meta, NULL));
+    if (known) {
         instance_cgroup_sweep(meta.cgroup);
     }
-    folder_remove(t, id, folder, true);
+    folder_remove(t, id, folder, !known || !meta_is_own(&meta));
 }
 
 struct status instances_adopt(struct instances *t, const struct instances_adoption *a,
@@ -718,7 +726,7 @@ void instances_cells(const struct instances *t,
                      void (*fn)(void *arg, struct id128 instance, const char *cgroup), void *arg)
 {
     for (const struct instance *i = t->all; i != NULL; i = i->hh.next) {
-        if (i->phase == PHASE_RUNNING) {
+        if (i->phase == PHASE_RUNNING && !meta_is_own(&i->meta)) {
             fn(arg, i->id, i->meta.cgroup);
         }
     }
@@ -779,7 +787,7 @@ void instances_close(struct instances *t, void (*closed)(void *data), void *data
         waits_forget(i);
         /* What has not begun is over; what runs goes on; what has ended leaves its folder to the
          * next agent. */
-        i->left_alone = i->phase != PHASE_FETCHING;
+        i->left_alone = i->pidfd >= 0;
         i->end_told = true;
         instance_settle(i);
     }

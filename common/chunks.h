@@ -58,7 +58,7 @@ void chunk_store_close(struct chunk_store *s); /* frees s; NULL is fine */
 NODISCARD struct status chunk_store_put(struct chunk_store *s, const struct digest *digest,
                                         struct bytes data, struct errmsg *msg);
 bool chunk_store_has(const struct chunk_store *s, const struct digest *digest);
-/* The same, and marks the chunk as asked for now: see chunk_store_collect_old. */
+/* The same, and the chunk counts as asked for at this time: see chunk_store_collect_old. */
 bool chunk_store_renew(const struct chunk_store *s, const struct digest *digest);
 /* Replaces what out holds by the chunk. NOT_FOUND. CORRUPT when the disk gave other bytes: the
  * chunk is then removed, so that it can be fetched and put again. */

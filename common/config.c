@@ -554,16 +554,13 @@ static const cyaml_schema_field_t simulate_fields[] = {
 static const cyaml_schema_value_t simulate_schema = {
     CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct raw_simulate, simulate_fields)};
 
-static const cyaml_schema_value_t folder_schema = {
-    CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char, 1, YAMLDOC_BYTES_MAX)};
-
 static const cyaml_schema_field_t gpu_fields[] = {
     YAMLDOC_TEXT("discovery", struct raw_gpu, discovery),
     YAMLDOC_TEXT("library", struct raw_gpu, library),
     CYAML_FIELD_SEQUENCE("simulate", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_gpu,
                          simulate, &simulate_schema, 1, CONFIG_GPUS_MAX),
     CYAML_FIELD_SEQUENCE("cdi", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct raw_gpu, cdi,
-                         &folder_schema, 1, CONFIG_CDI_FOLDERS_MAX),
+                         &text_schema, 1, CONFIG_CDI_FOLDERS_MAX),
     CYAML_FIELD_END,
 };
 

@@ -39,10 +39,9 @@
  *             count: 65536}, io_bps: 100Mi}
  *                                     root default: made from /usr; walls_not_needed: of
  *                                     common/wall.h, those that are not built on this machine,
- *                                     where
- *                                     the agent does not start without the others; uids: of root's
- *                                     agent, the users outside that cells run as; io_bps: bytes a
- *                                     second from and to each disk, default: no limit;
+ *                                     where the agent does not start without the others; uids: of
+ *                                     root's agent, the users outside that cells run as; io_bps:
+ *                                     bytes a second from and to each disk, default: no limit;
  *                                     cgroup: off says the same as naming the five cgroup walls
  *                                     that limit; canary: PATH of the isolation checks' program
  *     gvisor: {enabled: auto, platform: auto, program: /usr/bin/runsc}
@@ -51,7 +50,8 @@
  *           cdi: [/etc/cdi, /var/run/cdi]}
  *                                     discovery: auto or off; library: libnvidia-ml.so.1, where the
  *                                     loader does not find it; simulate: devices for development,
- *                                     instead of those that are there; count default: 1
+ *                                     instead of those that are there; count default: 1; cdi:
+ *                                     folders with specifications of devices
  *     network: {egress: auto, pool: 100.64.128.0/18, pool6: "[fd53:6b65:70ea::]/64",
  *               resolver: 10.0.0.2, bandwidth: 64Mi, connections: 256}
  *                                     what functions with network.egress get: egress: auto or off;
@@ -59,7 +59,7 @@
  *                                     that they may ask, default: none; bandwidth: bytes a second
  *                                     of a cell in each direction; connections: of a cell at once
  *     lease: 10s
- *     limits: {chunks: 16Gi}
+ *     limits: {chunks: 16Gi, images: 32Gi}
  *     log: {level: info, format: kv}
  *
  * contexts (the command line's):

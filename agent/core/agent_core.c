@@ -336,8 +336,6 @@ void agent_core_tick(struct agent_core *c, uint64_t now_us)
     if (now_us < c->next_us) {
         return;
     }
-    c->gvisor = "";
-    c->gvisor_why = "";
     c->next_us = NEVER_US;
     registers_tick(c, now_us);
     core_due(c, core_attempts_tick(c, now_us));

@@ -70,8 +70,8 @@ static void proc_has_processes_only_and_sys_is_not_there(void **state)
 
 /* ---- Landlock alone: what it refuses to root, whom no mount and no mode stops ---- */
 
-static char inside[64]; /* a folder in /tmp */
-static char outside[] = "/var/tmp/skep-landlock-XXXXXX";
+static char inside[64];  /* a folder in /tmp */
+static char outside[64]; /* one that the rules do not name */
 
 static int refused(int error)
 {
@@ -169,7 +169,7 @@ static int folders_make(void **state)
     (void)state;
     char copy[256];
     (void)snprintf(inside, sizeof inside, "/tmp/skep-landlock-XXXXXX");
-    memcpy(outside + strlen(outside) - 6, "XXXXXX", 6);
+    (void)snprintf(outside, sizeof outside, "/var/tmp/skep-landlock-XXXXXX");
     if (mkdtemp(inside) == NULL || mkdtemp(outside) == NULL) {
         return -1;
     }
