@@ -489,7 +489,8 @@ class ClusterCase(unittest.TestCase):
 
 
 class Caller:
-    """Calls a function in a loop on a thread of its own and keeps what came of it."""
+    """Calls a function in a loop on a thread of its own and keeps what came of it. A call whose schedulers have all gone
+    waits for one of them to come back, as long as its own timeout lets it."""
 
     def __init__(self, cluster, function, data, expect):
         self.cluster, self.function, self.data, self.expect = cluster, function, data, expect
@@ -501,7 +502,7 @@ class Caller:
     def _run(self):
         while not self._ends.is_set():
             try:
-                result = self.cluster.skep("call", self.function, "--data", self.data, check=False)
+                result = self.cluster.skep("call", self.function, "--data", self.data, "--timeout", "30s", check=False)
             except AssertionError as late:
                 self.failed.append((time.monotonic(), -1, str(late)))
                 continue
